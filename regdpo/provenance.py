@@ -24,6 +24,8 @@ PLUMBING = frozenset(
         "regdpo.launch",
         "regdpo.progress",
         "regdpo.provenance",
+        "regdpo.ranks",
+        "regdpo.slurm",
         "regdpo.stages",
         "regdpo.store",
         "regdpo.tables",
