@@ -23,12 +23,12 @@ from regdpo.config_section import Positive, Section
 from regdpo.config_train import PREFERENCE, Parallel
 from regdpo.errors import Unfinished, UserError
 from regdpo.hardware import peak_flops
+from regdpo.lease import living, refusal
 from regdpo.models.family import ModelFile
 from regdpo.provenance import file_digest, folder_digest, text_digest
 from regdpo.stages import TrainStage
 from regdpo.store import Store
 from regdpo.train.job import ATTENTION, ERROR, EXPORT, Job
-from regdpo.train.lease import living, refusal
 from regdpo.train.stop import STOP, UNFINISHED, Left
 
 MODULE = "regdpo.train.loop"

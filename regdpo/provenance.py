@@ -22,12 +22,12 @@ PLUMBING = frozenset(
         "regdpo.errors",
         "regdpo.hardware",
         "regdpo.launch",
+        "regdpo.lease",
         "regdpo.progress",
         "regdpo.provenance",
         "regdpo.stages",
         "regdpo.store",
         "regdpo.tables",
-        "regdpo.train.lease",
         "regdpo.train.metrics",
         "regdpo.train.stop",
     }
