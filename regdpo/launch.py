@@ -22,6 +22,7 @@ from regdpo.config_section import Positive, Section
 from regdpo.config_train import PREFERENCE, Parallel
 from regdpo.errors import Unfinished, UserError
 from regdpo.hardware import peak_flops
+from regdpo.lease import living
 from regdpo.models.family import ModelFile
 from regdpo.provenance import file_digest, folder_digest, text_digest
 from regdpo.ranks import CRASH, Apart, Here, Nodes, Ranks, Shape, left_behind, logs
@@ -29,7 +30,6 @@ from regdpo.slurm import Allocation
 from regdpo.stages import TrainStage
 from regdpo.store import Store, atomic
 from regdpo.train.job import ERROR, EXPORT, RAN, Job, Ran
-from regdpo.train.lease import living
 from regdpo.train.stop import STOP, UNFINISHED, Left
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)

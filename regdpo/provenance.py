@@ -22,6 +22,7 @@ PLUMBING = frozenset(
         "regdpo.errors",
         "regdpo.hardware",
         "regdpo.launch",
+        "regdpo.lease",
         "regdpo.progress",
         "regdpo.provenance",
         "regdpo.ranks",
@@ -29,7 +30,6 @@ PLUMBING = frozenset(
         "regdpo.stages",
         "regdpo.store",
         "regdpo.tables",
-        "regdpo.train.lease",
         "regdpo.train.metrics",
         "regdpo.train.stop",
     }

@@ -26,6 +26,7 @@ from torch.distributed.elastic.multiprocessing.errors import record
 from regdpo import tables
 from regdpo.config_train import PREFERENCE, TrainSettings, reference_kind
 from regdpo.errors import EXIT_USER_ERROR, UserError, disk_full, is_disk_full
+from regdpo.lease import Lease
 from regdpo.models.family import open_family
 from regdpo.objectives.schedule import generator
 from regdpo.objectives.weights import normalised
@@ -38,7 +39,6 @@ from regdpo.train.checkpoint import Checkpoints
 from regdpo.train.ema import Ema
 from regdpo.train.guards import Watch
 from regdpo.train.job import ERROR, EXPORT, RAN, Job, Ran
-from regdpo.train.lease import Lease
 from regdpo.train.metrics import LINE_EVERY, Log, logged
 from regdpo.train.model import build, trained_parameters
 from regdpo.train.passes import Passes
