@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from contextlib import ExitStack, chdir, suppress
+from datetime import datetime
 from pathlib import Path
 from unittest.mock import patch
 
@@ -165,6 +166,12 @@ def train(job: Job, options: LaunchOptions, name: str = "") -> None:
             if not (apart and _left_behind(run)):
                 _wait_for_other(job, name, allocation, options)
             if not (run / EXPORT).exists():
+                where = (
+                    f"Slurm job {allocation.job}, requeued {allocation.restarts} times"
+                    if allocation
+                    else "this machine"
+                )
+                print(f"{datetime.now():%F %T} training {name} in {run}; {where}", file=sys.stderr, flush=True)
                 _run(job, options, name, allocation)
         except OutOfTime as left:
             if allocation:

@@ -62,7 +62,8 @@ class Shape:
 class Ranks(ABC):
     """Ranks that were started, and what they say."""
 
-    def __init__(self) -> None:
+    def __init__(self, machines: tuple[str, ...] = ()) -> None:
+        self.machines = machines
         self.dead: dict[int, str] = {}  # rank -> the signal that ended it, but for those that torchrun ended
         self.refused = ""  # by a machine that cannot take part
         self._talkers: list[threading.Thread] = []
@@ -81,8 +82,9 @@ class Ranks(ABC):
             talker.join(timeout=10)
 
     def _relay(self, lines: Iterable[str]) -> None:
-        """Pass on what the ranks of one torchrun say (`[RANK]:...`), beside this thread. What torchrun says is in the
-        logs; its report at the end tells whom a signal ended, and before it whom torchrun ended itself."""
+        """Pass on what ranks say (`[RANK ON THE MACHINE]:...`; of several machines srun writes which before it), beside
+        this thread. What torchrun says is in the logs; its report at the end tells whom a signal ended, and before it
+        whom torchrun ended itself."""
         talker = threading.Thread(target=self._pass_on, args=(lines,), daemon=True)
         talker.start()
         self._talkers.append(talker)
@@ -90,19 +92,21 @@ class Ranks(ABC):
     def _pass_on(self, lines: Iterable[str]) -> None:
         hearing: dict[str, _Report] = {}
         for line in lines:
-            machine, text = re.match(r"(?: *(\d+): )?(.*)", line).groups("")  # type: ignore[union-attr]
-            hearing.setdefault(machine, _Report(self)).hear(text)
+            task, text = re.match(r"(?: *(\d+): )?(.*)", line).groups("")  # type: ignore[union-attr]
+            if task not in hearing:
+                hearing[task] = _Report(self, f"{self.machines[int(task)]} " if task else "")
+            hearing[task].hear(text)
 
 
 class _Report:
     """Of one torchrun."""
 
-    def __init__(self, ranks: Ranks):
-        self.ranks, self.rank, self.ended = ranks, 0, set[str]()
+    def __init__(self, ranks: Ranks, machine: str):
+        self.ranks, self.machine, self.rank, self.ended = ranks, machine, 0, set[str]()
 
     def hear(self, line: str) -> None:
-        if line.startswith("["):
-            print(line, file=sys.stderr, flush=True)
+        if re.match(r"\[\d+\]:", line):
+            print(self.machine + line, file=sys.stderr, flush=True)
         elif line.startswith("error: "):
             self.ranks.refused = self.ranks.refused or line.removeprefix("error: ")
         elif found := re.search(r"Sending process (\d+) closing signal", line):
@@ -141,7 +145,7 @@ class Nodes(Ranks):
     """Ranks on every machine of the Slurm job that this process is in: `srun` starts a launcher on each."""
 
     def __init__(self, run: Path, shape: Shape, allocation: slurm.Allocation | None):
-        super().__init__()
+        super().__init__(allocation.nodes if allocation else ())
         if allocation is None or len(allocation.nodes) != shape.nodes:
             have = (
                 f"the Slurm job {allocation.job} has {len(allocation.nodes)}" if allocation else "this is no Slurm job"
