@@ -81,20 +81,20 @@ class Ranks(ABC):
         for talker in self._talkers:
             talker.join(timeout=10)
 
-    def _relay(self, lines: Iterable[str]) -> None:
+    def _relay(self, lines: Iterable[str], machine: str = "") -> None:
         """Pass on what ranks say (`[RANK ON THE MACHINE]:...`; of several machines srun writes which before it), beside
         this thread. What torchrun says is in the logs; its report at the end tells whom a signal ended, and before it
         whom torchrun ended itself."""
-        talker = threading.Thread(target=self._pass_on, args=(lines,), daemon=True)
+        talker = threading.Thread(target=self._pass_on, args=(lines, machine), daemon=True)
         talker.start()
         self._talkers.append(talker)
 
-    def _pass_on(self, lines: Iterable[str]) -> None:
+    def _pass_on(self, lines: Iterable[str], machine: str) -> None:
         hearing: dict[str, _Report] = {}
         for line in lines:
             task, text = re.match(r"(?: *(\d+): )?(.*)", line).groups("")  # type: ignore[union-attr]
             if task not in hearing:
-                hearing[task] = _Report(self, f"{self.machines[int(task)]} " if task else "")
+                hearing[task] = _Report(self, f"{self.machines[int(task)]} " if task else machine)
             hearing[task].hear(text)
 
 
@@ -187,8 +187,9 @@ class Apart(Ranks):
         self._state, self._looked = AppState.SUBMITTED, 0.0
         self.handle = left_behind(runner, run) or self._submit(run, shape)
         self.job = self.handle.rpartition("/")[2]
-        for machine in range(shape.nodes):
-            self._relay(self.runner.log_lines(self.handle, ROLE, machine, should_tail=True, streams=Stream.STDERR))
+        for number in range(shape.nodes):
+            lines = self.runner.log_lines(self.handle, ROLE, number, should_tail=True, streams=Stream.STDERR)
+            self._relay(lines, f"machine {number} " if shape.nodes > 1 else "")
 
     def _submit(self, run: Path, shape: Shape) -> str:
         wanted = {
@@ -198,7 +199,7 @@ class Apart(Ranks):
             "comment": "rule_train_arm",
         }
         options = {name: str(value) for name, value in wanted.items() if value}
-        handle = self.runner.schedule(self.runner.dryrun(_application(run, shape), "slurm", options))
+        handle = self.runner.schedule(self.runner.dryrun(_application(run, shape, _port_of(run)), "slurm", options))
         with atomic(run / HANDLE) as temporary:
             temporary.write_text(handle)
         return handle
@@ -219,7 +220,8 @@ class Apart(Ranks):
         return self._state
 
 
-def _application(run: Path, shape: Shape, port: int = 29500) -> AppDef:
+def _application(run: Path, shape: Shape, port: int = 0) -> AppDef:
+    """Ranks are numbered machine by machine; they meet at a port of the first."""
     return ddp(
         str(run / "job.json"),
         m=MODULE,
@@ -228,6 +230,7 @@ def _application(run: Path, shape: Shape, port: int = 29500) -> AppDef:
         cpu=shape.cpus,
         gpu=shape.gpus,
         memMB=shape.mem_mb,
+        rdzv_backend="static" if shape.nodes > 1 else "c10d",
         rdzv_port=port,
     )
 
@@ -276,6 +279,11 @@ def _free_port() -> int:
         return int(listener.getsockname()[1])
 
 
+def _port_of(run: Path) -> int:
+    """Of a machine that is not known yet: the same for a run, another one for most others."""
+    return 20_000 + int(hashlib.sha256(str(run).encode()).hexdigest(), 16) % 10_000
+
+
 def main() -> None:
     """On one machine of several: ``python -m regdpo.ranks RUN DIGEST NODES EACH HEAD PORT ID``, by `srun`."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -297,8 +305,8 @@ def main() -> None:
     os.environ[HEAD] = args.head
     os.environ["TORCHELASTIC_ERROR_FILE"] = str(args.run / CRASH.replace("*", f".{slurm.node_name()}"))
     application = _application(args.run, Shape(args.nodes, args.each), args.port)
-    # torchx would start all machines' launchers here, and give each a rendezvous of its own
-    role = macros.Values("", args.id, "0", HEAD).apply(application.roles[0])
+    # torchx would start all machines' launchers here
+    role = macros.Values("", args.id, os.environ["SLURM_PROCID"], HEAD).apply(application.roles[0])
     role.num_replicas = role.min_replicas = 1
     application.roles = [role]
     with get_runner(component_defaults={}) as runner:

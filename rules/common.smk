@@ -18,6 +18,7 @@ from regdpo.errors import UserError
 from regdpo.evaluate import vbench
 from regdpo.models import FAMILIES
 from regdpo.objectives import FUNCTIONS
+from regdpo.store import Store
 
 ROOT = Path(workflow.basedir).parent.resolve()
 if Path(regdpo.__file__).resolve().parent != ROOT / "regdpo":
@@ -47,7 +48,9 @@ STORE = settings.paths.store
 captioner = "python"
 if settings.captions.source == "qwen_vl" and shutil.which(settings.captions.python):
     captioner = settings.captions.python
-# What shapes no result reaches the scripts by the environment.
+# What shapes no result reaches the scripts by the environment. Jobs get the controlling process' store by name and identity.
+if not os.environ.get("REGDPO_STORE_IDENTITY"):
+    os.environ.update(REGDPO_STORE_IDENTITY=Store(STORE).identity())
 os.environ.update(
     REGDPO_STORE=STORE,
     REGDPO_DEVICE=settings.launch.device,
