@@ -17,7 +17,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from contextlib import suppress
+from contextlib import ExitStack, chdir, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,14 +59,38 @@ class Shape:
     constraint: str = ""
 
 
+class Diary:
+    """``log.txt`` of a run folder: what was said at all its starts. Snakemake empties a rule's log at each."""
+
+    def __init__(self, run: Path):
+        run.mkdir(parents=True, exist_ok=True)
+        self.path = run / "log.txt"
+
+    def say(self, line: str) -> None:
+        """To the reader, and into the file."""
+        print(line, file=sys.stderr, flush=True)
+        self.note(line)
+
+    def note(self, line: str) -> None:
+        with suppress(OSError), self.path.open("a") as file:  # a full disk is told by others
+            file.write(line + "\n")
+
+
 class Ranks(ABC):
     """Ranks that were started, and what they say."""
 
-    def __init__(self, machines: tuple[str, ...] = ()) -> None:
-        self.machines = machines
+    def __init__(self, diary: Diary, machines: tuple[str, ...] = ()) -> None:
+        self.diary, self.machines = diary, machines
         self.dead: dict[int, str] = {}  # rank -> the signal that ended it, but for those that torchrun ended
         self.refused = ""  # by a machine that cannot take part
         self._talkers: list[threading.Thread] = []
+        self._stack = ExitStack()
+
+    def __enter__(self) -> "Ranks":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
 
     @abstractmethod
     def ended(self) -> str:
@@ -106,7 +130,7 @@ class _Report:
 
     def hear(self, line: str) -> None:
         if re.match(r"\[\d+\]:", line):
-            print(self.machine + line, file=sys.stderr, flush=True)
+            self.ranks.diary.say(self.machine + line)
         elif line.startswith("error: "):
             self.ranks.refused = self.ranks.refused or line.removeprefix("error: ")
         elif found := re.search(r"Sending process (\d+) closing signal", line):
@@ -122,16 +146,16 @@ class _Report:
 class Here(Ranks):
     """All ranks on this machine."""
 
-    def __init__(self, runner: Runner, run: Path, shape: Shape):
-        super().__init__()
+    def __init__(self, diary: Diary, run: Path, shape: Shape):
+        super().__init__(diary)
         if shape.nodes > 1:
             raise UserError(
                 f"launch.nodes: {shape.nodes}, but this is one machine; have Snakemake submit the training (`--profile "
                 "profiles/slurm`), or set launch.scheduler: slurm"
             )
-        self.runner = runner
-        self.handle = _schedule_here(runner, run, _application(run, shape))
-        self._relay(runner.log_lines(self.handle, ROLE, 0, should_tail=True))
+        self.runner = self._stack.enter_context(get_runner(component_defaults={}))
+        self.handle = _schedule_here(self.runner, run, _application(run, shape))
+        self._relay(self.runner.log_lines(self.handle, ROLE, 0, should_tail=True))
 
     def ended(self) -> str:
         state = _state(self.runner, self.handle)
@@ -144,8 +168,8 @@ class Here(Ranks):
 class Nodes(Ranks):
     """Ranks on every machine of the Slurm job that this process is in: `srun` starts a launcher on each."""
 
-    def __init__(self, run: Path, shape: Shape, allocation: slurm.Allocation | None):
-        super().__init__(allocation.nodes if allocation else ())
+    def __init__(self, diary: Diary, run: Path, shape: Shape, allocation: slurm.Allocation | None):
+        super().__init__(diary, allocation.nodes if allocation else ())
         if allocation is None or len(allocation.nodes) != shape.nodes:
             have = (
                 f"the Slurm job {allocation.job} has {len(allocation.nodes)}" if allocation else "this is no Slurm job"
@@ -181,12 +205,15 @@ class Apart(Ranks):
     """Ranks in a Slurm job of their own. Who finds one that an earlier launcher left takes that. torchx has Slurm write
     its logs into the working directory."""
 
-    def __init__(self, runner: Runner, run: Path, shape: Shape):
-        super().__init__()
-        self.runner = runner
+    def __init__(self, diary: Diary, run: Path, shape: Shape):
+        super().__init__(diary)
+        self._stack.enter_context(chdir(_logs(run)))
+        self.runner = self._stack.enter_context(get_runner(component_defaults={}))
         self._state, self._looked = AppState.SUBMITTED, 0.0
-        self.handle = left_behind(runner, run) or self._submit(run, shape)
+        found = left_behind(run)
+        self.handle = found or self._submit(run, shape)
         self.job = self.handle.rpartition("/")[2]
+        diary.say(f"{'found' if found else 'submitted'} as Slurm job {self.job}")
         for number in range(shape.nodes):
             lines = self.runner.log_lines(self.handle, ROLE, number, should_tail=True, streams=Stream.STDERR)
             self._relay(lines, f"machine {number} " if shape.nodes > 1 else "")
@@ -236,15 +263,16 @@ def _application(run: Path, shape: Shape, port: int = 0) -> AppDef:
 
 
 def _schedule_here(runner: Runner, run: Path, application: AppDef) -> str:
-    return runner.schedule(runner.dryrun(application, "local_cwd", {"log_dir": str(logs(run))}))
+    return runner.schedule(runner.dryrun(application, "local_cwd", {"log_dir": str(_logs(run))}))
 
 
-def left_behind(runner: Runner, run: Path) -> str:
-    """The Slurm job of an earlier launcher if that waits or runs."""
+def left_behind(run: Path) -> str:
+    """torchx's handle of an earlier launcher's Slurm job if that waits or runs, else empty."""
     if not (run / HANDLE).exists():
         return ""
     handle = (run / HANDLE).read_text().strip()
-    return "" if is_terminal(_state(runner, handle)) else handle
+    with get_runner(component_defaults={}) as runner:
+        return "" if is_terminal(_state(runner, handle)) else handle
 
 
 def _state(runner: Runner, handle: str) -> AppState:
@@ -255,7 +283,7 @@ def _state(runner: Runner, handle: str) -> AppState:
     return status.state if status else AppState.UNKNOWN
 
 
-def logs(run: Path) -> Path:
+def _logs(run: Path) -> Path:
     folder = run / "logs"
     folder.mkdir(parents=True, exist_ok=True)
     return folder

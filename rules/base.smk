@@ -92,4 +92,4 @@ else:
         shell:
             "stage train --as-base --name pretrain/seed0 --config {params.config:q}"
             " --model {input.model:q} --latents {input.latents:q} --code {params.code}-{params.env}"
-            " --launch {params.launch:q} --out {output.model:q} 2>&1 | tee -ia {log:q}"
+            " --launch {params.launch:q} --out {output.model:q} 2>&1 | tee -i {log:q}"
