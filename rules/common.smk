@@ -3,6 +3,7 @@ import glob
 import json
 import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -245,3 +246,14 @@ def check_footage():
         video.list_videos(settings.videos)
     except UserError as error:
         raise WorkflowError(str(error)) from None
+
+
+def draw_timeline():
+    """Where the time of the run went, beside the report. A run does not fail for it."""
+    command = [sys.executable, str(ROOT / "scripts/timeline.py")]
+    command += ["--table", f"{LOGS}/timeline.parquet"]
+    command += ["--out", f"{RESULTS}/report/timeline.html"]
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True)
+    said = done.stderr.strip().rpartition("\n")[2]
+    if said or done.returncode:
+        logger.warning(f"timeline: {said or f'exit code {done.returncode}'}")
