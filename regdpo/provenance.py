@@ -25,6 +25,8 @@ PLUMBING = frozenset(
         "regdpo.lease",
         "regdpo.progress",
         "regdpo.provenance",
+        "regdpo.ranks",
+        "regdpo.slurm",
         "regdpo.stages",
         "regdpo.store",
         "regdpo.tables",

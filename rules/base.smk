@@ -71,13 +71,16 @@ else:
             f"{LOGS}/base/pretrain.log",
         benchmark:
             f"{LOGS}/benchmarks/base/pretrain.tsv"
+        localrule: APART
         conda:
             "../envs/regdpo.yaml"
-        threads: settings.launch.processes
+        threads: CPUS
         resources:
+            **MACHINES,
             processes=settings.launch.processes,
             gpu=settings.launch.processes,
-            mem_mb=4000,
+            nodes=settings.launch.nodes,
+            mem_mb=lambda wildcards, attempt: 4000 * attempt,
             runtime=240,
         params:
             config=stage(stages.TrainStage, "pretrain", settings.base.pretrain.seed),
