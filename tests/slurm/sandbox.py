@@ -31,7 +31,7 @@ PORT = 17000
 """Of slurmctld; slurmdbd and the nodes have the next ones."""
 CPUS, MEMORY = 4, 16000
 """What a node says it has: more than is here, so that jobs wait for one another as rarely as on a cluster. MB."""
-FIELDS = "JobID,JobName,Comment,State,ExitCode,Partition,NNodes,NodeList,ReqTRES,AllocTRES,Timelimit,Restarts"
+FIELDS = "JobID,JobName,Comment,State,ExitCode,Partition,NNodes,NodeList,ReqTRES,AllocTRES,Timelimit"
 NODE = """
 hostname {name}
 mount --bind {etc}/slurm /etc/slurm
@@ -221,9 +221,8 @@ class Sandbox:
 
     def _configure(self) -> None:
         devices = self.folder / "dev"
-        for number in range(
-            self.gpus
-        ):  # Slurm sets CUDA_VISIBLE_DEVICES for character devices alone; this is /dev/null
+        # Slurm sets CUDA_VISIBLE_DEVICES for character devices alone: these are /dev/null under another name
+        for number in range(self.gpus):
             os.mknod(devices / f"gpu{number}", stat.S_IFCHR | 0o600, os.makedev(1, 3))
         known = {"folder": self.folder, "port": PORT, "database": PORT + 1, "host": socket.gethostname()}
         config, gres = CONFIG.format(**known), ""
