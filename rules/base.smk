@@ -71,13 +71,16 @@ else:
             f"{LOGS}/base/pretrain.log",
         benchmark:
             f"{LOGS}/benchmarks/base/pretrain.tsv"
+        localrule: APART
         conda:
             "../envs/regdpo.yaml"
-        threads: settings.launch.processes
+        threads: CPUS
         resources:
+            **MACHINES,
             processes=settings.launch.processes,
             gpu=settings.launch.processes,
-            mem_mb=4000,
+            nodes=settings.launch.nodes,
+            mem_mb=lambda wildcards, attempt: 4000 * attempt,
             runtime=240,
         params:
             config=stage(stages.TrainStage, "pretrain", settings.base.pretrain.seed),
@@ -89,4 +92,4 @@ else:
         shell:
             "stage train --as-base --name pretrain/seed0 --config {params.config:q}"
             " --model {input.model:q} --latents {input.latents:q} --code {params.code}-{params.env}"
-            " --launch {params.launch:q} --out {output.model:q} 2>&1 | tee -i {log:q}"
+            " --launch {params.launch:q} --out {output.model:q} 2>&1 | tee -ia {log:q}"

@@ -130,15 +130,40 @@ def pairs_to_encode(wildcards):
     }[wildcards.pairs]
 
 
+APART = (
+    settings.launch.scheduler == "slurm"
+)  # trainings are Slurm jobs of torchx, which a local rule waits for
+CPUS = (
+    settings.launch.processes // settings.launch.nodes
+)  # of each machine, for its ranks
+# Of several machines the rule's job is on the first, unwrapped, and starts a launcher on each: the Slurm plugin's words.
+SEVERAL = settings.launch.nodes > 1 and not APART
+MACHINES = (
+    {"mpi": "srun", "tasks": settings.launch.nodes, "tasks_per_gpu": 0}
+    if SEVERAL
+    else {}
+)
+
+
 def launch_options(training, resources):
     """How a training runs. It goes through `resources`, so it makes nothing stale."""
+    launch = settings.launch
     return configuration.canonical(
         {
-            "scheduler": settings.launch.scheduler,
+            "scheduler": launch.scheduler,
             "processes": int(resources.processes),
-            "device": settings.launch.device,
-            "grace": settings.launch.grace,
-            "force": settings.launch.force,
+            "nodes": int(resources.nodes),
+            "device": launch.device,
+            "grace": launch.grace,
+            "leave": launch.leave,
+            "requeues": launch.requeues,
+            "cpus": CPUS,
+            "gpus": int(resources.get("gpu", 0)) // launch.nodes,
+            "mem_mb": int(resources.mem_mb),
+            "runtime": int(resources.runtime),
+            "partition": str(resources.get("slurm_partition", "")),
+            "constraint": str(resources.get("constraint", "")),
+            "force": launch.force,
             "frames": settings.clips.frames,
             "height": settings.clips.height,
             "width": settings.clips.width,

@@ -9,13 +9,16 @@ rule train_arm:
         f"{LOGS}/train/{{arm}}/seed{{seed}}.log",
     benchmark:
         f"{LOGS}/benchmarks/train/{{arm}}/seed{{seed}}.tsv"
+    localrule: APART
     conda:
         "../envs/regdpo.yaml"
-    threads: settings.launch.processes
+    threads: CPUS
     resources:
+        **MACHINES,
         processes=settings.launch.processes,
         gpu=settings.launch.processes,
-        mem_mb=4000,
+        nodes=settings.launch.nodes,
+        mem_mb=lambda wildcards, attempt: 4000 * attempt,
         runtime=2880,
     params:
         config=lambda wildcards: stage(
@@ -31,7 +34,7 @@ rule train_arm:
     shell:
         "stage train --name {wildcards.arm}/seed{wildcards.seed} --config {params.config:q}"
         " --model {input.model:q} --latents {input.latents:q} --code {params.code}-{params.env}"
-        " --launch {params.launch:q} --out {output.model:q} 2>&1 | tee -i {log:q}"
+        " --launch {params.launch:q} --out {output.model:q} 2>&1 | tee -ia {log:q}"
 
 
 rule train:

@@ -18,6 +18,7 @@ from pathlib import Path
 from regdpo import config, errors
 from regdpo.config_train import PREFERENCE
 from regdpo.errors import UserError
+from regdpo.hardware import GPUS, gpu_named
 from regdpo.plan import layouts, table
 from regdpo.plan.architecture import find, known
 from regdpo.plan.memory import GIB, Training
@@ -28,7 +29,7 @@ def main() -> None:
     parser.add_argument("--config", required=True, help="a whole configuration (YAML file)")
     parser.add_argument("--gpus", type=int, help="ranks, one GPU each; default: launch.processes")
     parser.add_argument("--gpu-memory", help="of one GPU, such as 80GB; default: that of --gpu")
-    parser.add_argument("--gpu", default="H100 SXM", help=f"its name; default: %(default)s ({', '.join(layouts.GPUS)})")
+    parser.add_argument("--gpu", default="H100 SXM", help=f"its name; default: %(default)s ({', '.join(GPUS)})")
     parser.add_argument("--mfu", type=float, default=layouts.MFU, help="an assumption; default: %(default)s")
     parser.add_argument("--arm", help="arm to plan for, or `pretrain`; default: the first that has losers")
     parser.add_argument("--model", help="an architecture of config/architectures in the place of base.model")
@@ -37,7 +38,9 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="the listing for programs: bytes and seconds")
     args = parser.parse_args()
     values = config.load(args.config)
-    gpu = layouts.gpu_named(args.gpu)
+    gpu = gpu_named(args.gpu)
+    if gpu is None:
+        raise UserError(f"--gpu: {args.gpu} is not known; there are {', '.join(GPUS)}")
     memory = layouts.parse_memory(args.gpu_memory) if args.gpu_memory else float(gpu.memory_gb * GIB)
     if not 0 < args.mfu <= 1:
         raise UserError(f"--mfu: {args.mfu} is no share; give more than 0 and at most 1")

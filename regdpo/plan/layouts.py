@@ -7,7 +7,7 @@ from typing import Any
 
 from regdpo.config_train import Parallel, TrainSettings, reference_kind
 from regdpo.errors import UserError
-from regdpo.hardware import GPUS, Gpu
+from regdpo.hardware import GPUS
 from regdpo.plan import trace
 from regdpo.plan.architecture import Architecture
 from regdpo.plan.memory import GIB, Memory, Training, checkpointed, memory, mode_of, stored_copy
@@ -223,18 +223,6 @@ def parse_memory(text: str) -> float:
     if not match or not float(match[1]):
         raise UserError(f"--gpu-memory: {text!r} is no amount of memory; write 80GB")
     return float(match[1]) * GIB
-
-
-def gpu_named(name: str) -> Gpu:
-    """A GPU of the table in regdpo/hardware.py.
-
-    Raises:
-        UserError: it has no such row.
-    """
-    for known, gpu in GPUS.items():
-        if known.lower() == name.lower():
-            return gpu
-    raise UserError(f"--gpu: {name} is not known; there are {', '.join(GPUS)}")
 
 
 def main_memory(training: Training, parallel: Parallel) -> tuple[float, float]:
