@@ -6,11 +6,9 @@ if settings.base.pretrain is None:
             model=f"{RESULTS}/base/model.json",
         log:
             f"{LOGS}/base/model.log",
+        localrule: True  # it downloads, which workers often cannot
         conda:
             "../envs/regdpo.yaml"
-        resources:
-            mem_mb=2000,
-            runtime=240,
         params:
             config=stage(stages.BaseStage),
             code=code("base"),
@@ -51,7 +49,7 @@ else:
             "../envs/regdpo.yaml"
         threads: 1
         resources:
-            mem_mb=4000,
+            mem_mb=memory(4000),
             runtime=60,
         params:
             config=stage(stages.BaseStage),

@@ -162,6 +162,9 @@ class Sandbox:
             self._accounting()
             self._start("slurmctld", "slurmctld", "-D")
             self._start_nodes(self.nodes)
+        except TimeoutError as error:
+            self.down()
+            raise TimeoutError(f"{error}; see {self.folder}/log") from None
         except BaseException:
             self.down()
             raise
@@ -247,7 +250,7 @@ class Sandbox:
         key.touch(mode=0o400)
         key.write_bytes(os.urandom(128))
         paths = [f"--{what}={run}/munge.{what.partition('-')[0]}" for what in ("key-file", "pid-file", "seed-file")]
-        self._start("munged", "munged", "--foreground", f"--socket={run}/munge", *paths)
+        self._start("munged", "munged", "--foreground", "--force", f"--socket={run}/munge", *paths)
         small = ["--no-defaults", "--user=root", f"--datadir={data}", "--innodb-log-file-size=4M"]
         with (self.folder / "log/mariadb-install.log").open("w") as log:
             subprocess.run(["mariadb-install-db", *small, "--skip-test-db"], stdout=log, stderr=log, check=True)
