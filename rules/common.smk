@@ -121,6 +121,12 @@ def model_file(wildcards):
     )
 
 
+def memory(small, checkpoint=None):
+    """`mem_mb` of a rule: beside the base made here, or beside a checkpoint (estimates for 14B); more with each retry."""
+    need = small if settings.base.pretrain or not checkpoint else checkpoint
+    return lambda wildcards, attempt: need * attempt
+
+
 def pairs_to_encode(wildcards):
     """What there is to encode: the pairs (gt), or the clips that a base made here learns from."""
     return {

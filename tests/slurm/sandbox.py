@@ -31,7 +31,7 @@ PORT = 17000
 """Of slurmctld; slurmdbd and the nodes have the next ones."""
 CPUS, MEMORY = 4, 16000
 """What a node says it has: more than is here, so that jobs wait for one another as rarely as on a cluster. MB."""
-FIELDS = "JobID,JobName,Comment,State,ExitCode,Partition,NNodes,NodeList,ReqTRES,AllocTRES,Timelimit,Restarts"
+FIELDS = "JobID,JobName,Comment,State,ExitCode,Partition,NNodes,NodeList,ReqTRES,AllocTRES,Timelimit"
 NODE = """
 hostname {name}
 mount --bind {etc}/slurm /etc/slurm
@@ -162,6 +162,9 @@ class Sandbox:
             self._accounting()
             self._start("slurmctld", "slurmctld", "-D")
             self._start_nodes(self.nodes)
+        except TimeoutError as error:
+            self.down()
+            raise TimeoutError(f"{error}; see {self.folder}/log") from None
         except BaseException:
             self.down()
             raise
@@ -221,9 +224,8 @@ class Sandbox:
 
     def _configure(self) -> None:
         devices = self.folder / "dev"
-        for number in range(
-            self.gpus
-        ):  # Slurm sets CUDA_VISIBLE_DEVICES for character devices alone; this is /dev/null
+        # Slurm sets CUDA_VISIBLE_DEVICES for character devices alone: these are /dev/null under another name
+        for number in range(self.gpus):
             os.mknod(devices / f"gpu{number}", stat.S_IFCHR | 0o600, os.makedev(1, 3))
         known = {"folder": self.folder, "port": PORT, "database": PORT + 1, "host": socket.gethostname()}
         config, gres = CONFIG.format(**known), ""
@@ -248,7 +250,7 @@ class Sandbox:
         key.touch(mode=0o400)
         key.write_bytes(os.urandom(128))
         paths = [f"--{what}={run}/munge.{what.partition('-')[0]}" for what in ("key-file", "pid-file", "seed-file")]
-        self._start("munged", "munged", "--foreground", f"--socket={run}/munge", *paths)
+        self._start("munged", "munged", "--foreground", "--force", f"--socket={run}/munge", *paths)
         small = ["--no-defaults", "--user=root", f"--datadir={data}", "--innodb-log-file-size=4M"]
         with (self.folder / "log/mariadb-install.log").open("w") as log:
             subprocess.run(["mariadb-install-db", *small, "--skip-test-db"], stdout=log, stderr=log, check=True)
