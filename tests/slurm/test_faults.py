@@ -81,7 +81,7 @@ class Training:
         return [int(step) for step in re.findall(r"from step (\d+);", self.log())]
 
     def start(self, *arguments: str) -> "Workflow":
-        return Workflow(self, ["--profile", "profiles/slurm", *SOON, *arguments, MODEL])
+        return Workflow(self, [*SOON, *arguments, MODEL])
 
     def ranks(self, number: int | None = None) -> list[psutil.Process]:
         """The living ranks, or one of them, wherever they are."""
@@ -269,18 +269,22 @@ def test_snakemake_killed(training: Training, cluster: Sandbox, undisturbed) -> 
     training.ended_as_undisturbed(undisturbed(training))
 
 
-def test_full_disk(training: Training, cluster: Sandbox, undisturbed) -> None:
-    store = training.folder / "store/runs"
-    store.mkdir(exist_ok=True)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(store)], check=True)
+def test_full_disk(training: Training, undisturbed) -> None:
+    """Of the run folders: the base's is there already."""
+    runs = training.folder / "store/runs"
+    kept = shutil.copytree(runs, training.folder / "kept")
+    used = sum(path.stat().st_size for path in runs.rglob("*") if path.is_file())
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={used + 1_000_000}", "tmpfs", str(runs)], check=True)
     try:
+        shutil.copytree(kept, runs, dirs_exist_ok=True)
         training.start("--retries", "0").end(1)
         assert "no space left on the device" in training.log()
-        subprocess.run(["mount", "-o", "remount,size=100m", str(store)], check=True)
+        subprocess.run(["mount", "-o", "remount,size=100m", str(runs)], check=True)
         training.start("--retries", "0").end()
         training.ended_as_undisturbed(undisturbed(training))
     finally:
-        subprocess.run(["umount", str(store)], check=True)
+        subprocess.run(["umount", "--lazy", str(runs)], check=True)
+        shutil.rmtree(kept)
 
 
 def test_a_machine_without_the_store(training: Training, cluster: Sandbox, undisturbed) -> None:
