@@ -6,11 +6,9 @@ if settings.base.pretrain is None:
             model=f"{RESULTS}/base/model.json",
         log:
             f"{LOGS}/base/model.log",
+        localrule: True  # the one stage that asks a network, which nodes may not have
         conda:
             "../envs/regdpo.yaml"
-        resources:
-            mem_mb=2000,
-            runtime=240,
         params:
             config=stage(stages.BaseStage),
             code=code("base"),
