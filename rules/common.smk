@@ -66,7 +66,7 @@ captioner = "python"
 if settings.captions.source == "qwen_vl" and shutil.which(settings.captions.python):
     captioner = settings.captions.python
 # What shapes no result reaches the scripts by the environment. Jobs get the controlling process' store by name and identity.
-if not os.environ.get("REGDPO_STORE_IDENTITY"):
+if workflow.is_main_process:
     os.environ.update(REGDPO_STORE_IDENTITY=Store(STORE).identity())
 os.environ.update(
     REGDPO_STORE=STORE,
