@@ -176,6 +176,7 @@ class Launch:
         self.apart = options.scheduler == "slurm"
         self.allocation = None if self.apart else Allocation.here()
         self.asked: list[signal.Signals] = []
+        self.out_of_time = False
 
     def to_the_end(self) -> None:
         jobs = 1
@@ -224,6 +225,7 @@ class Launch:
     def _start(self) -> None:
         """Start the ranks and see them to their end; back without an export where another process came first."""
         run, job = self.run, self.allocation
+        self.out_of_time = False
         where = f", Slurm job {job.job}, requeued {job.restarts} times" if job else ""
         self.diary.say(f"{datetime.now():%F %T} {self.name} in {run}{where}")
         for old in (run / ERROR, run / STOP, run / UNFINISHED, *run.glob(CRASH)):
@@ -248,10 +250,10 @@ class Launch:
             return
         if (run / UNFINISHED).exists():
             raise self._unfinished(Left.model_validate_json((run / UNFINISHED).read_text()))
-        if self.asked and not (run / ERROR).exists():
-            raise Unfinished(
-                f"{self.name} was ended ({self.asked[-1].name}) with nothing saved; "
-                "the same command goes on from its last checkpoint"
+        if (self.asked or self.out_of_time) and not (run / ERROR).exists():
+            why = self.asked[-1].name if self.asked else OUT_OF_TIME
+            raise (Unfinished if self.asked else OutOfTime)(
+                f"{self.name} was ended ({why}) with nothing saved; the same command goes on from its last checkpoint"
             )
         if not living(run):  # another one came first by a moment
             raise UserError(self._cause(state, ranks))
@@ -277,7 +279,7 @@ class Launch:
 
     def _wait(self, ranks: Ranks) -> str:
         """How the ranks ended. The first signal becomes a stop file; ``timeout`` and the like send one twice."""
-        asked, first, over = self.asked, 0.0, False
+        asked, first, killed = self.asked, 0.0, 0.0
         time_limit = TimeLimit(self.allocation, self.options.leave)
         while not (state := ranks.ended()):
             now = time.monotonic()
@@ -287,13 +289,14 @@ class Launch:
                 first = now
                 self.diary.say(f"{asked[0].name}: the ranks save and leave; once more ends them at once")
                 self._ask(ranks, asked[0].name)
-            elif not first and not over and time_limit.near():
-                over = True
+            elif not first and not self.out_of_time and time_limit.near():
+                self.out_of_time = True
                 self.diary.say(f"{OUT_OF_TIME}: the ranks save and leave")
                 self._ask(ranks, OUT_OF_TIME)
             if first and now < first + TWICE:
                 del asked[1:]
-            if first and (len(asked) > 1 or now > first + self.options.grace):
+            if first and (len(asked) > 1 or now > first + self.options.grace) and now > killed + TWICE:
+                killed = now
                 ranks.kill()
             time.sleep(0.2)
         return state
