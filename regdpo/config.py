@@ -375,16 +375,20 @@ class Config(Section):
     def _shapes_fit(self) -> Self:
         if self.clips.short_side and self.clips.short_side < min(self.clips.width, self.clips.height):
             raise ValueError("clips.short_side is smaller than the crop")
-        arms = {
+        for name, (settings, losers) in self.trainings().items():
+            if reason := settings.parallel.misfit(self.launch.processes, losers, settings.batch):
+                raise ValueError(f"{name}: {reason} (launch.processes)")
+        return self
+
+    def trainings(self) -> dict[str, tuple[TrainSettings, bool]]:
+        """Key of every training -> its settings, and whether it has losers."""
+        found = {
             f"train.arms.{name}": (self.train.arm_settings(name), arm.objective in PREFERENCE)
             for name, arm in self.train.arms.items()
         }
         if self.base.pretrain:
-            arms["base.pretrain"] = self.base.pretrain.settings, False
-        for name, (settings, losers) in arms.items():
-            if reason := settings.parallel.misfit(self.launch.processes, losers, settings.batch):
-                raise ValueError(f"{name}: {reason} (launch.processes)")
-        return self
+            found["base.pretrain"] = self.base.pretrain.settings, False
+        return found
 
 
 def _merge(base: dict[str, Any], override: dict[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,8 @@ if settings.base.pretrain is None:
             model=f"{RESULTS}/base/model.json",
         log:
             f"{LOGS}/base/model.log",
+        benchmark:
+            f"{LOGS}/benchmarks/base/model.tsv"
         localrule: True  # it downloads, which workers often cannot
         conda:
             "../envs/regdpo.yaml"
@@ -45,6 +47,8 @@ else:
             model=f"{RESULTS}/base/untrained.json",
         log:
             f"{LOGS}/base/untrained.log",
+        benchmark:
+            f"{LOGS}/benchmarks/base/untrained.tsv"
         conda:
             "../envs/regdpo.yaml"
         threads: 1
@@ -90,4 +94,4 @@ else:
         shell:
             "stage train --as-base --name pretrain/seed0 --config {params.config:q}"
             " --model {input.model:q} --latents {input.latents:q} --code {params.code}-{params.env}"
-            " --launch {params.launch:q} --out {output.model:q} 2>&1 | tee -ia {log:q}"
+            " --launch {params.launch:q} --out {output.model:q} 2>&1 | tee -i {log:q}"

@@ -34,7 +34,7 @@ rule train_arm:
     shell:
         "stage train --name {wildcards.arm}/seed{wildcards.seed} --config {params.config:q}"
         " --model {input.model:q} --latents {input.latents:q} --code {params.code}-{params.env}"
-        " --launch {params.launch:q} --out {output.model:q} 2>&1 | tee -ia {log:q}"
+        " --launch {params.launch:q} --out {output.model:q} 2>&1 | tee -i {log:q}"
 
 
 rule train:
