@@ -37,7 +37,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 TWICE = 1.0
 """Seconds within which signals count as one."""
 ASK_TIME_EVERY = 15.0
-"""Seconds between looks at how much time Slurm leaves."""
+"""Most seconds between looks at how much time Slurm leaves."""
 SAY_EVERY = 60.0
 """Seconds between lines of who waits for another process."""
 OUT_OF_TIME = "the time limit is near"
@@ -353,21 +353,18 @@ class TimeLimit:
 
     def __init__(self, allocation: Allocation | None, leave: float):
         self.job = allocation.job if allocation else ""
-        self.leave = leave
+        self.leave, self.every = leave, min(ASK_TIME_EVERY, leave / 4)
         self._next = 0.0
-        self._first = True
 
     def near(self) -> bool:
         """Slurm is asked now and then, since its limit may be moved."""
         if not self.job or time.monotonic() < self._next:
             return False
-        self._next = time.monotonic() + ASK_TIME_EVERY
         left = slurm.seconds_left(self.job)
-        if left is None:
-            return False
-        if self._first:
-            self._first, self.leave = False, min(self.leave, left / 2)
-        return left < self.leave + ASK_TIME_EVERY / 2
+        if left is not None and not self._next:
+            self.leave = min(self.leave, left / 2)
+        self._next = time.monotonic() + self.every
+        return left is not None and left < self.leave
 
 
 def _crash(run: Path) -> str:

@@ -82,7 +82,7 @@ else:
             processes=settings.launch.processes,
             gpu=settings.launch.processes,
             nodes=settings.launch.nodes,
-            mem_mb=lambda wildcards, attempt: 4000 * attempt,
+            mem_mb=memory(4000, 600000),
             runtime=240,
         params:
             config=stage(stages.TrainStage, "pretrain", settings.base.pretrain.seed),
