@@ -8,7 +8,7 @@ if settings.base.pretrain is None:
             f"{LOGS}/base/model.log",
         benchmark:
             f"{LOGS}/benchmarks/base/model.tsv"
-        localrule: True  # it downloads, which workers often cannot
+        localrule: True  # the one stage that asks a network, which nodes may not have
         conda:
             "../envs/regdpo.yaml"
         params:
