@@ -2,7 +2,7 @@
 
     python tests/slurm/sandbox.py up FOLDER [--nodes 3] [--gpus 2]
     python tests/slurm/sandbox.py down FOLDER
-    python tests/slurm/sandbox.py lacking          # Debian packages
+    python tests/slurm/sandbox.py lacking | missing
 
 Everything lies in FOLDER and nothing else of the machine is changed: clients find it by SLURM_CONF. A node is a slurmd
 in namespaces of its own: its host name, its processes, its mounts, its /etc/slurm; so it dies as a machine does, all at
@@ -307,9 +307,12 @@ def main() -> None:
     up.add_argument("--gpus", type=int, default=2, help="fake ones, of each node")
     actions.add_parser("down", help="end what `up` started").add_argument("folder", type=Path)
     actions.add_parser("lacking", help="print the Debian packages that are not installed")
+    actions.add_parser("missing", help="print why there can be no Slurm here; nothing if there can")
     options = parser.parse_args()
     if options.action == "lacking":
         print(*lacking())
+    elif options.action == "missing":
+        print(missing())
     elif options.action == "down":
         Sandbox(options.folder).down()
     else:
