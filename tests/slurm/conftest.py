@@ -23,6 +23,9 @@ class SlurmProject(Project):
 
     where = ("--profile", "profiles/slurm", "--slurm-init-seconds-before-status-checks", "5")
 
+    ran: list[dict[str, str]]
+    """Slurm's jobs of `all`."""
+
     def __init__(self, folder: Path):
         super().__init__(folder)
         self.configure(SETTINGS)
@@ -47,4 +50,5 @@ def finished(cluster: Sandbox) -> SlurmProject:
     project = SlurmProject(cluster.shared / "project")
     done = project.snakemake("all")
     assert done.returncode == 0, done.stdout[-6000:]
+    project.ran = cluster.sacct(fields="JobID,Account,Comment,State,Partition,NNodes,NodeList,AllocTRES,TimelimitRaw")
     return project

@@ -2,10 +2,8 @@
 
 import re
 
-import pytest
-
 ASKED = {  # rule -> partition, GPUs, MB of a node, nodes, minutes, times
-    "cut_clips": ("cpu", 0, 2000, 1, 240, 2),
+    "cut_clips": ("cpu", 0, 2001, 1, 240, 2),  # an array, with 1 MB for the list of its tasks
     "base_from_scratch": ("cpu", 0, 4000, 1, 60, 1),
     "encode_latents": ("gpu", 1, 3000, 1, 720, 2),
     "pretrain": ("gpu", 2, 4000, 2, 240, 1),
@@ -18,12 +16,6 @@ ASKED = {  # rule -> partition, GPUs, MB of a node, nodes, minutes, times
 }
 
 
-@pytest.fixture(scope="module")
-def ran(cluster, finished) -> list[dict[str, str]]:
-    """Slurm's jobs of the finished project."""
-    return cluster.sacct(fields="JobID,Account,Comment,State,Partition,NNodes,NodeList,ReqTRES,AllocTRES,TimelimitRaw")
-
-
 def rule_of(job: dict[str, str]) -> str:
     return job["Comment"].removeprefix("rule_").partition("_wildcards_")[0]
 
@@ -33,22 +25,23 @@ def amounts(resources: str) -> dict[str, str]:
     return dict(part.split("=") for part in resources.split(","))
 
 
-def test_each_rule_got_what_it_asked_for(ran):
+def test_each_rule_got_what_it_asked_for(finished):
     got: dict[str, set] = {}
-    for job in ran:
+    for job in finished.ran:
         assert (job["State"], job["Account"]) == ("COMPLETED", "default")
         given, nodes = amounts(job["AllocTRES"]), int(job["NNodes"])
         assert given["mem"].endswith("M")
         memory = int(given["mem"][:-1]) // nodes
         gpus = int(given.get("gres/gpu", 0))
-        times = sum(rule_of(other) == rule_of(job) for other in ran)
+        times = sum(rule_of(other) == rule_of(job) for other in finished.ran)
         asked = job["Partition"], gpus, memory, nodes, int(job["TimelimitRaw"]), times
         got.setdefault(rule_of(job), set()).add(asked)
+    assert sum("_" in job["JobID"] for job in finished.ran) == 2
     assert got == {rule: {asked} for rule, asked in ASKED.items()}
 
 
-def test_training_ran_as_two_ranks_on_two_nodes(cluster, finished, ran):
-    (job,) = (job for job in ran if rule_of(job) == "train_arm")
+def test_training_ran_as_two_ranks_on_two_nodes(cluster, finished):
+    (job,) = (job for job in finished.ran if rule_of(job) == "train_arm")
     nodes = cluster.run("scontrol", "show", "hostnames", job["NodeList"]).split()
     assert len(nodes) == 2
     log = (finished.folder / "logs/train/dpo/seed0.log").read_text()

@@ -1,5 +1,6 @@
 """Sites differ: each changes its profile and nothing else."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,57 +14,59 @@ rule vbench:
     output: "seen.txt"
     threads: 2
     resources: mem_mb=lambda wildcards, attempt: 1000 * attempt, runtime=5, gpu=1
-    shell: "mkdir tried && exit 1; echo $CUDA_VISIBLE_DEVICES > {output}"
+    shell: "mkdir tried || echo $CUDA_VISIBLE_DEVICES > {output}; test -e {output}"
 """
+GPU = {"slurm_partition": "gpu"}
+SITES = {
+    "gres": {"set-resources": {"vbench": {**GPU, "gpu": 0, "gres": "gpu:1"}}},
+    "gres_by_threads": {"set-resources": {"vbench": {**GPU, "gpu": 0, "gres": "f'gpu:{threads}'"}}},
+    "kinds": {"set-resources": {"vbench": {**GPU, "gpu_model": "fake", "mem_mb": "1500 * attempt"}}},
+    "no_accounting": {"slurm-status-command": "squeue"},
+}
+MANY = {"gres_by_threads": 2}
+MEMORY = {"kinds": 1500}
 
 
-def run(folder: Path, **changes: object) -> dict[str, str]:
-    """A rule that fails the first time, by the profile with some keys changed; what it saw of GPUs."""
-    profile = yaml.safe_load((ROOT / "profiles/slurm/profile.v9+.yaml").read_text())
-    profile |= {"slurm-init-seconds-before-status-checks": 4, "latency-wait": 5} | changes
-    (folder / "profile").mkdir(parents=True)
-    (folder / "profile/profile.v9+.yaml").write_text(yaml.safe_dump(profile))
-    (folder / "Snakefile").write_text(RULES)
-    done = subprocess.run(
-        [Path(sys.executable).parent / "snakemake", "--profile", "profile", "--nocolor", "seen.txt"],
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stdout[-3000:]
-    return (folder / "seen.txt").read_text().strip()
-
-
-@pytest.fixture
-def asked(cluster):
-    """Resources that Slurm's jobs of this test asked for."""
-    before = len(cluster.sacct(fields="JobID"))
-    return lambda: [job["ReqTRES"] for job in cluster.sacct(fields="ReqTRES")[before:]]
-
-
-TWICE = [f"billing=2,cpu=2,gres/gpu=1,mem={memory}M,node=1" for memory in (1000, 2000)]
-
-
-def test_only_gres_is_accepted(cluster, asked):
-    gres = {"slurm_partition": "gpu", "gpu": 0, "gres": "gpu:1"}
-    assert run(cluster.shared / "gres", **{"set-resources": {"vbench": gres}}) == "0"
-    assert asked() == TWICE
-
-
-def test_several_kinds_of_gpus(cluster, asked):
-    kind = {"slurm_partition": "gpu", "gpu_model": "fake", "mem_mb": "1500 * attempt"}
-    assert run(cluster.shared / "kinds", **{"set-resources": {"vbench": kind}}) == "0"
-    assert [amount.split("mem=")[1] for amount in asked()] == ["1500M,node=1", "3000M,node=1"]
-
-
-def test_no_accounting(cluster, asked, monkeypatch):
-    """The clients are told that there is none: sacct then answers as it does at such a site."""
-    config = cluster.folder / "no_accounting.conf"
+@pytest.fixture(scope="module")
+def sites(cluster) -> dict[str, tuple[Path, int, str]]:
+    """At each site at the same time: a rule that fails when it is first tried. Its folder, exit code, what was said."""
+    without = cluster.folder / "no_accounting.conf"
     lines = Path(cluster.environment["SLURM_CONF"]).read_text().splitlines()
-    config.write_text("\n".join(line for line in lines if not line.startswith("Accounting")))
-    monkeypatch.setenv("SLURM_CONF", str(config))
-    assert subprocess.run(["sacct"], capture_output=True).returncode != 0
-    assert run(cluster.shared / "no_accounting", **{"slurm-status-command": "squeue"}) == "0"
-    assert asked() == TWICE
+    without.write_text("\n".join(line for line in lines if not line.startswith("Accounting")))
+    running = {}
+    for site, changes in SITES.items():
+        folder = cluster.shared / site
+        profile = yaml.safe_load((ROOT / "profiles/slurm/profile.v9+.yaml").read_text())
+        profile |= {"slurm-init-seconds-before-status-checks": 4, "latency-wait": 5} | changes
+        (folder / "profile").mkdir(parents=True)
+        (folder / "profile/profile.v9+.yaml").write_text(yaml.safe_dump(profile))
+        (folder / "Snakefile").write_text(RULES)
+        running[site] = subprocess.Popen(
+            [Path(sys.executable).parent / "snakemake", "--profile", "profile", "--nocolor", "seen.txt"],
+            cwd=folder,
+            env=os.environ | ({"SLURM_CONF": str(without)} if site == "no_accounting" else {}),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+    said = {site: process.communicate(timeout=200)[0] for site, process in running.items()}
+    return {site: (cluster.shared / site, process.returncode, said[site]) for site, process in running.items()}
+
+
+@pytest.mark.parametrize("site", SITES)
+def test_the_rule_gets_its_gpus_and_more_memory_when_tried_again(cluster, sites, site):
+    folder, code, said = sites[site]
+    assert code == 0, said[-3000:]
+    gpus = MANY.get(site, 1)
+    assert len((folder / "seen.txt").read_text().strip().split(",")) == gpus
+    jobs = [job for job in cluster.sacct(fields="WorkDir,Partition,ReqTRES") if job["WorkDir"] == str(folder)]
+    memory = MEMORY.get(site, 1000)
+    asked = [f"billing=2,cpu=2,gres/gpu={gpus},mem={attempt * memory}M,node=1" for attempt in (1, 2)]
+    assert [(job["Partition"], job["ReqTRES"]) for job in jobs] == [("gpu", amounts) for amounts in asked]
+
+
+def test_no_accounting_is_none(cluster):
+    """What the clients of that site were told."""
+    config = {"SLURM_CONF": str(cluster.folder / "no_accounting.conf")}
+    done = subprocess.run(["sacct"], env=os.environ | config, capture_output=True, text=True, check=False)
+    assert "accounting storage is disabled" in done.stderr
