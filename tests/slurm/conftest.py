@@ -1,6 +1,7 @@
 """One Slurm for all tests of this folder, and the project that was run on it."""
 
 import copy
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,6 +39,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
     """A Slurm of three nodes with two GPUs each; every command finds it."""
     if reason := missing():
         pytest.skip(f"no Slurm: {reason}")
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that Slurm ends with the tests
     with Sandbox(tmp_path_factory.mktemp("slurm")) as slurm, pytest.MonkeyPatch.context() as patch:
         for name, value in slurm.environment.items():
             patch.setenv(name, value)
