@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from regdpo.config_section import Count, Even, Fraction, Name, NonNegative, Positive, Section, Share
 from regdpo.config_train import PREFERENCE, Arm, TrainSettings
 from regdpo.errors import UserError
+from regdpo.hardware import GPUS, gpu_named
 
 
 class Paths(Section):
@@ -316,11 +317,41 @@ class Report(Section):
 class Launch(Section):
     """How torchx starts the ranks. It shapes no result."""
 
-    scheduler: Literal["local_cwd"] = "local_cwd"
+    scheduler: Literal["auto", "local_cwd", "srun", "slurm"] = Field(
+        "auto",
+        description="How torchx starts the ranks. `local_cwd`: on this machine. `srun`: on every machine of the Slurm "
+        "allocation it runs in. `slurm`: torchx's own Slurm scheduler, from a local rule. `auto`: `srun` inside an "
+        "allocation of several machines, else `local_cwd`.",
+    )
     processes: Count = Field(1, description="Ranks of a training: one a GPU, or processes on gloo without GPUs.")
+    nodes: Count = Field(1, description="Machines that the ranks of a training are spread over, evenly.")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="`auto`: cuda where there is one.")
     grace: Positive = Field(60, description="Seconds that ranks have to save and leave once they are asked to.")
+    leave: Positive = Field(
+        300, description="Seconds before the time limit of its Slurm job at which a training saves and leaves."
+    )
+    requeues: int = Field(
+        20, ge=0, description="Times that a Slurm job whose time limit came goes back into the queue, to go on."
+    )
+    gpu: str | None = Field(
+        None,
+        description="Name of the GPUs that train (table in regdpo/hardware.py), so that the plan is asked before the "
+        "first job; empty: it is not.",
+    )
     force: bool = Field(False, description="Start even if the plan says that it does not fit.")
+
+    @field_validator("gpu")
+    @classmethod
+    def _gpu_is_known(cls, name: str | None) -> str | None:
+        if name is not None and gpu_named(name) is None:
+            raise ValueError(f"there is no such GPU in regdpo/hardware.py; there are {', '.join(GPUS)}")
+        return name
+
+    @model_validator(mode="after")
+    def _ranks_spread_evenly(self) -> Self:
+        if self.processes % self.nodes:
+            raise ValueError(f"`nodes` {self.nodes} does not divide `processes` {self.processes}")
+        return self
 
 
 class Config(Section):
@@ -344,16 +375,20 @@ class Config(Section):
     def _shapes_fit(self) -> Self:
         if self.clips.short_side and self.clips.short_side < min(self.clips.width, self.clips.height):
             raise ValueError("clips.short_side is smaller than the crop")
-        arms = {
+        for name, (settings, losers) in self.trainings().items():
+            if reason := settings.parallel.misfit(self.launch.processes, losers, settings.batch):
+                raise ValueError(f"{name}: {reason} (launch.processes)")
+        return self
+
+    def trainings(self) -> dict[str, tuple[TrainSettings, bool]]:
+        """Key of every training -> its settings, and whether it has losers."""
+        found = {
             f"train.arms.{name}": (self.train.arm_settings(name), arm.objective in PREFERENCE)
             for name, arm in self.train.arms.items()
         }
         if self.base.pretrain:
-            arms["base.pretrain"] = self.base.pretrain.settings, False
-        for name, (settings, losers) in arms.items():
-            if reason := settings.parallel.misfit(self.launch.processes, losers, settings.batch):
-                raise ValueError(f"{name}: {reason} (launch.processes)")
-        return self
+            found["base.pretrain"] = self.base.pretrain.settings, False
+        return found
 
 
 def _merge(base: dict[str, Any], override: dict[str, Any]) -> dict[str, Any]:

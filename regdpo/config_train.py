@@ -81,6 +81,16 @@ class Parallel(Section):
             return f"batch {batch} does not divide over {data} data ranks"
         return None
 
+    def straddles(self, ranks: int, nodes: int) -> str | None:
+        """Why a layout that fits is slow on so many machines; None if each video stays within one."""
+        here = ranks // nodes
+        if nodes == 1 or here % self.context == 0:
+            return None
+        return (
+            f"parallel.context {self.context} splits videos over machines of {here} ranks each: every block exchanges "
+            f"all their tokens over the network; a divisor of {here} would not"
+        )
+
 
 class ReferenceEma(Section):
     """A reference that follows the policy (as in RealDPO's code); it is a copy of its own."""

@@ -25,6 +25,11 @@ GPUS = {
 }
 
 
+def gpu_named(name: str) -> Gpu | None:
+    """The GPU of the table by its own name there, in upper or lower case; None if it has no such row."""
+    return next((gpu for known, gpu in GPUS.items() if known.lower() == name.lower()), None)
+
+
 def peak_flops(name: str) -> float | None:
     """The bf16 peak in FLOP/s of a GPU by the name that CUDA gives it; None if the table has no such GPU."""
     words = name.upper().replace("-", " ").split()

@@ -1,49 +1,55 @@
-"""Start the ranks of a training by torchx, pass on what they say, and tell the root cause of a failure in one line."""
+"""Have torchx train, once at a time, to the end or until time is up, and tell the root cause of a failure in one line.
+`regdpo/ranks.py` starts the ranks; here stands what becomes of them."""
 
 import json
 import math
 import os
-import re
 import signal
 import subprocess
 import sys
-import threading
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from datetime import datetime
 from pathlib import Path
+from typing import NoReturn
+from unittest.mock import patch
 
 import psutil
 import torch
-from torchx.components.dist import ddp
-from torchx.runner import Runner, get_runner
-from torchx.specs import AppStatus
 
+from regdpo import slurm
 from regdpo.config import canonical
 from regdpo.config_section import Positive, Section
 from regdpo.config_train import PREFERENCE, Parallel
 from regdpo.errors import Unfinished, UserError
 from regdpo.hardware import peak_flops
+from regdpo.lease import living
 from regdpo.models.family import ModelFile
 from regdpo.provenance import file_digest, folder_digest, text_digest
+from regdpo.ranks import CRASH, Apart, Diary, Here, Nodes, Ranks, Shape, left_behind
+from regdpo.slurm import Allocation
 from regdpo.stages import TrainStage
-from regdpo.store import Store
-from regdpo.train.job import ATTENTION, ERROR, EXPORT, Job
-from regdpo.train.lease import living, refusal
+from regdpo.store import Store, atomic
+from regdpo.train.job import ERROR, EXPORT, RAN, Job, Ran
 from regdpo.train.stop import STOP, UNFINISHED, Left
 
-MODULE = "regdpo.train.loop"
-CRASH = "torchelastic.json"
-"""File of a run folder that torchrun leaves the first failed rank's exception in."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 TWICE = 1.0
 """Seconds within which signals count as one."""
+ASK_TIME_EVERY = 15.0
+"""Most seconds between looks at how much time Slurm leaves."""
+SAY_EVERY = 60.0
+"""Seconds between lines of who waits for another process."""
+OUT_OF_TIME = "the time limit is near"
+"""A stop file's reason."""
 
 
 class LaunchOptions(Section):
     """How a training runs, as rules/train.smk passes it. None of it shapes the result."""
 
-    scheduler: str = "local_cwd"
+    scheduler: str = "auto"
     processes: int = 1
+    nodes: int = 1
     device: str = "auto"
     parallel: Parallel = Parallel()
     micro_batch: int = 1
@@ -53,12 +59,33 @@ class LaunchOptions(Section):
     deterministic: bool = False
     grace: Positive = 60
     """Seconds that ranks have to save and leave once they are asked to."""
+    leave: Positive = 300
+    """Seconds before the end of a Slurm job at which they are asked; at most half of the time that it has."""
+    requeues: int = 20
+    cpus: int = 1
+    """With the five after it what a Slurm job of torchx asks for, of each machine."""
+    gpus: int = 0
+    mem_mb: int = 0
+    runtime: int = 0
+    """Minutes."""
+    partition: str = ""
+    constraint: str = ""
     frames: int = 0
     """With height and width the size of a clip, for the plan; 0 where it is not known."""
     height: int = 0
     width: int = 0
     force: bool = False
     """Start even if the plan says that it does not fit."""
+
+    @property
+    def shape(self) -> Shape:
+        each = self.processes // self.nodes
+        asked = (self.cpus, self.gpus, self.mem_mb, self.runtime, self.partition, self.constraint)
+        return Shape(self.nodes, each, *asked)
+
+
+class OutOfTime(Unfinished):
+    """The time limit of its Slurm job is near."""
 
 
 def device_of(name: str, processes: int) -> str:
@@ -114,157 +141,244 @@ def _gpu() -> tuple[str, float]:
 
 
 def train(job: Job, options: LaunchOptions, name: str = "") -> None:
-    """Run a training to its end, or return at once if its export is there.
+    """Run a training to its end. It returns at once if the export is there, and waits if another process trains there.
 
     SIGINT, SIGTERM, SIGHUP and SIGUSR1 ask the ranks to save and leave; a second one, or the end of the grace, ends
-    them.
+    them. Before the time limit of a Slurm job they are asked too, and the job goes back into the queue: then this does
+    not return, since Slurm ends it.
 
     Args:
         job: what to train; ``job.run`` is its folder and is resumed from its last checkpoint.
         name: for the reader.
 
     Raises:
-        UserError: another process trains there; a rank stopped over a user's mistake, or failed. The line names the
-            cause and the logs.
-        Unfinished: it was asked to stop, by a signal or by a stop file in the run folder.
+        UserError: a rank stopped over a user's mistake, or failed. The line names the cause and the logs.
+        Unfinished: it was asked to stop, by a signal or by a stop file in the run folder; or its time was over and the
+            requeues are spent.
     """
-    run = Path(job.run)
-    name = name or run.name[:12]
-    if (run / EXPORT).exists():
+    if (Path(job.run) / EXPORT).exists():
         return
-    run.mkdir(parents=True, exist_ok=True)
-    if owner := living(run):
-        raise UserError(refusal(run, owner))
-    for old in (ERROR, CRASH, STOP, UNFINISHED):
-        (run / old).unlink(missing_ok=True)
-    path = run / "job.json"
-    path.write_text(job.model_dump_json(indent=2))
-    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"  # of torchrun
-    app = ddp(str(path), m=MODULE, name="regdpo/train", j=f"1x{options.processes}", env=_environment(run, options))
-    handlers = {number: signal.getsignal(number) for number in SIGNALS}
-    asked: list[signal.Signals] = []
-    dead: dict[int, str] = {}
+    launch = Launch(job, options, name)
     try:
-        with get_runner(component_defaults={}) as runner:
-            request = runner.dryrun(app, options.scheduler, {"log_dir": str(run / "logs")})
-            for number in SIGNALS:  # torchx has set its own
-                if number != signal.SIGHUP or handlers[number] != signal.SIG_IGN:  # nohup
-                    signal.signal(number, lambda number, frame: asked.append(signal.Signals(number)))
-            handle = runner.schedule(request)
-            talk = threading.Thread(target=_relay, args=(runner, handle, dead), daemon=True)
-            talk.start()
-            status = _wait(runner, handle, run, asked, options.grace)
-            talk.join(timeout=10)
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-    (run / STOP).unlink(missing_ok=True)  # the ranks may have left by themselves
-    if (run / EXPORT).exists():
-        return
-    if (run / UNFINISHED).exists():
-        left = Left.model_validate_json((run / UNFINISHED).read_text())
-        where = f"step {left.step}/{left.steps}"
-        raise Unfinished(f"training {name} stopped at {where} as asked ({left.reason}); the same command goes on")
-    if asked and not (run / ERROR).exists():
-        raise Unfinished(
-            f"training {name} was ended ({asked[-1].name}) with nothing saved; "
-            "the same command goes on from its last checkpoint"
-        )
-    raise UserError(_cause(run, name, status, dead))
+        launch.to_the_end()
+    except (UserError, Unfinished) as error:
+        launch.diary.note(str(error))
+        raise
 
 
-def _environment(run: Path, options: LaunchOptions) -> dict[str, str]:
-    """What torchrun and the ranks get. torchx replaces ``$`` in values; ``$$`` stands for one."""
-    return {
-        "OMP_NUM_THREADS": "1",
-        "TORCHELASTIC_ERROR_FILE": str(run / CRASH).replace("$", "$$"),
-        # torchrun passes these on to the ranks, then gives them as long to save as we do
-        "PET_SIGNALS_TO_HANDLE": ",".join(number.name for number in (*SIGNALS, signal.SIGQUIT)),
-        "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(math.ceil(options.grace)),
-    }
+class Launch:
+    """One launcher's work."""
 
+    def __init__(self, job: Job, options: LaunchOptions, name: str):
+        self.job, self.options, self.run = job, options, Path(job.run)
+        self.name = f"training {name or self.run.name[:12]}"
+        self.diary = Diary(self.run)
+        self.apart = options.scheduler == "slurm"
+        self.allocation = None if self.apart else Allocation.here()
+        self.asked: list[signal.Signals] = []
+        self.out_of_time = False
 
-def _wait(runner: Runner, handle: str, run: Path, asked: list[signal.Signals], grace: float) -> AppStatus | None:
-    """Until the ranks have ended. The first signal becomes a stop file; ``timeout`` and the like send one twice."""
-    first = 0.0
-    while True:
-        status = runner.status(handle)
-        if status is None or status.is_terminal():
-            return status
-        now = time.monotonic()
-        if asked and not first:
-            first = now
-            print(
-                f"{asked[0].name}: the ranks save and leave; once more ends them at once", file=sys.stderr, flush=True
-            )
-            _ask(run, asked[0].name)
-        if first and now < first + TWICE:
-            del asked[1:]
-        if first and (len(asked) > 1 or now > first + grace):
-            _kill()
-        time.sleep(0.2)
+    def to_the_end(self) -> None:
+        jobs = 1
+        while not self._done():
+            try:
+                if not (self.apart and left_behind(self.run)):
+                    self._wait_for_other()
+                if not self._done():
+                    self._start()
+            except OutOfTime as left:
+                if self.allocation:
+                    self._requeue(left)
+                if jobs > self.options.requeues:
+                    raise
+                jobs += 1
+                self.diary.say(f"{left}, in job {jobs}")
 
+    def _done(self) -> bool:
+        return (self.run / EXPORT).exists()
 
-def _ask(run: Path, reason: str) -> None:
-    """Ranks that are training save and leave. Those that load, or are not there yet, have nothing to save and end."""
-    with suppress(OSError):  # of a full disk: an empty one does
-        (run / STOP).write_text(reason)
-    owner = living(run)
-    if owner is None:
-        _kill()
-    for process in _ranks():
-        if owner and process.pid == owner.pid:
-            with suppress(psutil.NoSuchProcess):
-                process.terminate()
+    def _wait_for_other(self) -> None:
+        """Until no other process trains into the folder.
 
+        Raises:
+            OutOfTime: one still does, and the Slurm job that waits has to end.
+            Unfinished: the other one was asked to stop.
+        """
+        time_limit, said = TimeLimit(self.allocation, self.options.leave), 0.0
+        while owner := living(self.run):
+            if time.monotonic() > said + SAY_EVERY:
+                metrics = self.run / "metrics.jsonl"
+                done = metrics.read_text().count("\n") if metrics.exists() else 0
+                self.diary.say(
+                    f"{self.name}: {owner} trains in {self.run} (step {done}/{self.job.stage.settings.steps}); "
+                    f"waiting for it, `touch {self.run / STOP}` stops it"
+                )
+                said = time.monotonic()
+            if time_limit.near():
+                raise OutOfTime(f"{self.name} goes on elsewhere, and this job that waits for it is at its time limit")
+            time.sleep(1)
+        if said and (self.run / UNFINISHED).exists() and not self._done():
+            left = Left.model_validate_json((self.run / UNFINISHED).read_text())
+            if left.reason != OUT_OF_TIME:
+                raise self._unfinished(left)
 
-def _kill() -> None:
-    for process in _ranks():
-        with suppress(psutil.NoSuchProcess):
-            process.kill()
-
-
-def _ranks() -> list[psutil.Process]:
-    """torchrun, the ranks and what they started, here."""
-    return psutil.Process().children(recursive=True)
-
-
-def _relay(runner: Runner, handle: str, dead: dict[int, str]) -> None:
-    """Pass on what the ranks say (`[RANK]:...`). What torchrun says is in the logs; its report at the end tells whom a
-    signal ended, and before it whom torchrun ended itself."""
-    rank, ended = 0, set()
-    for line in runner.log_lines(handle, "loop", 0, should_tail=True):
-        if line.startswith("["):
-            print(line.rstrip("\n"), file=sys.stderr, flush=True)
-        elif found := re.search(r"Sending process (\d+) closing signal", line):
-            ended.add(found[1])
-        elif found := re.match(r" *rank +: (\d+) ", line):
-            rank = int(found[1])
-        elif (found := re.match(r" *exitcode +: -\d+ \(pid: (\d+)\) +\((SIG\w+)\)", line)) and found[1] not in ended:
-            dead[rank] = found[2]
-
-
-def _cause(run: Path, name: str, status: AppStatus | None, dead: dict[int, str]) -> str:
-    """In one line. Nobody kills itself with -9, so that comes before what a rank said that missed its peer."""
-    if (run / ERROR).exists():
-        return (run / ERROR).read_text()
-    if owner := living(run):  # it came first by a moment
-        return refusal(run, owner)
-    signals = [f"rank {rank} was ended by {number}" for rank, number in dead.items()]
-    if "SIGKILL" in dead.values():
-        message = f"{', '.join(signals)} (the kernel does so when memory runs out)"
-    else:
+    def _start(self) -> None:
+        """Start the ranks and see them to their end; back without an export where another process came first."""
+        run, job = self.run, self.allocation
+        self.out_of_time = False
+        where = f", Slurm job {job.job}, requeued {job.restarts} times" if job else ""
+        self.diary.say(f"{datetime.now():%F %T} {self.name} in {run}{where}")
+        for old in (run / ERROR, run / STOP, run / UNFINISHED, *run.glob(CRASH)):
+            old.unlink(missing_ok=True)
+        with atomic(run / "job.json") as temporary:
+            temporary.write_text(self.job.model_dump_json(indent=2))
+        handlers = {number: signal.getsignal(number) for number in SIGNALS}
         try:
-            message = json.loads((run / CRASH).read_text())["message"]
-        except (OSError, ValueError, KeyError):
-            message = ", ".join(signals) or "the ranks ended without saying why"
-        if isinstance(message, dict):
-            message = message["message"]
-    state = status.state.name.lower() if status else "lost"
-    reason = " ".join(str(message).split())[:500]
-    return (
-        f"training {name} {state}: {reason}; logs in {run / 'logs'}; the same command goes on from the last checkpoint"
-    )
+            with ExitStack() as stack:
+                stack.enter_context(patch.dict(os.environ, self._environment()))
+                ranks = stack.enter_context(self._ranks())
+                for number in SIGNALS:  # torchx has set its own
+                    if number != signal.SIGHUP or handlers[number] != signal.SIG_IGN:  # nohup
+                        signal.signal(number, lambda number, frame: self.asked.append(signal.Signals(number)))
+                state = self._wait(ranks)
+                ranks.join()
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+        (run / STOP).unlink(missing_ok=True)  # the ranks may have left by themselves
+        if self._done():
+            return
+        if (run / UNFINISHED).exists():
+            raise self._unfinished(Left.model_validate_json((run / UNFINISHED).read_text()))
+        if (self.asked or self.out_of_time) and not (run / ERROR).exists():
+            why = self.asked[-1].name if self.asked else OUT_OF_TIME
+            raise (Unfinished if self.asked else OutOfTime)(
+                f"{self.name} was ended ({why}) with nothing saved; the same command goes on from its last checkpoint"
+            )
+        if not living(run):  # another one came first by a moment
+            raise UserError(self._cause(state, ranks))
+
+    def _ranks(self) -> Ranks:
+        several = self.options.nodes > 1 and self.allocation
+        if self.apart:
+            return Apart(self.diary, self.run, self.options.shape)
+        if self.options.scheduler == "srun" or (self.options.scheduler == "auto" and several):
+            return Nodes(self.diary, self.run, self.options.shape, self.allocation)
+        return Here(self.diary, self.run, self.options.shape)
+
+    def _environment(self) -> dict[str, str]:
+        """What torchrun and the ranks get."""
+        return {
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",  # of torchrun
+            "OMP_NUM_THREADS": "1",
+            "TORCHELASTIC_ERROR_FILE": str(self.run / CRASH.replace("*", "")),
+            # torchrun passes these on to the ranks, then gives them as long to save as we do
+            "PET_SIGNALS_TO_HANDLE": ",".join(number.name for number in (*SIGNALS, signal.SIGQUIT)),
+            "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(math.ceil(self.options.grace)),
+        }
+
+    def _wait(self, ranks: Ranks) -> str:
+        """How the ranks ended. The first signal becomes a stop file; ``timeout`` and the like send one twice."""
+        asked, first, killed = self.asked, 0.0, 0.0
+        time_limit = TimeLimit(self.allocation, self.options.leave)
+        while not (state := ranks.ended()):
+            now = time.monotonic()
+            if isinstance(ranks, Apart) and ranks.running():
+                time_limit.job = ranks.job
+            if asked and not first:
+                first = now
+                self.diary.say(f"{asked[0].name}: the ranks save and leave; once more ends them at once")
+                self._ask(ranks, asked[0].name)
+            elif not first and not self.out_of_time and time_limit.near():
+                self.out_of_time = True
+                self.diary.say(f"{OUT_OF_TIME}: the ranks save and leave")
+                self._ask(ranks, OUT_OF_TIME)
+            if first and now < first + TWICE:
+                del asked[1:]
+            if first and (len(asked) > 1 or now > first + self.options.grace) and now > killed + TWICE:
+                killed = now
+                ranks.kill()
+            time.sleep(0.2)
+        return state
+
+    def _ask(self, ranks: Ranks, reason: str) -> None:
+        """Ranks that are training save and leave. Those that load, or are not there yet, have nothing to save."""
+        with suppress(OSError):  # of a full disk: a signal does
+            (self.run / STOP).write_text(reason)
+        owner = living(self.run)
+        if owner is None:
+            ranks.kill()
+        for process in psutil.Process().children(recursive=True):
+            if owner and process.pid == owner.pid:
+                with suppress(psutil.NoSuchProcess):
+                    process.terminate()
+
+    def _unfinished(self, left: Left) -> Unfinished:
+        kind = OutOfTime if left.reason == OUT_OF_TIME else Unfinished
+        where = f"step {left.step}/{left.steps}"
+        return kind(f"{self.name} stopped at {where} as asked ({left.reason}); the same command goes on")
+
+    def _requeue(self, left: OutOfTime) -> NoReturn:
+        """Put the Slurm job that this process is in back into the queue, which ends the process.
+
+        Raises:
+            OutOfTime: it may not be.
+        """
+        job, limit = self.allocation, self.options.requeues
+        assert job is not None
+        if not job.requeue:
+            raise OutOfTime(f"{left} (Slurm job {job.job} may not be requeued: slurm-requeue of the profile)") from None
+        if job.restarts >= limit:
+            raise OutOfTime(f"{left} (launch.requeues: {limit} are spent)") from None
+        self.diary.say(f"{left}, in this job: back into the queue")
+        slurm.ask("scontrol", "requeue", job.job)
+        time.sleep(self.options.leave)
+        raise left
+
+    def _cause(self, state: str, ranks: Ranks) -> str:
+        """In one line. Nobody kills itself with -9, so that comes before what a rank said that missed its peer."""
+        if (self.run / ERROR).exists():
+            return (self.run / ERROR).read_text()
+        if ranks.refused:
+            return ranks.refused
+        signals = [f"rank {rank} was ended by {number}" for rank, number in ranks.dead.items()]
+        if "SIGKILL" in ranks.dead.values():
+            message = f"{', '.join(signals)} (the kernel does so when memory runs out)"
+        else:
+            message = _crash(self.run) or ", ".join(signals) or "the ranks ended without saying why"
+        reason = " ".join(message.split())[:500]
+        logs = self.run / "logs"
+        return f"{self.name} {state}: {reason}; logs in {logs}; the same command goes on from the last checkpoint"
+
+
+class TimeLimit:
+    """Whether a Slurm job has less time left than it needs to save and leave."""
+
+    def __init__(self, allocation: Allocation | None, leave: float):
+        self.job = allocation.job if allocation else ""
+        self.leave, self.every = leave, min(ASK_TIME_EVERY, leave / 4)
+        self._next = 0.0
+
+    def near(self) -> bool:
+        """Slurm is asked now and then, since its limit may be moved."""
+        if not self.job or time.monotonic() < self._next:
+            return False
+        left = slurm.seconds_left(self.job)
+        if left is not None and not self._next:
+            self.leave = min(self.leave, left / 2)
+        self._next = time.monotonic() + self.every
+        return left is not None and left < self.leave
+
+
+def _crash(run: Path) -> str:
+    """The exception of the rank that failed first, as torchrun has it from each machine."""
+    found = []
+    for path in run.glob(CRASH):
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            message = json.loads(path.read_text())["message"]
+            when = message["extraInfo"]["timestamp"] if isinstance(message, dict) else "0"
+            found.append((int(when), message["message"] if isinstance(message, dict) else message))
+    return str(min(found)[1]) if found else ""
 
 
 def outcome(
@@ -277,7 +391,8 @@ def outcome(
     """
     key = text_digest(canonical(stage.model_dump(mode="json")), model.digest, file_digest(latents), code)
     run = store.relative("runs", key)
-    device = device_of(options.device, options.processes)
+    # A launcher of a Slurm job of its own is on another machine than the ranks
+    device = options.device if options.scheduler == "slurm" else device_of(options.device, options.shape.each)
     job = Job(
         stage=stage,
         model=model,
@@ -295,6 +410,7 @@ def outcome(
     if device == "cuda" and not (Path(job.run) / EXPORT).exists():
         job = planned(job, options, *_gpu())
     train(job, options, name)
+    ran = Ran.model_validate_json(store.existing(f"{run}/{RAN}").read_text())
     export = f"{run}/{EXPORT}"
     weights = folder_digest(store.existing(export))
     digest = text_digest(model.ref.digest, weights)
@@ -309,7 +425,7 @@ def outcome(
         objective=stage.objective,
         run=run,
         processes=options.processes,
-        device=device,
-        attention=store.existing(f"{run}/{ATTENTION}").read_text(),
+        device=ran.device,
+        attention=ran.attention,
         codec_psnr=model.codec_psnr,
     )

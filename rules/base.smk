@@ -6,6 +6,8 @@ if settings.base.pretrain is None:
             model=f"{RESULTS}/base/model.json",
         log:
             f"{LOGS}/base/model.log",
+        benchmark:
+            f"{LOGS}/benchmarks/base/model.tsv"
         localrule: True  # the one stage that asks a network, which nodes may not have
         conda:
             "../envs/regdpo.yaml"
@@ -45,11 +47,13 @@ else:
             model=f"{RESULTS}/base/untrained.json",
         log:
             f"{LOGS}/base/untrained.log",
+        benchmark:
+            f"{LOGS}/benchmarks/base/untrained.tsv"
         conda:
             "../envs/regdpo.yaml"
         threads: 1
         resources:
-            mem_mb=4000,
+            mem_mb=memory(4000),
             runtime=60,
         params:
             config=stage(stages.BaseStage),
@@ -69,13 +73,16 @@ else:
             f"{LOGS}/base/pretrain.log",
         benchmark:
             f"{LOGS}/benchmarks/base/pretrain.tsv"
+        localrule: APART
         conda:
             "../envs/regdpo.yaml"
-        threads: settings.launch.processes
+        threads: CPUS
         resources:
+            **MACHINES,
             processes=settings.launch.processes,
             gpu=settings.launch.processes,
-            mem_mb=4000,
+            nodes=settings.launch.nodes,
+            mem_mb=memory(4000, 600000),
             runtime=240,
         params:
             config=stage(stages.TrainStage, "pretrain", settings.base.pretrain.seed),

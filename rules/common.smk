@@ -3,21 +3,24 @@ import glob
 import json
 import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
+from snakemake.logging import logger
 from snakemake.utils import validate
 
 import regdpo
 from regdpo import config as configuration
-from regdpo import provenance, stages
+from regdpo import preflight, provenance, stages
 from regdpo.data import clips as footage
 from regdpo.data import video
 from regdpo.errors import UserError
 from regdpo.evaluate import vbench
 from regdpo.models import FAMILIES
 from regdpo.objectives import FUNCTIONS
+from regdpo.store import Store
 
 ROOT = Path(workflow.basedir).parent.resolve()
 if Path(regdpo.__file__).resolve().parent != ROOT / "regdpo":
@@ -62,7 +65,9 @@ STORE = settings.paths.store
 captioner = "python"
 if settings.captions.source == "qwen_vl" and shutil.which(settings.captions.python):
     captioner = settings.captions.python
-# What shapes no result reaches the scripts by the environment.
+# What shapes no result reaches the scripts by the environment. Jobs get the controlling process' store by name and identity.
+if workflow.is_main_process:
+    os.environ.update(REGDPO_STORE_IDENTITY=Store(STORE).identity())
 os.environ.update(
     REGDPO_STORE=STORE,
     REGDPO_DEVICE=settings.launch.device,
@@ -131,6 +136,12 @@ def model_file(wildcards):
     )
 
 
+def memory(small, checkpoint=None):
+    """`mem_mb` of a rule: beside the base made here, or beside a checkpoint (estimates for 14B); more with each retry."""
+    need = small if settings.base.pretrain or not checkpoint else checkpoint
+    return lambda wildcards, attempt: need * attempt
+
+
 def pairs_to_encode(wildcards):
     """What there is to encode: the pairs (gt), or the clips that a base made here learns from."""
     return {
@@ -145,15 +156,40 @@ def pairs_to_encode(wildcards):
     }[wildcards.pairs]
 
 
+APART = (
+    settings.launch.scheduler == "slurm"
+)  # trainings are Slurm jobs of torchx, which a local rule waits for
+CPUS = (
+    settings.launch.processes // settings.launch.nodes
+)  # of each machine, for its ranks
+# Of several machines the rule's job is on the first, unwrapped, and starts a launcher on each: the Slurm plugin's words.
+SEVERAL = settings.launch.nodes > 1 and not APART
+MACHINES = (
+    {"mpi": "srun", "tasks": settings.launch.nodes, "tasks_per_gpu": 0}
+    if SEVERAL
+    else {}
+)
+
+
 def launch_options(training, resources):
     """How a training runs. It goes through `resources`, so it makes nothing stale."""
+    launch = settings.launch
     return configuration.canonical(
         {
-            "scheduler": settings.launch.scheduler,
+            "scheduler": launch.scheduler,
             "processes": int(resources.processes),
-            "device": settings.launch.device,
-            "grace": settings.launch.grace,
-            "force": settings.launch.force,
+            "nodes": int(resources.nodes),
+            "device": launch.device,
+            "grace": launch.grace,
+            "leave": launch.leave,
+            "requeues": launch.requeues,
+            "cpus": CPUS,
+            "gpus": int(resources.get("gpu", 0)) // launch.nodes,
+            "mem_mb": int(resources.mem_mb),
+            "runtime": int(resources.runtime),
+            "partition": str(resources.get("slurm_partition", "")),
+            "constraint": str(resources.get("constraint", "")),
+            "force": launch.force,
             "frames": settings.clips.frames,
             "height": settings.clips.height,
             "width": settings.clips.width,
@@ -226,9 +262,71 @@ def weights_of(model):
     return digest[:16]
 
 
+def refuse(error):
+    """End the run, before its first job, with one line."""
+    logger.error(f"error: {error}")
+    sys.exit(1)
+
+
 def check_footage():
     """Say before the first job that there is nothing to work on."""
     try:
         video.list_videos(settings.videos)
     except UserError as error:
-        raise WorkflowError(str(error)) from None
+        refuse(error)
+
+
+def trainings_to_run():
+    """What the jobs of trainings that are to run ask for, as a profile may have changed it."""
+    jobs = [
+        job
+        for job in workflow.dag.needrun_jobs()
+        if job.rule.name in ("train_arm", "pretrain")
+    ]
+    asked = [
+        preflight.Asked(
+            (
+                f"train.arms.{job.wildcards.arm}"
+                if job.rule.name == "train_arm"
+                else "base.pretrain"
+            ),
+            processes=int(job.resources.processes),
+            nodes=int(job.resources.get("nodes", 1)),
+            gpus=int(job.resources.get("gpu", 0)),
+        )
+        for job in jobs
+    ]
+    return sorted(set(asked))
+
+
+def check_trainings():
+    """Say before the first job that a training cannot be laid out as asked, or cannot fit."""
+    asked = trainings_to_run()
+    version = [
+        code("plan"),
+        env("torch", "diffusers", "peft"),
+        weights_of(settings.base.model),
+    ]
+    try:
+        for note in preflight.fit(settings, asked):
+            logger.warning(f"note: {note}")
+        preflight.ask_plan(
+            settings,
+            asked,
+            [sys.executable, f"{ROOT}/scripts/plan.py"],
+            Path(".snakemake/regdpo/plan"),
+            "-".join(version),
+        )
+    except UserError as error:
+        refuse(error)
+
+
+def draw_timeline():
+    """Where the time of the run went, beside the report. A run does not fail for it."""
+    command = [sys.executable, str(ROOT / "scripts/timeline.py")]
+    command += ["--table", f"{LOGS}/timeline.parquet"]
+    command += ["--out", f"{RESULTS}/report/timeline.html"]
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True)
+    said = done.stderr.strip().rpartition("\n")[2]
+    if said or done.returncode:
+        logger.warning(f"timeline: {said or f'exit code {done.returncode}'}")

@@ -8,11 +8,13 @@ rule proxies:
         scores=f"{RESULTS}/scores/{{model}}/proxies.parquet",
     log:
         f"{LOGS}/scores/{{model}}/proxies.log",
+    benchmark:
+        f"{LOGS}/benchmarks/scores/{{model}}/proxies.tsv"
     conda:
         "../envs/regdpo.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=memory(2000),
         runtime=60,
     params:
         code=code("proxies"),
@@ -29,11 +31,13 @@ rule vbench:
         scores=f"{RESULTS}/scores/{{model}}/vbench.parquet",
     log:
         f"{LOGS}/scores/{{model}}/vbench.log",
+    benchmark:
+        f"{LOGS}/benchmarks/scores/{{model}}/vbench.tsv"
     conda:
         "../envs/regdpo.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=memory(3000, 16000),
         runtime=240,
         gpu=1,
     params:
@@ -54,11 +58,13 @@ rule held_out_error:
         scores=f"{RESULTS}/scores/{{model}}/held_out.parquet",
     log:
         f"{LOGS}/scores/{{model}}/held_out.log",
+    benchmark:
+        f"{LOGS}/benchmarks/scores/{{model}}/held_out.tsv"
     conda:
         "../envs/regdpo.yaml"
     threads: 1
     resources:
-        mem_mb=3000,
+        mem_mb=memory(3000, 64000),
         runtime=240,
         gpu=1,
     params:

@@ -9,13 +9,16 @@ rule train_arm:
         f"{LOGS}/train/{{arm}}/seed{{seed}}.log",
     benchmark:
         f"{LOGS}/benchmarks/train/{{arm}}/seed{{seed}}.tsv"
+    localrule: APART
     conda:
         "../envs/regdpo.yaml"
-    threads: settings.launch.processes
+    threads: CPUS
     resources:
+        **MACHINES,
         processes=settings.launch.processes,
         gpu=settings.launch.processes,
-        mem_mb=4000,
+        nodes=settings.launch.nodes,
+        mem_mb=memory(4000, 600000),
         runtime=2880,
     params:
         config=lambda wildcards: stage(

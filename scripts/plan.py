@@ -18,9 +18,12 @@ from pathlib import Path
 from regdpo import config, errors
 from regdpo.config_train import PREFERENCE
 from regdpo.errors import UserError
+from regdpo.hardware import GPUS, gpu_named
 from regdpo.plan import layouts, table
-from regdpo.plan.architecture import find, known
+from regdpo.plan.architecture import Architecture, find, known
 from regdpo.plan.memory import GIB, Training
+
+GPU = "H100 SXM"
 
 
 def main() -> None:
@@ -28,20 +31,31 @@ def main() -> None:
     parser.add_argument("--config", required=True, help="a whole configuration (YAML file)")
     parser.add_argument("--gpus", type=int, help="ranks, one GPU each; default: launch.processes")
     parser.add_argument("--gpu-memory", help="of one GPU, such as 80GB; default: that of --gpu")
-    parser.add_argument("--gpu", default="H100 SXM", help=f"its name; default: %(default)s ({', '.join(layouts.GPUS)})")
+    parser.add_argument("--gpu", help=f"its name ({', '.join(GPUS)}); default: launch.gpu, else {GPU}")
     parser.add_argument("--mfu", type=float, default=layouts.MFU, help="an assumption; default: %(default)s")
     parser.add_argument("--arm", help="arm to plan for, or `pretrain`; default: the first that has losers")
     parser.add_argument("--model", help="an architecture of config/architectures in the place of base.model")
     parser.add_argument("--frames", type=int, help="in the place of clips.frames")
     parser.add_argument("--table", action="store_true", help="longest videos technique by technique, as Markdown")
+    parser.add_argument(
+        "--check",
+        nargs="*",
+        metavar="KEY",
+        help="only: do these trainings (train.arms.NAME, base.pretrain; default: all) fit as configured; 2 if not",
+    )
     parser.add_argument("--json", action="store_true", help="the listing for programs: bytes and seconds")
     args = parser.parse_args()
     values = config.load(args.config)
-    gpu = layouts.gpu_named(args.gpu)
+    name = args.gpu or values.launch.gpu or GPU
+    gpu = gpu_named(name)
+    if gpu is None:
+        raise UserError(f"--gpu: {name} is not known; there are {', '.join(GPUS)}")
     memory = layouts.parse_memory(args.gpu_memory) if args.gpu_memory else float(gpu.memory_gb * GIB)
     if not 0 < args.mfu <= 1:
         raise UserError(f"--mfu: {args.mfu} is no share; give more than 0 and at most 1")
     machine = layouts.Machine(memory, gpu.peak_flops, args.mfu)
+    if args.check is not None:
+        return _check(values, args, memory)
     training = _training(values, args)
     if args.table:
         print(_table(training, machine))
@@ -51,33 +65,57 @@ def main() -> None:
         print(table.listing(training, machine))
 
 
+def _check(values: config.Config, args: argparse.Namespace, memory: float) -> None:
+    """What fits is said, a line each; if nothing can be planned for such a model, nothing is said to fit."""
+    trainings = values.trainings()
+    try:
+        architecture = known(args.model) if args.model else find(values.base)
+    except UserError as error:
+        print(f"not checked against the plan: {error}", file=sys.stderr)
+        return
+    ranks, size = _ranks(values, args), _size(values, args, architecture)
+    for key in args.check or trainings:
+        if key not in trainings:
+            raise UserError(f"--check: there is no {key}; there are {', '.join(trainings)}")
+        settings, losers = trainings[key]
+        need = layouts.check(settings, architecture, size, ranks, memory, losers, key)
+        print(f"{key}: needs {need / GIB:.1f} GiB a rank of {memory / GIB:.0f}: fits, by the plan")
+
+
 def _training(values: config.Config, args: argparse.Namespace) -> Training:
-    ranks = values.launch.processes if args.gpus is None else args.gpus
-    if ranks < 1:
-        raise UserError(f"--gpus: {ranks} is no number of GPUs")
-    arms = values.train.arms
+    ranks, arms = _ranks(values, args), values.train.arms
     arm = args.arm or next((name for name, row in arms.items() if row.objective in PREFERENCE), next(iter(arms)))
-    if arm == "pretrain" and values.base.pretrain:
-        settings, losers = values.base.pretrain.settings, False
-    elif arm in arms:
-        settings, losers = values.train.arm_settings(arm), arms[arm].objective in PREFERENCE
-    else:
+    trainings = values.trainings()
+    key = "base.pretrain" if arm == "pretrain" else f"train.arms.{arm}"
+    if key not in trainings:
         raise UserError(f"--arm: there is no {arm}; there are {', '.join(arms)}")
+    settings, losers = trainings[key]
     architecture = known(args.model) if args.model else find(values.base)
-    frames = values.clips.frames if args.frames is None else args.frames
-    if frames < 1 or frames % architecture.temporal != 1:
-        raise UserError(
-            f"--frames: {architecture.name} takes {architecture.temporal}k+1 frames, got {frames}; "
-            f"{max(1, frames - (frames - 1) % architecture.temporal)} would do"
-        )
-    height, width = values.clips.height, values.clips.width
-    training = Training(architecture, settings, frames, height, width, ranks, 2 if losers else 1)
+    training = Training(architecture, settings, *_size(values, args, architecture), ranks, 2 if losers else 1)
     if not layouts.sensible(training) and not args.table:
         raise UserError(
             f"--gpus: no layout of {ranks} ranks takes batch {settings.batch} and {training.tokens} tokens; "
             f"{layouts.impossible(training, settings.parallel)}"
         )
     return training
+
+
+def _ranks(values: config.Config, args: argparse.Namespace) -> int:
+    ranks: int = values.launch.processes if args.gpus is None else args.gpus
+    if ranks < 1:
+        raise UserError(f"--gpus: {ranks} is no number of GPUs")
+    return ranks
+
+
+def _size(values: config.Config, args: argparse.Namespace, architecture: Architecture) -> tuple[int, int, int]:
+    """Frames, height and width of a clip."""
+    key, frames = ("clips.frames", values.clips.frames) if args.frames is None else ("--frames", args.frames)
+    if frames < 1 or frames % architecture.temporal != 1 % architecture.temporal:
+        raise UserError(
+            f"{key}: {architecture.name} takes {architecture.temporal}k+1 frames, got {frames}; "
+            f"{max(1, frames - (frames - 1) % architecture.temporal)} would do"
+        )
+    return frames, values.clips.height, values.clips.width
 
 
 def _table(training: Training, machine: layouts.Machine) -> str:

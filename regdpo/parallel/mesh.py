@@ -36,6 +36,13 @@ class Layout:
         """Ranks that work on the same pairs."""
         return self.pair * self.context
 
+    @property
+    def place(self) -> str:
+        """This rank's, for people."""
+        half = ["winners", "losers"][self.pair_rank] if self.pair == 2 else "both halves"
+        part = self.mesh["ulysses"].get_local_rank() if self.context > 1 else 0
+        return f"data {self.data_rank + 1}/{self.data}, {half}, context {part + 1}/{self.context}"
+
     def __str__(self) -> str:
         return f"data {self.data} x pair {self.pair} x context {self.context}"
 

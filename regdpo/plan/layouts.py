@@ -7,7 +7,7 @@ from typing import Any
 
 from regdpo.config_train import Parallel, TrainSettings, reference_kind
 from regdpo.errors import UserError
-from regdpo.hardware import GPUS, Gpu
+from regdpo.hardware import GPUS
 from regdpo.plan import trace
 from regdpo.plan.architecture import Architecture
 from regdpo.plan.memory import GIB, Memory, Training, checkpointed, memory, mode_of, stored_copy
@@ -185,13 +185,14 @@ def check(
     ranks: int,
     memory_per_rank: float,
     losers: bool = True,
-) -> None:
-    """Refuse a training of which the plan says that it cannot fit.
+    key: str = "train.settings.parallel",
+) -> float:
+    """Bytes that a rank needs. Refuse a training of which the plan says that it cannot fit.
 
     Args:
         settings: with the ``parallel`` and ``micro_batch`` it will run with. size: frames, height and width of a clip.
         memory_per_rank: bytes.
-        losers: whether the objective has any.
+        losers: whether the objective has any. key: what a refusal names.
 
     Raises:
         UserError: it needs more than a rank has, or its layout cannot be; the fastest layouts that fit are named.
@@ -202,13 +203,13 @@ def check(
     if reason is None:
         need = memory(training, parallel).total
         if need <= memory_per_rank:
-            return
-        reason = f"needs {need / GIB:.0f} GiB a rank of {memory_per_rank / GIB:.0f}"
+            return need
+        reason = f"needs {need / GIB:.1f} GiB a rank of {memory_per_rank / GIB:.0f}"
     machine = Machine(memory_per_rank, GPUS["H100 SXM"].peak_flops)
     fitting = [it.name for it in estimates(training, machine) if it.fits][:3]
     advice = f"these layouts fit: {'; '.join(fitting)}" if fitting else "no layout of so many ranks fits"
     raise UserError(
-        f"train.settings.parallel: {reason} ({training.architecture.name}, {training.frames} frames of "
+        f"{key}: {reason} ({training.architecture.name}, {training.frames} frames of "
         f"{training.height}x{training.width}); {advice}; launch.force: true to try anyway"
     )
 
@@ -223,18 +224,6 @@ def parse_memory(text: str) -> float:
     if not match or not float(match[1]):
         raise UserError(f"--gpu-memory: {text!r} is no amount of memory; write 80GB")
     return float(match[1]) * GIB
-
-
-def gpu_named(name: str) -> Gpu:
-    """A GPU of the table in regdpo/hardware.py.
-
-    Raises:
-        UserError: it has no such row.
-    """
-    for known, gpu in GPUS.items():
-        if known.lower() == name.lower():
-            return gpu
-    raise UserError(f"--gpu: {name} is not known; there are {', '.join(GPUS)}")
 
 
 def main_memory(training: Training, parallel: Parallel) -> tuple[float, float]:

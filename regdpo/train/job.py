@@ -31,11 +31,19 @@ class Job(Section):
         return cls.model_validate_json(Path(path).read_text())
 
 
+class Ran(Section):
+    """``ran.json`` of a run folder, of the last start."""
+
+    device: str
+    attention: str
+    places: list[str]  # of each rank: machine, GPU, layout
+
+
 EXPORT = "export"
 """Folder of the trained weights inside a run folder; it is there exactly when the training is finished."""
 
 ERROR = "error.txt"
 """File that a rank leaves its one line in when it stops over a user's mistake."""
 
-ATTENTION = "attention.txt"
-"""File that says which attention backend was chosen."""
+RAN = "ran.json"
+"""File that says how a training ran, as ``Ran``."""

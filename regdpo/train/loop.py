@@ -26,18 +26,19 @@ from torch.distributed.elastic.multiprocessing.errors import record
 from regdpo import tables
 from regdpo.config_train import PREFERENCE, TrainSettings, reference_kind
 from regdpo.errors import EXIT_USER_ERROR, UserError, disk_full, is_disk_full
+from regdpo.lease import Lease
 from regdpo.models.family import open_family
 from regdpo.objectives.schedule import generator
 from regdpo.objectives.weights import normalised
 from regdpo.parallel.mesh import Layout, check_context, layout
+from regdpo.slurm import node_name
 from regdpo.store import Store, atomic
 from regdpo.tables import LatentRow
 from regdpo.train import data
 from regdpo.train.checkpoint import Checkpoints
 from regdpo.train.ema import Ema
 from regdpo.train.guards import Watch
-from regdpo.train.job import ATTENTION, ERROR, EXPORT, Job
-from regdpo.train.lease import Lease
+from regdpo.train.job import ERROR, EXPORT, RAN, Job, Ran
 from regdpo.train.metrics import LINE_EVERY, Log, logged
 from regdpo.train.model import build, trained_parameters
 from regdpo.train.passes import Passes
@@ -115,7 +116,7 @@ class Trainer:
         start = saved = self.checkpoints.load()
         log = Log(self.run, start, self.settings.steps) if self.layout.first else None
         best = self._remember()
-        (self.run / ATTENTION).write_text(self.attention)
+        self._note_how()
         self._say(f"training {self.job.model.name} -> {self.run.name[:12]}, from step {start}")
         for step in range(start, self.settings.steps):
             if stop.agreed(self.device):
@@ -153,6 +154,18 @@ class Trainer:
             log.close()
         _still_mine(lease)
         self.export()
+
+    def _note_how(self) -> None:
+        """Every rank says where it is; the first keeps it."""
+        ranks = dist.get_world_size()
+        place = f"rank {dist.get_rank()} of {ranks} on {node_name()}, {_gpu(self.device)}, {self.layout.place}"
+        print(place, file=sys.stderr, flush=True)
+        places = [""] * ranks
+        dist.all_gather_object(places, place)
+        if self.layout.first:
+            with atomic(self.run / RAN) as temporary:
+                ran = Ran(device=self.device.type, attention=self.attention, places=places)
+                temporary.write_text(ran.model_dump_json(indent=2))
 
     def _remember(self) -> float:
         """Take in an earlier start's steps from the logs, as the first rank reads them; the least error so far."""
@@ -325,6 +338,16 @@ class Trainer:
             print(f"{text}; {where}", file=sys.stderr)
 
 
+def _gpu(device: torch.device) -> str:
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    of = f" (of {given})" if given else ""
+    return (
+        f"GPU {device.index}{of} {torch.cuda.get_device_name(device)}"
+        if device.type == "cuda"
+        else f"CPU{of and f' (GPUs {given} not used)'}"
+    )
+
+
 def _optimizer(settings: TrainSettings, parameters: list[nn.Parameter], device: torch.device) -> torch.optim.Optimizer:
     kind: Any = torch.optim.AdamW
     options: dict[str, Any] = {"fused": device.type == "cuda"}
@@ -355,7 +378,13 @@ def main() -> None:
     die_with_parent()
     job = Job.read(sys.argv[1])
     lease = None
-    cuda = job.device == "cuda"
+    cuda = job.device == "cuda" or (job.device == "auto" and torch.cuda.is_available())
+    if cuda and torch.cuda.device_count() <= (local := int(os.environ["LOCAL_RANK"])):
+        _leave(
+            job,
+            None,
+            f"launch.processes: {node_name()} has {torch.cuda.device_count()} GPUs and a rank {local}; one GPU a rank",
+        )
     dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=TIMEOUT)
     device = torch.device("cuda", dist.get_node_local_rank()) if cuda else torch.device("cpu")
     if cuda:

@@ -63,6 +63,13 @@ class Launcher:
         before = len(rows(self.run))
         self.wait_until(lambda: len(rows(self.run)) >= before + count)
 
+    def waits(self) -> None:
+        """Until it says so."""
+        line = self.process.stderr.readline()
+        assert line.startswith(f"training dpo/seed3: process {living(self.run).pid} on ")
+        assert f"trains in {self.run} (step " in line
+        assert not self.children()
+
     def end(self) -> tuple[int, str]:
         """Exit code and last line; nothing of it is left."""
         said = self.process.communicate(timeout=120)[1]
@@ -122,12 +129,10 @@ def test_disturbed_in_every_way_it_ends_as_undisturbed(world, tmp_path):
     with launched(job, folder) as launcher:
         launcher.wait_for_steps(2)
         with launched(job, folder) as second:
-            code, line = second.end()
-        assert code == EXIT_USER_ERROR
-        assert line.startswith(f"error: {run}: process {living(run).pid} on ")
-        assert "is training there, last heartbeat" in line
-        (run / "stop").write_text("end of the week\n")
-        code, line = launcher.end()
+            second.waits()
+            (run / "stop").write_text("end of the week\n")
+            code, line = launcher.end()
+            assert second.end() == (code, line)
     assert code == EXIT_UNFINISHED
     stopped_at(run, "end of the week", line)
     saved = len(rows(run))
@@ -192,14 +197,29 @@ def test_ranks_outlive_the_launcher_but_not_torchrun(world, tmp_path):
     with launched(job, tmp_path) as launcher:
         launcher.wait_for_steps(2)
         launcher.process.kill()
+        first = living(run).pid
         with launched(job, tmp_path) as second:
+            second.waits()
+            before = len(rows(run))
+            second.wait_until(lambda: len(rows(run)) > before)
+            assert living(run).pid == first
+            psutil.Process(first).parent().kill()
+            second.wait_until(lambda: (owner := living(run)) and owner.pid != first)
+            launcher.end()
+            second.wait_for_steps(2)
+            (run / "stop").touch()
             code, line = second.end()
-        assert (code, "is training there" in line) == (EXIT_USER_ERROR, True)
-        before = len(rows(run))
-        deadline = time.monotonic() + 60
-        while len(rows(run)) == before:
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
-        psutil.Process(living(run).pid).parent().kill()
-        launcher.end()
+        assert code == EXIT_UNFINISHED
+        assert "as asked (stop file)" in line
     assert living(run) is None
+
+
+def test_who_waits_takes_the_result(world, tmp_path):
+    job = tiny.job(world, tmp_path / "run", **SETTINGS)
+    with launched(job, tmp_path) as launcher:
+        launcher.wait_for_steps(2)
+        with launched(job, tmp_path) as second:
+            second.waits()
+            assert launcher.end()[0] == 0
+            assert second.end()[0] == 0
+    assert len(rows(tmp_path / "run")) == STEPS

@@ -42,6 +42,10 @@ def test_shipped_configurations_are_valid(path):
         ("base.model", "some/model", r"base: give exactly one of `model`"),
         ("pairs.test", 0.9, r"pairs: .*leave nothing to train on"),
         ("clips.short_side", 32, r"clips.short_side is smaller"),
+        ("launch.nodes", 3, r"launch: `nodes` 3 does not divide `processes` 2"),
+        ("launch.gpu", "H1000", r"launch.gpu: there is no such GPU .*; there are H100 PCIe, .*'H1000'"),
+        ("launch.requeues", -1, r"launch.requeues: .*greater than or equal to 0"),
+        ("launch.scheduler", "lsf", r"launch.scheduler: .*'auto', 'local_cwd', 'srun' or 'slurm'"),
     ],
 )
 def test_mistakes_are_refused_with_their_path(path, value, message):

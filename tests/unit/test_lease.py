@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from regdpo import lease
 from regdpo.errors import UserError
-from regdpo.train import lease
-from regdpo.train.lease import Lease, Owner, living
+from regdpo.lease import Lease, Owner, living
 
 FORK = multiprocessing.get_context("fork")
 

@@ -72,6 +72,9 @@ ALONE = [
 class Project:
     """The copied checkout, which is also the working directory."""
 
+    where = ("--cores", "2")
+    """Snakemake's options that say where the jobs run."""
+
     def __init__(self, folder: Path):
         self.folder = folder
         files = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True, text=True).stdout
@@ -86,7 +89,7 @@ class Project:
 
     def command(self, *arguments: str) -> tuple[list[str], dict]:
         environment = {**os.environ, "PYTHONPATH": str(self.folder)}
-        command = [str(Path(sys.executable).parent / "snakemake"), "--cores", "2", "--nocolor", *arguments]
+        command = [str(Path(sys.executable).parent / "snakemake"), *self.where, "--nocolor", *arguments]
         return command, {"cwd": self.folder, "env": environment, "text": True}
 
     def snakemake(self, *arguments: str, before: Sequence[str] = ()) -> subprocess.CompletedProcess:

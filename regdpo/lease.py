@@ -1,4 +1,4 @@
-"""Who trains into a run folder: at most one living process holds its lease.
+"""Who trains into a run folder, or controls a run of the workflow: at most one living process holds its lease.
 
 Leases are numbered files, ``RUN/lease/0000001.json``. The highest number counts. It can be made only once, since a hard
 link fails where a file is, and the highest is never removed: of all that find number n dead, one alone gets n + 1.
@@ -113,12 +113,21 @@ def living(run: Path) -> Owner | None:
 
 
 def refusal(run: Path, owner: Owner) -> str:
-    """One line for who finds a living owner."""
-    beat = ""
+    """One line for who finds a run folder's living owner."""
+    advice = f"wait for it, or stop it with `touch {run / 'stop'}`"
+    return f"{run}: {owner} is training there{heartbeat(run)}; {advice}{patience(owner)}"
+
+
+def heartbeat(run: Path) -> str:
+    """When a holder's heart last beat, after a comma."""
     with suppress(FileNotFoundError):
-        beat = f", last heartbeat {max(0.0, _age(_path(run / FOLDER, _last(run / FOLDER)))):.0f} s ago"
-    wait = "" if owner.place == _place() else f"; a dead one is found out {STALE:.0f} s after its last heartbeat"
-    return f"{run}: {owner} is training there{beat}; wait for it, or stop it with `touch {run / 'stop'}`{wait}"
+        return f", last heartbeat {max(0.0, _age(_path(run / FOLDER, _last(run / FOLDER)))):.0f} s ago"
+    return ""
+
+
+def patience(owner: Owner) -> str:
+    """After a semicolon, when the death of a holder is found out that cannot be looked at from here."""
+    return "" if owner.place == _place() else f"; a dead one is found out {STALE:.0f} s after its last heartbeat"
 
 
 def _holder(folder: Path) -> tuple[int, Owner | None]:

@@ -1,0 +1,101 @@
+"""Before the first job: ranks, machines and GPUs of the trainings that are to run, against each other and the plan."""
+
+import subprocess
+import sys
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+from regdpo.config import Config, canonical
+from regdpo.errors import UserError
+from regdpo.provenance import text_digest
+
+
+@dataclass(frozen=True, order=True)
+class Asked:
+    """A training that is to run, and the resources that its job asks for, which a profile may have changed."""
+
+    key: str  # as in Config.trainings
+    processes: int
+    nodes: int
+    gpus: int  # of all machines together; 0 where the site counts them otherwise
+
+
+def fit(settings: Config, asked: list[Asked]) -> list[str]:
+    """Check ranks, machines, GPUs and layout against each other.
+
+    Returns:
+        What is slow or odd, a line each.
+
+    Raises:
+        UserError: they cannot be.
+    """
+    notes: dict[str, list[str]] = defaultdict(list)
+    for it in asked:
+        training, losers = settings.trainings()[it.key]
+        if it.processes % it.nodes:
+            raise UserError(
+                f"{it.key}: nodes={it.nodes} does not divide processes={it.processes} (its job's resources)"
+            )
+        if reason := training.parallel.misfit(it.processes, losers, training.batch):
+            raise UserError(f"{it.key}: {reason} (processes={it.processes}, its job's resources)")
+        if it.gpus and it.gpus != it.processes and settings.launch.device != "cpu":
+            line = f"gpu={it.gpus} for processes={it.processes}, its job's resources; a rank takes one GPU"
+            if settings.launch.device == "cuda":
+                raise UserError(f"{it.key}: {line}")
+            notes[line].append(it.key)
+        if slow := training.parallel.straddles(it.processes, it.nodes):
+            notes[slow].append(it.key)
+    return [f"{', '.join(keys)}: {line}" for line, keys in notes.items()]
+
+
+def ask_plan(settings: Config, asked: list[Asked], command: list[str], remembered: Path, version: str) -> None:
+    """Ask the plan whether the trainings fit ``launch.gpu``; without that, or with ``launch.force``, it is not asked.
+
+    Another process asks, which takes a while; what fits is remembered and not asked again.
+
+    Args:
+        command: scripts/plan.py. remembered: a folder. version: of what shapes the answer beside the configuration.
+
+    Raises:
+        UserError: the plan says that one cannot fit.
+    """
+    gpu = settings.launch.gpu
+    if gpu is None or settings.launch.force:
+        return
+    marks: dict[int, dict[str, Path]] = defaultdict(dict)
+    for it in asked:
+        mark = remembered / text_digest(_shape(settings, it), version)
+        if not mark.exists():
+            marks[it.processes][it.key] = mark
+    for processes, new in marks.items():
+        say(f"asking the plan whether {', '.join(new)} fit {processes} x {gpu}; that takes a moment, once")
+        done = subprocess.run(
+            [*command, "--config", "/dev/stdin", "--gpus", str(processes), "--check", *new],
+            input=canonical(settings.model_dump(mode="json")),
+            capture_output=True,
+            text=True,
+        )
+        lines = done.stderr.strip().splitlines() or [f"the plan failed: {' '.join(command)}"]
+        if done.returncode:
+            raise UserError(lines[-1].removeprefix("error: "))
+        if not done.stdout:  # it knows nothing of such a model, and may tomorrow
+            say(*lines)
+            continue
+        say(done.stdout.rstrip())
+        for mark in new.values():
+            mark.parent.mkdir(parents=True, exist_ok=True)
+            mark.touch()
+
+
+def say(*lines: str) -> None:
+    """Where Snakemake speaks."""
+    print(*lines, sep="\n", file=sys.stderr, flush=True)
+
+
+def _shape(settings: Config, asked: Asked) -> str:
+    """All of the configuration that may shape the plan's answer."""
+    training, losers = settings.trainings()[asked.key]
+    clips, base = settings.clips, settings.base.model_dump(mode="json", exclude={"pretrain": {"settings"}})
+    size = clips.frames, clips.height, clips.width
+    return canonical([training.model_dump(mode="json"), losers, base, size, asked.processes, settings.launch.gpu])

@@ -1,0 +1,353 @@
+"""How torchx starts the ranks of a training.
+
+Here     on this machine: torchx `local_cwd`
+Nodes    on the machines of the Slurm job it is in: `srun` starts this module on each, which is `Here` with a rendezvous
+Apart    in a Slurm job of their own: torchx `slurm`
+"""
+
+import argparse
+import hashlib
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from contextlib import ExitStack, chdir, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+from torchx.components.dist import ddp
+from torchx.runner import Runner, get_runner
+from torchx.schedulers.api import Stream
+from torchx.specs import AppDef, AppState, is_terminal, macros
+
+from regdpo import slurm
+from regdpo.errors import EXIT_USER_ERROR, UserError
+from regdpo.store import atomic
+
+MODULE = "regdpo.train.loop"
+ROLE = "loop"
+CRASH = "torchelastic*.json"
+"""Files of a run folder that torchruns leave the first failed rank's exception in."""
+HANDLE = "torchx.txt"
+"""File of a run folder that names the Slurm job of its own that its ranks are in."""
+HEAD = "REGDPO_HEAD"
+"""The environment's name of the machine where ranks meet."""
+LOOK_EVERY = 5.0
+"""Seconds between looks at a Slurm job, which its accounting has to answer."""
+DEAD = 120
+"""Seconds that srun leaves the ranks of other machines when those of one have ended: they may wait for it forever."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """How many ranks, where, and what a machine of them asks a scheduler for."""
+
+    nodes: int
+    each: int  # ranks a machine
+    cpus: int = 1
+    gpus: int = 0
+    mem_mb: int = 0
+    runtime: int = 0  # minutes
+    partition: str = ""
+    constraint: str = ""
+
+
+class Diary:
+    """``log.txt`` of a run folder: what was said at all its starts. Snakemake empties a rule's log at each."""
+
+    def __init__(self, run: Path):
+        run.mkdir(parents=True, exist_ok=True)
+        self.path = run / "log.txt"
+
+    def say(self, line: str) -> None:
+        """To the reader, and into the file."""
+        print(line, file=sys.stderr, flush=True)
+        self.note(line)
+
+    def note(self, line: str) -> None:
+        with suppress(OSError), self.path.open("a") as file:  # a full disk is told by others
+            file.write(line + "\n")
+
+
+class Ranks(ABC):
+    """Ranks that were started, and what they say."""
+
+    def __init__(self, diary: Diary, machines: tuple[str, ...] = ()) -> None:
+        self.diary, self.machines = diary, machines
+        self.dead: dict[int, str] = {}  # rank -> the signal that ended it, but for those that torchrun ended
+        self.refused = ""  # by a machine that cannot take part
+        self._talkers: list[threading.Thread] = []
+        self._stack = ExitStack()
+
+    def __enter__(self) -> "Ranks":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    @abstractmethod
+    def ended(self) -> str:
+        """Empty while they run, then one word."""
+
+    @abstractmethod
+    def kill(self) -> None:
+        """All of them, now."""
+
+    def join(self) -> None:
+        """Until what they said has been passed on."""
+        for talker in self._talkers:
+            talker.join(timeout=10)
+
+    def _relay(self, lines: Iterable[str], machine: str = "") -> None:
+        """Pass on what ranks say (`[RANK ON THE MACHINE]:...`; of several machines srun writes which before it), beside
+        this thread. What torchrun says is in the logs; its report at the end tells whom a signal ended, and before it
+        whom torchrun ended itself."""
+        talker = threading.Thread(target=self._pass_on, args=(lines, machine), daemon=True)
+        talker.start()
+        self._talkers.append(talker)
+
+    def _pass_on(self, lines: Iterable[str], machine: str) -> None:
+        hearing: dict[str, _Report] = {}
+        for line in lines:
+            task, text = re.match(r"(?: *(\d+): )?(.*)", line).groups("")  # type: ignore[union-attr]
+            if task not in hearing:
+                hearing[task] = _Report(self, f"{self.machines[int(task)]} " if task else machine)
+            hearing[task].hear(text)
+
+
+class _Report:
+    """Of one torchrun."""
+
+    def __init__(self, ranks: Ranks, machine: str):
+        self.ranks, self.machine, self.rank, self.ended = ranks, machine, 0, set[str]()
+
+    def hear(self, line: str) -> None:
+        if re.match(r"\[\d+\]:", line):
+            self.ranks.diary.say(self.machine + line)
+        elif line.startswith("error: "):
+            self.ranks.refused = self.ranks.refused or line.removeprefix("error: ")
+        elif found := re.search(r"Sending process (\d+) closing signal", line):
+            self.ended.add(found[1])
+        elif found := re.match(r" *rank +: (\d+) ", line):
+            self.rank = int(found[1])
+        elif (found := re.match(r" *exitcode +: -\d+ \(pid: (\d+)\) +\((SIG\w+)\)", line)) and found[
+            1
+        ] not in self.ended:
+            self.ranks.dead[self.rank] = found[2]
+
+
+class Here(Ranks):
+    """All ranks on this machine."""
+
+    def __init__(self, diary: Diary, run: Path, shape: Shape):
+        super().__init__(diary)
+        if shape.nodes > 1:
+            raise UserError(
+                f"launch.nodes: {shape.nodes}, but this is one machine; have Snakemake submit the training (`--profile "
+                "profiles/slurm`), or set launch.scheduler: slurm"
+            )
+        self.runner = self._stack.enter_context(get_runner(component_defaults={}))
+        self.handle = _schedule_here(self.runner, run, _application(run, shape))
+        self._relay(self.runner.log_lines(self.handle, ROLE, 0, should_tail=True))
+
+    def ended(self) -> str:
+        state = _state(self.runner, self.handle)
+        return state.name.lower() if is_terminal(state) else ""
+
+    def kill(self) -> None:
+        _kill_children()
+
+
+class Nodes(Ranks):
+    """Ranks on every machine of the Slurm job that this process is in: `srun` starts a launcher on each."""
+
+    def __init__(self, diary: Diary, run: Path, shape: Shape, allocation: slurm.Allocation | None):
+        super().__init__(diary, allocation.nodes if allocation else ())
+        if allocation is None or len(allocation.nodes) != shape.nodes:
+            have = (
+                f"the Slurm job {allocation.job} has {len(allocation.nodes)}"
+                if allocation
+                else "this is no Slurm job, or has no scontrol"
+            )
+            raise UserError(f"launch.nodes: {shape.nodes} machines, but {have}")
+        srun = ["srun", f"--nodes={shape.nodes}", f"--ntasks={shape.nodes}", "--ntasks-per-node=1", "--cpu-bind=none"]
+        srun += [
+            f"--cpus-per-task={shape.cpus}",
+            "--label",
+            "--kill-on-bad-exit=0",
+            f"--wait={DEAD}",
+            "--quit-on-interrupt",
+        ]
+        node = [sys.executable, "-m", "regdpo.ranks", str(run), _digest(run), str(shape.nodes), str(shape.each)]
+        node += [allocation.nodes[0], str(_free_port()), f"{allocation.job}.{allocation.restarts}"]
+        self.process = subprocess.Popen(
+            [*srun, *node], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        assert self.process.stdout is not None
+        self._relay(line.rstrip("\n") for line in self.process.stdout)
+
+    def ended(self) -> str:
+        if self.refused:  # the others would wait for it
+            self.kill()
+        code = self.process.poll()
+        return "" if code is None else "failed" if code else "succeeded"
+
+    def kill(self) -> None:
+        self.process.send_signal(signal.SIGINT)
+
+
+class Apart(Ranks):
+    """Ranks in a Slurm job of their own. Who finds one that an earlier launcher left takes that. torchx has Slurm write
+    its logs into the working directory."""
+
+    def __init__(self, diary: Diary, run: Path, shape: Shape):
+        super().__init__(diary)
+        self._stack.enter_context(chdir(_logs(run)))
+        self.runner = self._stack.enter_context(get_runner(component_defaults={}))
+        self._state, self._looked = AppState.SUBMITTED, 0.0
+        found = left_behind(run)
+        self.handle = found or self._submit(run, shape)
+        self.job = self.handle.rpartition("/")[2]
+        diary.say(f"{'found' if found else 'submitted'} as Slurm job {self.job}")
+        for number in range(shape.nodes):
+            lines = self.runner.log_lines(self.handle, ROLE, number, should_tail=True, streams=Stream.STDERR)
+            self._relay(lines, f"machine {number} " if shape.nodes > 1 else "")
+
+    def _submit(self, run: Path, shape: Shape) -> str:
+        wanted = {
+            "partition": shape.partition,
+            "constraint": shape.constraint,
+            "time": shape.runtime,
+            "comment": "rule_train_arm",
+        }
+        options = {name: str(value) for name, value in wanted.items() if value}
+        handle = self.runner.schedule(self.runner.dryrun(_application(run, shape, _port_of(run)), "slurm", options))
+        with atomic(run / HANDLE) as temporary:
+            temporary.write_text(handle)
+        return handle
+
+    def ended(self) -> str:
+        return self._look().name.lower() if is_terminal(self._look()) else ""
+
+    def running(self) -> bool:
+        """Not so while it waits in the queue."""
+        return self._look() == AppState.RUNNING
+
+    def kill(self) -> None:
+        self.runner.cancel(self.handle)
+
+    def _look(self) -> AppState:
+        if time.monotonic() > self._looked + LOOK_EVERY:
+            self._state, self._looked = _state(self.runner, self.handle), time.monotonic()
+        return self._state
+
+
+def _application(run: Path, shape: Shape, port: int = 0) -> AppDef:
+    """Ranks are numbered machine by machine; they meet at a port of the first."""
+    return ddp(
+        str(run / "job.json"),
+        m=MODULE,
+        name="regdpo/train",
+        j=f"{shape.nodes}x{shape.each}",
+        cpu=shape.cpus,
+        gpu=shape.gpus,
+        memMB=shape.mem_mb,
+        rdzv_backend="static" if shape.nodes > 1 else "c10d",
+        rdzv_port=port,
+    )
+
+
+def _schedule_here(runner: Runner, run: Path, application: AppDef) -> str:
+    return runner.schedule(runner.dryrun(application, "local_cwd", {"log_dir": str(_logs(run))}))
+
+
+def left_behind(run: Path) -> str:
+    """torchx's handle of an earlier launcher's Slurm job if that waits or runs, else empty."""
+    if not (run / HANDLE).exists():
+        return ""
+    handle = (run / HANDLE).read_text().strip()
+    with get_runner(component_defaults={}) as runner:
+        return "" if is_terminal(_state(runner, handle)) else handle
+
+
+def _state(runner: Runner, handle: str) -> AppState:
+    try:
+        status = runner.status(handle)
+    except AssertionError:  # torchx 0.7.0 does not know sacct's "CANCELLED by UID"
+        return AppState.CANCELLED
+    return status.state if status else AppState.UNKNOWN
+
+
+def _logs(run: Path) -> Path:
+    folder = run / "logs"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _kill_children() -> None:
+    """torchrun, the ranks and what they started, here."""
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+
+
+def _digest(run: Path) -> str:
+    return hashlib.sha256((run / "job.json").read_bytes()).hexdigest()
+
+
+def _free_port() -> int:
+    """Of this machine, the first of the job."""
+    with socket.socket() as listener:
+        listener.bind(("", 0))
+        return int(listener.getsockname()[1])
+
+
+def _port_of(run: Path) -> int:
+    """Of a machine that is not known yet: the same for a run, another one for most others."""
+    return 20_000 + int(hashlib.sha256(str(run).encode()).hexdigest(), 16) % 10_000
+
+
+def main() -> None:
+    """On one machine of several: ``python -m regdpo.ranks RUN DIGEST NODES EACH HEAD PORT ID``, by `srun`."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("digest", help="of job.json")
+    parser.add_argument("nodes", type=int)
+    parser.add_argument("each", type=int, help="ranks on this machine")
+    parser.add_argument("head", help="name of the machine where ranks meet")
+    parser.add_argument("port", type=int)
+    parser.add_argument("id", help="of this start, the same on all machines")
+    args = parser.parse_args()
+    if not (args.run / "job.json").is_file() or _digest(args.run) != args.digest:
+        print(
+            f"error: machine {slurm.node_name()} does not see {args.run} as {args.head} does: paths.store must be on a "
+            "file system that all machines of the job share",
+            flush=True,
+        )
+        sys.exit(EXIT_USER_ERROR)
+    os.environ[HEAD] = args.head
+    os.environ["TORCHELASTIC_ERROR_FILE"] = str(args.run / CRASH.replace("*", f".{slurm.node_name()}"))
+    application = _application(args.run, Shape(args.nodes, args.each), args.port)
+    # torchx would start all machines' launchers here
+    role = macros.Values("", args.id, os.environ["SLURM_PROCID"], HEAD).apply(application.roles[0])
+    role.num_replicas = role.min_replicas = 1
+    application.roles = [role]
+    with get_runner(component_defaults={}) as runner:
+        handle = _schedule_here(runner, args.run, application)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):  # Slurm tells the ranks too; they decide
+            signal.signal(number, lambda number, frame: None)
+        for line in runner.log_lines(handle, ROLE, 0, should_tail=True):
+            print(line.rstrip("\n"), flush=True)
+        status = runner.wait(handle, wait_interval=0.5)
+    sys.exit(0 if status is not None and status.state.name == "SUCCEEDED" else 1)
+
+
+if __name__ == "__main__":
+    main()
