@@ -356,7 +356,7 @@ class TimeLimit:
 
     def __init__(self, allocation: Allocation | None, leave: float):
         self.job = allocation.job if allocation else ""
-        self.leave, self.every = leave, min(ASK_TIME_EVERY, leave / 4)
+        self.leave, self.every = leave, min(ASK_TIME_EVERY, leave / 20)
         self._next = 0.0
 
     def near(self) -> bool:
