@@ -155,6 +155,10 @@ lock: $(VENV)  ## resolve envs/*.in to envs/*.lock anew (set TORCH_INDEX_URL or 
 	cd envs && ../$(UV) -c regdpo.lock $$(sed -nE 's/^([a-z0-9._-]+)==.*/--no-emit-package \1/p' regdpo.lock) \
 	  cuda.in -o cuda.lock
 	cd envs && ../$(UV) --no-deps flash.in -o flash.lock
+	cd envs && for file in *.yaml; do \
+	  digest=$$(cat $$(sed -n 's/^# locks: \(.*\) = .*/\1/p' $$file) | sha256sum | cut -c1-16); \
+	  sed -i "s/^\(# locks: .* =\).*/\1 $$digest/" $$file; \
+	done
 
 .PHONY: clean
 clean:  ## remove the environments and caches; results and store stay

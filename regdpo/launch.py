@@ -25,7 +25,7 @@ from regdpo.errors import Unfinished, UserError
 from regdpo.hardware import peak_flops
 from regdpo.lease import living
 from regdpo.models.family import ModelFile
-from regdpo.provenance import file_digest, folder_digest, text_digest
+from regdpo.provenance import environment, file_digest, folder_digest, text_digest
 from regdpo.ranks import CRASH, Apart, Diary, Here, Nodes, Ranks, Shape, left_behind
 from regdpo.slurm import Allocation
 from regdpo.stages import TrainStage
@@ -356,7 +356,7 @@ class TimeLimit:
 
     def __init__(self, allocation: Allocation | None, leave: float):
         self.job = allocation.job if allocation else ""
-        self.leave, self.every = leave, min(ASK_TIME_EVERY, leave / 4)
+        self.leave, self.every = leave, min(ASK_TIME_EVERY, leave / 20)
         self._next = 0.0
 
     def near(self) -> bool:
@@ -406,6 +406,7 @@ def outcome(
         eval_every=options.eval_every,
         keep=options.keep,
         deterministic=options.deterministic,
+        environment=environment(),
     )
     if device == "cuda" and not (Path(job.run) / EXPORT).exists():
         job = planned(job, options, *_gpu())

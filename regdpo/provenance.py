@@ -138,7 +138,8 @@ def environment_digest(locks: Sequence[Path], *packages: str) -> str:
     return text_digest(*(f"{name}=={versions[name]}" for name in sorted(packages)))
 
 
-def environment(root: Path) -> str:
+@cache
+def environment(root: Path = ROOT.parent) -> str:
     """What this process runs on, as ``name==version`` with spaces between: Python, the locked packages that are
     installed, and regdpo by the digest of its sources, blind to comments, docstrings and formatting.
 
@@ -152,22 +153,25 @@ def environment(root: Path) -> str:
     return " ".join(f"{name}=={found[name]}" for name in sorted(found) if found[name])
 
 
-def check_environment(here: str, there: str) -> None:
-    """Refuse a machine that does not see what the process saw that started the workflow.
+def check_environment(there: str) -> None:
+    """Refuse a machine that does not see what the process saw that started the workflow, or the training.
+
+    Args:
+        there: what ``environment`` said; empty where nobody asked.
 
     Raises:
         UserError: naming the machine and what differs.
     """
-    mine, theirs = (dict(item.split("==") for item in text.split()) for text in (here, there))
+    mine, theirs = (dict(item.split("==") for item in text.split()) for text in (environment(), there))
     differ = [
-        f"{name} {mine.get(name, 'missing')} instead of {theirs.get(name, 'missing')}"
+        f"{name} {mine.get(name, 'none')} instead of {theirs.get(name, 'none')}"
         for name in sorted(mine | theirs)
         if mine.get(name) != theirs.get(name)
     ]
-    if differ:
+    if there and differ:
         more = f" and {len(differ) - 3} more" if len(differ) > 3 else ""
         raise UserError(
-            f"{socket.gethostname()} does not see the environment that the workflow was started from: "
+            f"{socket.gethostname()} does not see the environment that this was started from: "
             f"{', '.join(differ[:3])}{more}, in {sys.prefix} and {ROOT}; nodes have to share both, "
             "and they must not change while it runs"
         )

@@ -29,9 +29,8 @@ if Path(regdpo.__file__).resolve().parent != ROOT / "regdpo":
     )
 
 # A worker has to see the environment that the controlling process sees.
-seen = provenance.environment(ROOT)
 if workflow.is_main_process:
-    os.environ["REGDPO_ENVIRONMENT"] = seen
+    os.environ["REGDPO_ENVIRONMENT"] = provenance.environment()
 
 
 envvars:
@@ -39,7 +38,7 @@ envvars:
 
 
 try:
-    provenance.check_environment(seen, os.environ["REGDPO_ENVIRONMENT"])
+    provenance.check_environment(os.environ["REGDPO_ENVIRONMENT"])
 except UserError as error:
     raise WorkflowError(str(error)) from None
 

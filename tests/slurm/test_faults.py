@@ -102,12 +102,12 @@ class Training:
         return [row["State"].split()[0] for row in self.cluster.sacct(job, "State")]
 
     def near_its_end(self, workflow: "Workflow") -> str:
-        """The job, whose time limit is now as good as there."""
+        """The job, which now has half a minute left or a little more; Slurm's limits are whole minutes."""
         workflow.until_step(5)
         job = self.job()
         (used,) = self.cluster.run("squeue", "--noheader", "--jobs", job, "--format=%M").split()
         minutes, seconds = map(int, used.split(":"))
-        self.cluster.run("scontrol", "update", f"JobId={job}", f"TimeLimit={minutes}:{seconds + 10}")
+        self.cluster.run("scontrol", "update", f"JobId={job}", f"TimeLimit={minutes + 1 + (seconds > 30)}")
         return job
 
     def ended_as_undisturbed(self, undisturbed: Path) -> None:
@@ -214,7 +214,7 @@ def test_killed_cancelled_and_a_machine_lost(training: Training, cluster: Sandbo
 
 def test_time_limit(training: Training, cluster: Sandbox, undisturbed) -> None:
     """It saves, leaves, goes back into the queue and goes on, and no retry is spent."""
-    training.configure(leave=12)
+    training.configure(leave=90)
     workflow = training.start("--retries", "0")
     job = training.near_its_end(workflow)
     workflow.until(lambda: "back into the queue" in training.log())
@@ -227,7 +227,7 @@ def test_time_limit(training: Training, cluster: Sandbox, undisturbed) -> None:
 
 
 def test_time_limits_are_counted(training: Training) -> None:
-    training.configure(leave=12, requeues=0)
+    training.configure(leave=90, requeues=0)
     workflow = training.start("--retries", "0")
     training.near_its_end(workflow)
     workflow.end(1)

@@ -73,6 +73,7 @@ def test_a_full_disk_in_the_store(fresh):
         assert "Traceback" not in done.stdout
         kept = set(store.rglob("*.mp4"))
         assert kept
+        assert "failed or were ended early" in (fresh.folder / "results/report/timeline.html").read_text()
         subprocess.run(["mount", "-o", "remount,size=64m", str(store)], check=True)
         assert fresh.snakemake("clips").returncode == 0
         assert kept <= set(store.rglob("*.mp4"))
@@ -96,6 +97,17 @@ def test_a_worker_with_a_stale_copy(fresh, stale):
             f"{socket.gethostname()} does not see the environment .*: {stale} \\S+ instead of \\S+, in .*nodes have to"
         )
         assert re.search(refusal, done.stdout), done.stdout
+    assert "Traceback" not in done.stdout
+
+
+def test_a_timeline_that_cannot_be_drawn_fails_no_run(fresh):
+    (fresh.folder / "logs").mkdir()
+    (fresh.folder / "logs/timeline.parquet").write_text("no table")
+    done = fresh.snakemake("results/clips/0.parquet")
+    assert done.returncode == 0, done.stdout[-3000:]
+    said = [line for line in done.stdout.splitlines() if line.startswith("timeline:")]
+    assert len(said) == 1
+    assert said[0].startswith("timeline: error: logs/timeline.parquet: cannot be read as a parquet table")
     assert "Traceback" not in done.stdout
 
 
