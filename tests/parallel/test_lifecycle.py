@@ -182,8 +182,8 @@ def test_asked_before_the_first_step(world, tmp_path):
 
 
 def test_a_rank_with_a_stale_copy_of_the_environment(world, tmp_path):
-    job = tiny.job(world, tmp_path / "run", **SETTINGS)
-    job.environment = re.sub(r"torch==\S+", "torch==2.0", environment())
+    seen = re.sub(r"torch==\S+", "torch==2.0", environment())
+    job = tiny.job(world, tmp_path / "run", **SETTINGS).model_copy(update={"environment": seen})
     with launched(job, tmp_path) as launcher:
         code, line = launcher.end()
     assert code == EXIT_USER_ERROR

@@ -149,6 +149,10 @@ class Sandbox:
             raise ValueError(f"{name} is up: stop it first")
         self._start_nodes([name], private)
 
+    def process(self, node: str) -> int:
+        """Id of a node's first process, which is in the node's namespaces."""
+        return self._processes()[node][0]
+
     def wait_idle(self, seconds: float = 60) -> None:
         """Until no job waits or runs and the nodes that are up are idle."""
 
