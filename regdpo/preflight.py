@@ -37,6 +37,10 @@ def fit(settings: Config, asked: list[Asked]) -> list[str]:
             raise UserError(
                 f"{it.key}: nodes={it.nodes} does not divide processes={it.processes} (its job's resources)"
             )
+        if it.nodes != settings.launch.nodes:
+            raise UserError(
+                f"{it.key}: nodes={it.nodes}, its job's resources; set launch.nodes, which its tasks follow"
+            )
         if reason := training.parallel.misfit(it.processes, losers, training.batch):
             raise UserError(f"{it.key}: {reason} (processes={it.processes}, its job's resources)")
         if it.gpus and it.gpus != it.processes and settings.launch.device != "cpu":

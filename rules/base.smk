@@ -76,7 +76,7 @@ else:
         localrule: APART
         conda:
             "../envs/regdpo.yaml"
-        threads: CPUS
+        threads: 1 if APART else CPUS
         resources:
             **MACHINES,
             processes=settings.launch.processes,

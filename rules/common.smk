@@ -137,8 +137,9 @@ def model_file(wildcards):
 
 def memory(small, checkpoint=None):
     """`mem_mb` of a rule: beside the base made here, or beside a checkpoint (estimates for 14B); more with each retry."""
-    need = small if settings.base.pretrain or not checkpoint else checkpoint
-    return lambda wildcards, attempt: need * attempt
+    if settings.base.pretrain or not checkpoint:
+        return lambda wildcards, attempt: small * attempt
+    return lambda wildcards, attempt: checkpoint + checkpoint // 4 * (attempt - 1)
 
 
 def pairs_to_encode(wildcards):

@@ -12,7 +12,7 @@ rule train_arm:
     localrule: APART
     conda:
         "../envs/regdpo.yaml"
-    threads: CPUS
+    threads: 1 if APART else CPUS
     resources:
         **MACHINES,
         processes=settings.launch.processes,
