@@ -14,14 +14,19 @@ CORES ?= 2
 # An environment is complete when its stamp is there. The stamp's name is the digest of what was to be installed, and
 # it lies in the environment: another lock, a moved checkout or an interrupted installation start it anew.
 stamp = $(1)/.complete-$(shell cat $(2) <(echo "$(CURDIR)") | sha256sum | cut -c1-16)
-VENV_LOCKS := envs/regdpo.lock envs/torch.lock
+# torch is from torch.lock, or once `make gpu` has made .venv, from cuda.lock; .venv/torch keeps which.
+TORCH := $(shell cat .venv/torch 2>/dev/null || echo torch)
+VENV_LOCKS := envs/regdpo.lock envs/$(TORCH).lock
 VENV := $(call stamp,.venv,$(VENV_LOCKS))
+FLASH := $(call stamp,.venv,$(VENV_LOCKS) envs/flash.lock)
 DEV := $(call stamp,.venv,$(VENV_LOCKS) envs/dev.lock)
 VBENCH := $(call stamp,.venv-vbench,$(VENV_LOCKS) envs/vbench.lock)
 CAPTIONING := $(call stamp,.venv-captioning,$(VENV_LOCKS) envs/captioning.lock)
 
 PIP_INSTALL := -m pip install --disable-pip-version-check --no-input
 LOCKED := $(PIP_INSTALL) --quiet --require-hashes --no-deps -r
+INSTALL_torch := $(PIP_INSTALL) $(if $(TORCH_INDEX_URL),--index-url $(TORCH_INDEX_URL)) -r envs/torch.lock
+INSTALL_cuda := $(LOCKED) envs/cuda.lock
 SNAKEMAKE := .venv/bin/snakemake --cores $(CORES)
 # Of an environment that shares .venv's packages: the .pth line that does it. Its own packages go first.
 SHARE = .venv/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))" \
@@ -58,6 +63,14 @@ lint: $(DEV)  ## style, types and the workflow
 .PHONY: venv
 venv: $(VENV)  ## .venv: the locked packages of envs/regdpo.lock, and torch
 
+.PHONY: gpu
+gpu:  ## .venv with torch's CUDA build and NVIDIA's libraries by hash (envs/cuda.lock)
+	@$(MAKE) TORCH=cuda venv
+	@.venv/bin/python -c "import torch; print('torch', torch.__version__, 'sees', torch.cuda.device_count(), 'GPUs')"
+
+.PHONY: flash
+flash: $(FLASH)  ## after `make gpu`: the package flash-attn, compiled here (needs nvcc; long)
+
 .PHONY: vbench
 vbench: $(VENV)  ## .venv-vbench: VBench beside .venv (Python 3.11)
 	@if .venv/bin/python -c "import sys; sys.exit(sys.version_info[:2] > (3, 11))"; then \
@@ -81,9 +94,17 @@ $(VENV):
 	  fi; }
 	@echo "installing the $$(grep -c == envs/regdpo.lock) packages of envs/regdpo.lock into .venv (minutes) ..."
 	$(PYTHON) -m venv --clear .venv
+	@echo $(TORCH) > .venv/torch
 	.venv/bin/python $(LOCKED) envs/regdpo.lock
-	.venv/bin/python $(PIP_INSTALL) $(if $(TORCH_INDEX_URL),--index-url $(TORCH_INDEX_URL)) -r envs/torch.lock
+	.venv/bin/python $(INSTALL_$(TORCH))
 	.venv/bin/python $(PIP_INSTALL) --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+# FORCE_BUILD: else its setup looks for a binary elsewhere, which no hash vouches for.
+$(FLASH): $(VENV)
+	@[ $(TORCH) = cuda ] || { echo "flash-attn is compiled against torch's CUDA build: run make gpu first" >&2; exit 2; }
+	FLASH_ATTENTION_FORCE_BUILD=TRUE .venv/bin/python $(PIP_INSTALL) --no-build-isolation --require-hashes --no-deps \
+	  -r envs/flash.lock
 	@touch $@
 
 $(DEV): $(VENV)
@@ -119,6 +140,9 @@ lock: $(VENV)  ## resolve envs/*.in to envs/*.lock anew (set TORCH_INDEX_URL or 
 	cd envs && ../$(UV) -c regdpo.lock dev.in -o dev.lock
 	cd envs && ../$(UV) --no-deps vbench.in -o vbench.lock
 	cd envs && ../$(UV) --no-deps captioning.in -o captioning.lock
+	cd envs && ../$(UV) -c regdpo.lock $$(sed -nE 's/^([a-z0-9._-]+)==.*/--no-emit-package \1/p' regdpo.lock) \
+	  cuda.in -o cuda.lock
+	cd envs && ../$(UV) --no-deps flash.in -o flash.lock
 
 .PHONY: clean
 clean:  ## remove the environments and caches; results and store stay

@@ -8,13 +8,14 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import ExitStack, chdir, suppress
+from contextlib import ExitStack, suppress
+from datetime import datetime
 from pathlib import Path
+from typing import NoReturn
 from unittest.mock import patch
 
 import psutil
 import torch
-from torchx.runner import get_runner
 
 from regdpo import slurm
 from regdpo.config import canonical
@@ -25,7 +26,7 @@ from regdpo.hardware import peak_flops
 from regdpo.lease import living
 from regdpo.models.family import ModelFile
 from regdpo.provenance import file_digest, folder_digest, text_digest
-from regdpo.ranks import CRASH, Apart, Here, Nodes, Ranks, Shape, left_behind, logs
+from regdpo.ranks import CRASH, Apart, Diary, Here, Nodes, Ranks, Shape, left_behind
 from regdpo.slurm import Allocation
 from regdpo.stages import TrainStage
 from regdpo.store import Store, atomic
@@ -155,121 +156,196 @@ def train(job: Job, options: LaunchOptions, name: str = "") -> None:
         Unfinished: it was asked to stop, by a signal or by a stop file in the run folder; or its time was over and the
             requeues are spent.
     """
-    run = Path(job.run)
-    name = name or run.name[:12]
-    apart = options.scheduler == "slurm"
-    allocation = None if apart else Allocation.here()
-    jobs = 0
-    while not (run / EXPORT).exists():
-        try:
-            if not (apart and _left_behind(run)):
-                _wait_for_other(job, name, allocation, options)
-            if not (run / EXPORT).exists():
-                _run(job, options, name, allocation)
-        except OutOfTime as left:
-            if allocation:
-                _requeue(allocation, options, left)
-            jobs += 1
-            if jobs > options.requeues:
-                raise
-            print(f"{left}, in job {jobs + 1}", file=sys.stderr, flush=True)
-
-
-def _left_behind(run: Path) -> bool:
-    with get_runner(component_defaults={}) as runner:
-        return bool(left_behind(runner, run))
-
-
-def _wait_for_other(job: Job, name: str, allocation: Allocation | None, options: LaunchOptions) -> None:
-    """Until no other process trains into the folder.
-
-    Raises:
-        OutOfTime: one still does, and the Slurm job that waits has to end.
-        Unfinished: the other one was asked to stop.
-    """
-    run, time_limit, said = Path(job.run), TimeLimit(allocation, options.leave), 0.0
-    waited = False
-    while owner := living(run):
-        waited = True
-        if time.monotonic() > said + SAY_EVERY:
-            metrics = run / "metrics.jsonl"
-            done = metrics.read_text().count("\n") if metrics.exists() else 0
-            print(
-                f"training {name}: {owner} trains in {run} (step {done}/{job.stage.settings.steps}); waiting for it, "
-                f"`touch {run / STOP}` stops it",
-                file=sys.stderr,
-                flush=True,
-            )
-            said = time.monotonic()
-        if time_limit.near():
-            raise OutOfTime(f"training {name} goes on elsewhere and this job, which waits for it, is at its time limit")
-        time.sleep(1)
-    if waited and (run / UNFINISHED).exists() and not (run / EXPORT).exists():
-        left = Left.model_validate_json((run / UNFINISHED).read_text())
-        if left.reason != OUT_OF_TIME:
-            raise _unfinished(name, left)
-
-
-def _run(job: Job, options: LaunchOptions, name: str, allocation: Allocation | None) -> None:
-    """Start the ranks and see them to their end; back without an export where another process came first."""
-    run = Path(job.run)
-    run.mkdir(parents=True, exist_ok=True)
-    for old in (run / ERROR, run / STOP, run / UNFINISHED, *run.glob(CRASH)):
-        old.unlink(missing_ok=True)
-    with atomic(run / "job.json") as temporary:
-        temporary.write_text(job.model_dump_json(indent=2))
-    handlers = {number: signal.getsignal(number) for number in SIGNALS}
-    asked: list[signal.Signals] = []
-    try:
-        with ExitStack() as stack:
-            runner = stack.enter_context(get_runner(component_defaults={}))
-            stack.enter_context(patch.dict(os.environ, _environment(run, options)))
-            ranks: Ranks
-            if options.scheduler == "slurm":
-                stack.enter_context(chdir(logs(run)))
-                ranks = Apart(runner, run, options.shape)
-            elif options.scheduler == "srun" or (options.scheduler == "auto" and options.nodes > 1 and allocation):
-                ranks = Nodes(run, options.shape, allocation)
-            else:
-                ranks = Here(runner, run, options.shape)
-            for number in SIGNALS:  # torchx has set its own
-                if number != signal.SIGHUP or handlers[number] != signal.SIG_IGN:  # nohup
-                    signal.signal(number, lambda number, frame: asked.append(signal.Signals(number)))
-            state = _wait(ranks, run, asked, options, allocation)
-            ranks.join()
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-    (run / STOP).unlink(missing_ok=True)  # the ranks may have left by themselves
-    if (run / EXPORT).exists():
+    if (Path(job.run) / EXPORT).exists():
         return
-    if (run / UNFINISHED).exists():
-        raise _unfinished(name, Left.model_validate_json((run / UNFINISHED).read_text()))
-    if asked and not (run / ERROR).exists():
-        raise Unfinished(
-            f"training {name} was ended ({asked[-1].name}) with nothing saved; "
-            "the same command goes on from its last checkpoint"
-        )
-    if not living(run):  # another one came first by a moment
-        raise UserError(_cause(run, name, state, ranks))
+    launch = Launch(job, options, name)
+    try:
+        launch.to_the_end()
+    except (UserError, Unfinished) as error:
+        launch.diary.note(str(error))
+        raise
 
 
-def _unfinished(name: str, left: Left) -> Unfinished:
-    kind = OutOfTime if left.reason == OUT_OF_TIME else Unfinished
-    where = f"step {left.step}/{left.steps}"
-    return kind(f"training {name} stopped at {where} as asked ({left.reason}); the same command goes on")
+class Launch:
+    """One launcher's work."""
 
+    def __init__(self, job: Job, options: LaunchOptions, name: str):
+        self.job, self.options, self.run = job, options, Path(job.run)
+        self.name = f"training {name or self.run.name[:12]}"
+        self.diary = Diary(self.run)
+        self.apart = options.scheduler == "slurm"
+        self.allocation = None if self.apart else Allocation.here()
+        self.asked: list[signal.Signals] = []
 
-def _environment(run: Path, options: LaunchOptions) -> dict[str, str]:
-    """What torchrun and the ranks get."""
-    return {
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",  # of torchrun
-        "OMP_NUM_THREADS": "1",
-        "TORCHELASTIC_ERROR_FILE": str(run / CRASH.replace("*", "")),
-        # torchrun passes these on to the ranks, then gives them as long to save as we do
-        "PET_SIGNALS_TO_HANDLE": ",".join(number.name for number in (*SIGNALS, signal.SIGQUIT)),
-        "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(math.ceil(options.grace)),
-    }
+    def to_the_end(self) -> None:
+        jobs = 1
+        while not self._done():
+            try:
+                if not (self.apart and left_behind(self.run)):
+                    self._wait_for_other()
+                if not self._done():
+                    self._start()
+            except OutOfTime as left:
+                if self.allocation:
+                    self._requeue(left)
+                if jobs > self.options.requeues:
+                    raise
+                jobs += 1
+                self.diary.say(f"{left}, in job {jobs}")
+
+    def _done(self) -> bool:
+        return (self.run / EXPORT).exists()
+
+    def _wait_for_other(self) -> None:
+        """Until no other process trains into the folder.
+
+        Raises:
+            OutOfTime: one still does, and the Slurm job that waits has to end.
+            Unfinished: the other one was asked to stop.
+        """
+        time_limit, said = TimeLimit(self.allocation, self.options.leave), 0.0
+        while owner := living(self.run):
+            if time.monotonic() > said + SAY_EVERY:
+                metrics = self.run / "metrics.jsonl"
+                done = metrics.read_text().count("\n") if metrics.exists() else 0
+                self.diary.say(
+                    f"{self.name}: {owner} trains in {self.run} (step {done}/{self.job.stage.settings.steps}); "
+                    f"waiting for it, `touch {self.run / STOP}` stops it"
+                )
+                said = time.monotonic()
+            if time_limit.near():
+                raise OutOfTime(f"{self.name} goes on elsewhere, and this job that waits for it is at its time limit")
+            time.sleep(1)
+        if said and (self.run / UNFINISHED).exists() and not self._done():
+            left = Left.model_validate_json((self.run / UNFINISHED).read_text())
+            if left.reason != OUT_OF_TIME:
+                raise self._unfinished(left)
+
+    def _start(self) -> None:
+        """Start the ranks and see them to their end; back without an export where another process came first."""
+        run, job = self.run, self.allocation
+        where = f", Slurm job {job.job}, requeued {job.restarts} times" if job else ""
+        self.diary.say(f"{datetime.now():%F %T} {self.name} in {run}{where}")
+        for old in (run / ERROR, run / STOP, run / UNFINISHED, *run.glob(CRASH)):
+            old.unlink(missing_ok=True)
+        with atomic(run / "job.json") as temporary:
+            temporary.write_text(self.job.model_dump_json(indent=2))
+        handlers = {number: signal.getsignal(number) for number in SIGNALS}
+        try:
+            with ExitStack() as stack:
+                stack.enter_context(patch.dict(os.environ, self._environment()))
+                ranks = stack.enter_context(self._ranks())
+                for number in SIGNALS:  # torchx has set its own
+                    if number != signal.SIGHUP or handlers[number] != signal.SIG_IGN:  # nohup
+                        signal.signal(number, lambda number, frame: self.asked.append(signal.Signals(number)))
+                state = self._wait(ranks)
+                ranks.join()
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+        (run / STOP).unlink(missing_ok=True)  # the ranks may have left by themselves
+        if self._done():
+            return
+        if (run / UNFINISHED).exists():
+            raise self._unfinished(Left.model_validate_json((run / UNFINISHED).read_text()))
+        if self.asked and not (run / ERROR).exists():
+            raise Unfinished(
+                f"{self.name} was ended ({self.asked[-1].name}) with nothing saved; "
+                "the same command goes on from its last checkpoint"
+            )
+        if not living(run):  # another one came first by a moment
+            raise UserError(self._cause(state, ranks))
+
+    def _ranks(self) -> Ranks:
+        several = self.options.nodes > 1 and self.allocation
+        if self.apart:
+            return Apart(self.diary, self.run, self.options.shape)
+        if self.options.scheduler == "srun" or (self.options.scheduler == "auto" and several):
+            return Nodes(self.diary, self.run, self.options.shape, self.allocation)
+        return Here(self.diary, self.run, self.options.shape)
+
+    def _environment(self) -> dict[str, str]:
+        """What torchrun and the ranks get."""
+        return {
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",  # of torchrun
+            "OMP_NUM_THREADS": "1",
+            "TORCHELASTIC_ERROR_FILE": str(self.run / CRASH.replace("*", "")),
+            # torchrun passes these on to the ranks, then gives them as long to save as we do
+            "PET_SIGNALS_TO_HANDLE": ",".join(number.name for number in (*SIGNALS, signal.SIGQUIT)),
+            "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(math.ceil(self.options.grace)),
+        }
+
+    def _wait(self, ranks: Ranks) -> str:
+        """How the ranks ended. The first signal becomes a stop file; ``timeout`` and the like send one twice."""
+        asked, first, over = self.asked, 0.0, False
+        time_limit = TimeLimit(self.allocation, self.options.leave)
+        while not (state := ranks.ended()):
+            now = time.monotonic()
+            if isinstance(ranks, Apart) and ranks.running():
+                time_limit.job = ranks.job
+            if asked and not first:
+                first = now
+                self.diary.say(f"{asked[0].name}: the ranks save and leave; once more ends them at once")
+                self._ask(ranks, asked[0].name)
+            elif not first and not over and time_limit.near():
+                over = True
+                self.diary.say(f"{OUT_OF_TIME}: the ranks save and leave")
+                self._ask(ranks, OUT_OF_TIME)
+            if first and now < first + TWICE:
+                del asked[1:]
+            if first and (len(asked) > 1 or now > first + self.options.grace):
+                ranks.kill()
+            time.sleep(0.2)
+        return state
+
+    def _ask(self, ranks: Ranks, reason: str) -> None:
+        """Ranks that are training save and leave. Those that load, or are not there yet, have nothing to save."""
+        with suppress(OSError):  # of a full disk: a signal does
+            (self.run / STOP).write_text(reason)
+        owner = living(self.run)
+        if owner is None:
+            ranks.kill()
+        for process in psutil.Process().children(recursive=True):
+            if owner and process.pid == owner.pid:
+                with suppress(psutil.NoSuchProcess):
+                    process.terminate()
+
+    def _unfinished(self, left: Left) -> Unfinished:
+        kind = OutOfTime if left.reason == OUT_OF_TIME else Unfinished
+        where = f"step {left.step}/{left.steps}"
+        return kind(f"{self.name} stopped at {where} as asked ({left.reason}); the same command goes on")
+
+    def _requeue(self, left: OutOfTime) -> NoReturn:
+        """Put the Slurm job that this process is in back into the queue, which ends the process.
+
+        Raises:
+            OutOfTime: it may not be.
+        """
+        job, limit = self.allocation, self.options.requeues
+        assert job is not None
+        if not job.requeue:
+            raise OutOfTime(f"{left} (Slurm job {job.job} may not be requeued: slurm-requeue of the profile)") from None
+        if job.restarts >= limit:
+            raise OutOfTime(f"{left} (launch.requeues: {limit} are spent)") from None
+        self.diary.say(f"{left}, in this job: back into the queue")
+        slurm.ask("scontrol", "requeue", job.job)
+        time.sleep(self.options.leave)
+        raise left
+
+    def _cause(self, state: str, ranks: Ranks) -> str:
+        """In one line. Nobody kills itself with -9, so that comes before what a rank said that missed its peer."""
+        if (self.run / ERROR).exists():
+            return (self.run / ERROR).read_text()
+        if ranks.refused:
+            return ranks.refused
+        signals = [f"rank {rank} was ended by {number}" for rank, number in ranks.dead.items()]
+        if "SIGKILL" in ranks.dead.values():
+            message = f"{', '.join(signals)} (the kernel does so when memory runs out)"
+        else:
+            message = _crash(self.run) or ", ".join(signals) or "the ranks ended without saying why"
+        reason = " ".join(message.split())[:500]
+        logs = self.run / "logs"
+        return f"{self.name} {state}: {reason}; logs in {logs}; the same command goes on from the last checkpoint"
 
 
 class TimeLimit:
@@ -292,82 +368,6 @@ class TimeLimit:
         if self._first:
             self._first, self.leave = False, min(self.leave, left / 2)
         return left < self.leave + ASK_TIME_EVERY / 2
-
-
-def _wait(
-    ranks: Ranks, run: Path, asked: list[signal.Signals], options: LaunchOptions, allocation: Allocation | None
-) -> str:
-    """How the ranks ended. The first signal becomes a stop file; ``timeout`` and the like send one twice."""
-    first, over = 0.0, False
-    time_limit = TimeLimit(allocation, options.leave)
-    while not (state := ranks.ended()):
-        now = time.monotonic()
-        if isinstance(ranks, Apart) and not time_limit.job and ranks.running():
-            time_limit.job = ranks.job
-        if asked and not first:
-            first = now
-            print(
-                f"{asked[0].name}: the ranks save and leave; once more ends them at once", file=sys.stderr, flush=True
-            )
-            _ask(ranks, run, asked[0].name)
-        elif not first and not over and time_limit.near():
-            over = True
-            print(f"{OUT_OF_TIME}: the ranks save and leave", file=sys.stderr, flush=True)
-            _ask(ranks, run, OUT_OF_TIME)
-        if first and now < first + TWICE:
-            del asked[1:]
-        if first and (len(asked) > 1 or now > first + options.grace):
-            ranks.kill()
-        time.sleep(0.2)
-    return state
-
-
-def _ask(ranks: Ranks, run: Path, reason: str) -> None:
-    """Ranks that are training save and leave. Those that load, or are not there yet, have nothing to save and end."""
-    with suppress(OSError):  # of a full disk: a signal does
-        (run / STOP).write_text(reason)
-    owner = living(run)
-    if owner is None:
-        ranks.kill()
-    for process in psutil.Process().children(recursive=True):
-        if owner and process.pid == owner.pid:
-            with suppress(psutil.NoSuchProcess):
-                process.terminate()
-
-
-def _requeue(allocation: Allocation, options: LaunchOptions, left: OutOfTime) -> None:
-    """Put the Slurm job that this process is in back into the queue, which ends the process.
-
-    Raises:
-        OutOfTime: it may not be.
-    """
-    if not allocation.requeue:
-        raise OutOfTime(
-            f"{left} (Slurm job {allocation.job} may not be requeued: slurm-requeue of the profile)"
-        ) from None
-    if allocation.restarts >= options.requeues:
-        raise OutOfTime(f"{left} (launch.requeues: {options.requeues} are spent)") from None
-    print(f"{left}, in this job: back into the queue", file=sys.stderr, flush=True)
-    slurm.ask("scontrol", "requeue", allocation.job)
-    time.sleep(options.leave)
-    raise left
-
-
-def _cause(run: Path, name: str, state: str, ranks: Ranks) -> str:
-    """In one line. Nobody kills itself with -9, so that comes before what a rank said that missed its peer."""
-    if (run / ERROR).exists():
-        return (run / ERROR).read_text()
-    if ranks.refused:
-        return ranks.refused
-    signals = [f"rank {rank} was ended by {number}" for rank, number in ranks.dead.items()]
-    if "SIGKILL" in ranks.dead.values():
-        message = f"{', '.join(signals)} (the kernel does so when memory runs out)"
-    else:
-        message = _crash(run) or ", ".join(signals) or "the ranks ended without saying why"
-    reason = " ".join(message.split())[:500]
-    return (
-        f"training {name} {state}: {reason}; logs in {run / 'logs'}; the same command goes on from the last checkpoint"
-    )
 
 
 def _crash(run: Path) -> str:

@@ -17,7 +17,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from contextlib import suppress
+from contextlib import ExitStack, chdir, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,13 +59,38 @@ class Shape:
     constraint: str = ""
 
 
+class Diary:
+    """``log.txt`` of a run folder: what was said at all its starts. Snakemake empties a rule's log at each."""
+
+    def __init__(self, run: Path):
+        run.mkdir(parents=True, exist_ok=True)
+        self.path = run / "log.txt"
+
+    def say(self, line: str) -> None:
+        """To the reader, and into the file."""
+        print(line, file=sys.stderr, flush=True)
+        self.note(line)
+
+    def note(self, line: str) -> None:
+        with suppress(OSError), self.path.open("a") as file:  # a full disk is told by others
+            file.write(line + "\n")
+
+
 class Ranks(ABC):
     """Ranks that were started, and what they say."""
 
-    def __init__(self) -> None:
+    def __init__(self, diary: Diary, machines: tuple[str, ...] = ()) -> None:
+        self.diary, self.machines = diary, machines
         self.dead: dict[int, str] = {}  # rank -> the signal that ended it, but for those that torchrun ended
         self.refused = ""  # by a machine that cannot take part
         self._talkers: list[threading.Thread] = []
+        self._stack = ExitStack()
+
+    def __enter__(self) -> "Ranks":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
 
     @abstractmethod
     def ended(self) -> str:
@@ -80,29 +105,32 @@ class Ranks(ABC):
         for talker in self._talkers:
             talker.join(timeout=10)
 
-    def _relay(self, lines: Iterable[str]) -> None:
-        """Pass on what the ranks of one torchrun say (`[RANK]:...`), beside this thread. What torchrun says is in the
-        logs; its report at the end tells whom a signal ended, and before it whom torchrun ended itself."""
-        talker = threading.Thread(target=self._pass_on, args=(lines,), daemon=True)
+    def _relay(self, lines: Iterable[str], machine: str = "") -> None:
+        """Pass on what ranks say (`[RANK ON THE MACHINE]:...`; of several machines srun writes which before it), beside
+        this thread. What torchrun says is in the logs; its report at the end tells whom a signal ended, and before it
+        whom torchrun ended itself."""
+        talker = threading.Thread(target=self._pass_on, args=(lines, machine), daemon=True)
         talker.start()
         self._talkers.append(talker)
 
-    def _pass_on(self, lines: Iterable[str]) -> None:
+    def _pass_on(self, lines: Iterable[str], machine: str) -> None:
         hearing: dict[str, _Report] = {}
         for line in lines:
-            machine, text = re.match(r"(?: *(\d+): )?(.*)", line).groups("")  # type: ignore[union-attr]
-            hearing.setdefault(machine, _Report(self)).hear(text)
+            task, text = re.match(r"(?: *(\d+): )?(.*)", line).groups("")  # type: ignore[union-attr]
+            if task not in hearing:
+                hearing[task] = _Report(self, f"{self.machines[int(task)]} " if task else machine)
+            hearing[task].hear(text)
 
 
 class _Report:
     """Of one torchrun."""
 
-    def __init__(self, ranks: Ranks):
-        self.ranks, self.rank, self.ended = ranks, 0, set[str]()
+    def __init__(self, ranks: Ranks, machine: str):
+        self.ranks, self.machine, self.rank, self.ended = ranks, machine, 0, set[str]()
 
     def hear(self, line: str) -> None:
-        if line.startswith("["):
-            print(line, file=sys.stderr, flush=True)
+        if re.match(r"\[\d+\]:", line):
+            self.ranks.diary.say(self.machine + line)
         elif line.startswith("error: "):
             self.ranks.refused = self.ranks.refused or line.removeprefix("error: ")
         elif found := re.search(r"Sending process (\d+) closing signal", line):
@@ -118,16 +146,16 @@ class _Report:
 class Here(Ranks):
     """All ranks on this machine."""
 
-    def __init__(self, runner: Runner, run: Path, shape: Shape):
-        super().__init__()
+    def __init__(self, diary: Diary, run: Path, shape: Shape):
+        super().__init__(diary)
         if shape.nodes > 1:
             raise UserError(
                 f"launch.nodes: {shape.nodes}, but this is one machine; have Snakemake submit the training (`--profile "
                 "profiles/slurm`), or set launch.scheduler: slurm"
             )
-        self.runner = runner
-        self.handle = _schedule_here(runner, run, _application(run, shape))
-        self._relay(runner.log_lines(self.handle, ROLE, 0, should_tail=True))
+        self.runner = self._stack.enter_context(get_runner(component_defaults={}))
+        self.handle = _schedule_here(self.runner, run, _application(run, shape))
+        self._relay(self.runner.log_lines(self.handle, ROLE, 0, should_tail=True))
 
     def ended(self) -> str:
         state = _state(self.runner, self.handle)
@@ -140,8 +168,8 @@ class Here(Ranks):
 class Nodes(Ranks):
     """Ranks on every machine of the Slurm job that this process is in: `srun` starts a launcher on each."""
 
-    def __init__(self, run: Path, shape: Shape, allocation: slurm.Allocation | None):
-        super().__init__()
+    def __init__(self, diary: Diary, run: Path, shape: Shape, allocation: slurm.Allocation | None):
+        super().__init__(diary, allocation.nodes if allocation else ())
         if allocation is None or len(allocation.nodes) != shape.nodes:
             have = (
                 f"the Slurm job {allocation.job} has {len(allocation.nodes)}" if allocation else "this is no Slurm job"
@@ -177,14 +205,18 @@ class Apart(Ranks):
     """Ranks in a Slurm job of their own. Who finds one that an earlier launcher left takes that. torchx has Slurm write
     its logs into the working directory."""
 
-    def __init__(self, runner: Runner, run: Path, shape: Shape):
-        super().__init__()
-        self.runner = runner
+    def __init__(self, diary: Diary, run: Path, shape: Shape):
+        super().__init__(diary)
+        self._stack.enter_context(chdir(_logs(run)))
+        self.runner = self._stack.enter_context(get_runner(component_defaults={}))
         self._state, self._looked = AppState.SUBMITTED, 0.0
-        self.handle = left_behind(runner, run) or self._submit(run, shape)
+        found = left_behind(run)
+        self.handle = found or self._submit(run, shape)
         self.job = self.handle.rpartition("/")[2]
-        for machine in range(shape.nodes):
-            self._relay(self.runner.log_lines(self.handle, ROLE, machine, should_tail=True, streams=Stream.STDERR))
+        diary.say(f"{'found' if found else 'submitted'} as Slurm job {self.job}")
+        for number in range(shape.nodes):
+            lines = self.runner.log_lines(self.handle, ROLE, number, should_tail=True, streams=Stream.STDERR)
+            self._relay(lines, f"machine {number} " if shape.nodes > 1 else "")
 
     def _submit(self, run: Path, shape: Shape) -> str:
         wanted = {
@@ -194,7 +226,7 @@ class Apart(Ranks):
             "comment": "rule_train_arm",
         }
         options = {name: str(value) for name, value in wanted.items() if value}
-        handle = self.runner.schedule(self.runner.dryrun(_application(run, shape), "slurm", options))
+        handle = self.runner.schedule(self.runner.dryrun(_application(run, shape, _port_of(run)), "slurm", options))
         with atomic(run / HANDLE) as temporary:
             temporary.write_text(handle)
         return handle
@@ -215,7 +247,8 @@ class Apart(Ranks):
         return self._state
 
 
-def _application(run: Path, shape: Shape, port: int = 29500) -> AppDef:
+def _application(run: Path, shape: Shape, port: int = 0) -> AppDef:
+    """Ranks are numbered machine by machine; they meet at a port of the first."""
     return ddp(
         str(run / "job.json"),
         m=MODULE,
@@ -224,20 +257,22 @@ def _application(run: Path, shape: Shape, port: int = 29500) -> AppDef:
         cpu=shape.cpus,
         gpu=shape.gpus,
         memMB=shape.mem_mb,
+        rdzv_backend="static" if shape.nodes > 1 else "c10d",
         rdzv_port=port,
     )
 
 
 def _schedule_here(runner: Runner, run: Path, application: AppDef) -> str:
-    return runner.schedule(runner.dryrun(application, "local_cwd", {"log_dir": str(logs(run))}))
+    return runner.schedule(runner.dryrun(application, "local_cwd", {"log_dir": str(_logs(run))}))
 
 
-def left_behind(runner: Runner, run: Path) -> str:
-    """The Slurm job of an earlier launcher if that waits or runs."""
+def left_behind(run: Path) -> str:
+    """torchx's handle of an earlier launcher's Slurm job if that waits or runs, else empty."""
     if not (run / HANDLE).exists():
         return ""
     handle = (run / HANDLE).read_text().strip()
-    return "" if is_terminal(_state(runner, handle)) else handle
+    with get_runner(component_defaults={}) as runner:
+        return "" if is_terminal(_state(runner, handle)) else handle
 
 
 def _state(runner: Runner, handle: str) -> AppState:
@@ -248,7 +283,7 @@ def _state(runner: Runner, handle: str) -> AppState:
     return status.state if status else AppState.UNKNOWN
 
 
-def logs(run: Path) -> Path:
+def _logs(run: Path) -> Path:
     folder = run / "logs"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
@@ -272,6 +307,11 @@ def _free_port() -> int:
         return int(listener.getsockname()[1])
 
 
+def _port_of(run: Path) -> int:
+    """Of a machine that is not known yet: the same for a run, another one for most others."""
+    return 20_000 + int(hashlib.sha256(str(run).encode()).hexdigest(), 16) % 10_000
+
+
 def main() -> None:
     """On one machine of several: ``python -m regdpo.ranks RUN DIGEST NODES EACH HEAD PORT ID``, by `srun`."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -293,8 +333,8 @@ def main() -> None:
     os.environ[HEAD] = args.head
     os.environ["TORCHELASTIC_ERROR_FILE"] = str(args.run / CRASH.replace("*", f".{slurm.node_name()}"))
     application = _application(args.run, Shape(args.nodes, args.each), args.port)
-    # torchx would start all machines' launchers here, and give each a rendezvous of its own
-    role = macros.Values("", args.id, "0", HEAD).apply(application.roles[0])
+    # torchx would start all machines' launchers here
+    role = macros.Values("", args.id, os.environ["SLURM_PROCID"], HEAD).apply(application.roles[0])
     role.num_replicas = role.min_replicas = 1
     application.roles = [role]
     with get_runner(component_defaults={}) as runner:

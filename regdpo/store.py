@@ -6,6 +6,8 @@ Manifests hold paths relative to the store's root; ``Store.resolve`` keeps them 
 
 import os
 import shutil
+import socket
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,12 +15,42 @@ from pathlib import Path
 
 from regdpo.errors import UserError
 
+IDENTITY = ".store"
+"""File of a store that says which one it is, in any words."""
+SHOWN = 10.0
+"""Seconds that a network file system may take to show it."""
+
 
 class Store:
-    """A folder of artefacts, ``root/kind/ab/abcd...suffix``."""
+    """A folder of artefacts, ``root/kind/ab/abcd...suffix``.
+
+    Raises:
+        UserError: the workflow uses another one by this name (REGDPO_STORE, REGDPO_STORE_IDENTITY): this machine does
+            not see it.
+    """
 
     def __init__(self, root: str | Path):
         self.root = Path(root)
+        named, meant = os.environ.get("REGDPO_STORE", ""), os.environ.get("REGDPO_STORE_IDENTITY", "")
+        if not meant or self.root.resolve() != Path(named).resolve():
+            return
+        end = time.monotonic() + SHOWN
+        while not (path := self.root / IDENTITY).exists() and time.monotonic() < end:
+            time.sleep(0.5)
+        if not path.exists() or path.read_text() != meant:
+            raise UserError(
+                f"{self.root.resolve()}: machine {socket.gethostname()} does not see the store that the workflow uses; "
+                "paths.store must be on a file system that all machines share"
+            )
+
+    def identity(self) -> str:
+        """Which one it is; the first to ask decides."""
+        path = self.root / IDENTITY
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with atomic(path) as temporary:
+                temporary.write_text(uuid.uuid4().hex)
+        return path.read_text()
 
     def relative(self, kind: str, key: str, suffix: str = "") -> str:
         """The path of an artefact relative to the root, as manifests hold it."""

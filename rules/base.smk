@@ -6,6 +6,8 @@ if settings.base.pretrain is None:
             model=f"{RESULTS}/base/model.json",
         log:
             f"{LOGS}/base/model.log",
+        benchmark:
+            f"{LOGS}/benchmarks/base/model.tsv"
         conda:
             "../envs/regdpo.yaml"
         resources:
@@ -47,6 +49,8 @@ else:
             model=f"{RESULTS}/base/untrained.json",
         log:
             f"{LOGS}/base/untrained.log",
+        benchmark:
+            f"{LOGS}/benchmarks/base/untrained.tsv"
         conda:
             "../envs/regdpo.yaml"
         threads: 1

@@ -3,6 +3,7 @@ import glob
 import json
 import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from regdpo.errors import UserError
 from regdpo.evaluate import vbench
 from regdpo.models import FAMILIES
 from regdpo.objectives import FUNCTIONS
+from regdpo.store import Store
 
 ROOT = Path(workflow.basedir).parent.resolve()
 if Path(regdpo.__file__).resolve().parent != ROOT / "regdpo":
@@ -48,7 +50,9 @@ STORE = settings.paths.store
 captioner = "python"
 if settings.captions.source == "qwen_vl" and shutil.which(settings.captions.python):
     captioner = settings.captions.python
-# What shapes no result reaches the scripts by the environment.
+# What shapes no result reaches the scripts by the environment. Jobs get the controlling process' store by name and identity.
+if not os.environ.get("REGDPO_STORE_IDENTITY"):
+    os.environ.update(REGDPO_STORE_IDENTITY=Store(STORE).identity())
 os.environ.update(
     REGDPO_STORE=STORE,
     REGDPO_DEVICE=settings.launch.device,
@@ -295,3 +299,14 @@ def check_trainings():
         )
     except UserError as error:
         refuse(error)
+
+
+def draw_timeline():
+    """Where the time of the run went, beside the report. A run does not fail for it."""
+    command = [sys.executable, str(ROOT / "scripts/timeline.py")]
+    command += ["--table", f"{LOGS}/timeline.parquet"]
+    command += ["--out", f"{RESULTS}/report/timeline.html"]
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True)
+    said = done.stderr.strip().rpartition("\n")[2]
+    if said or done.returncode:
+        logger.warning(f"timeline: {said or f'exit code {done.returncode}'}")

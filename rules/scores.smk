@@ -8,6 +8,8 @@ rule proxies:
         scores=f"{RESULTS}/scores/{{model}}/proxies.parquet",
     log:
         f"{LOGS}/scores/{{model}}/proxies.log",
+    benchmark:
+        f"{LOGS}/benchmarks/scores/{{model}}/proxies.tsv"
     conda:
         "../envs/regdpo.yaml"
     threads: 1
@@ -29,6 +31,8 @@ rule vbench:
         scores=f"{RESULTS}/scores/{{model}}/vbench.parquet",
     log:
         f"{LOGS}/scores/{{model}}/vbench.log",
+    benchmark:
+        f"{LOGS}/benchmarks/scores/{{model}}/vbench.tsv"
     conda:
         "../envs/regdpo.yaml"
     threads: 1
@@ -54,6 +58,8 @@ rule held_out_error:
         scores=f"{RESULTS}/scores/{{model}}/held_out.parquet",
     log:
         f"{LOGS}/scores/{{model}}/held_out.log",
+    benchmark:
+        f"{LOGS}/benchmarks/scores/{{model}}/held_out.tsv"
     conda:
         "../envs/regdpo.yaml"
     threads: 1

@@ -1,0 +1,1 @@
+"""Where the time of the workflow's runs went: Snakemake's logs, Slurm's accounting and benchmark files as one page."""

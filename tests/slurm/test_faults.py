@@ -1,0 +1,311 @@
+"""What breaks under a training on a cluster, and what is lost: nothing but the steps since the last checkpoint.
+
+`pytest tests/slurm -s` prints how long each took; docs/cluster.md has the table.
+"""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+from project import CONFIG, Project
+from sandbox import Sandbox
+
+from regdpo.launch import LaunchOptions, train
+from regdpo.provenance import folder_digest
+from regdpo.train.job import Job
+
+STEPS, EVERY = 200, 20
+SETTINGS = {**CONFIG["train"]["settings"], "steps": STEPS, "checkpoint_every": EVERY, "eval_every": STEPS}
+SOON = ("--slurm-init-seconds-before-status-checks", "2")
+MODEL = "results/train/dpo/seed0/model.json"
+
+
+class Training:
+    """One arm of a finished project, trained anew over two machines."""
+
+    def __init__(self, project: Project, cluster: Sandbox):
+        self.project, self.cluster, self.folder = project, cluster, project.folder
+        self.begun = time.monotonic()
+        for path in self.runs():
+            shutil.rmtree(path)
+        shutil.rmtree(self.folder / "results/train/dpo", ignore_errors=True)
+        self.configure()
+        self.profile()
+
+    def configure(self, **launch) -> None:
+        arms = {"dpo": {"objective": "dpo", "beta": 50}}
+        train = {**CONFIG["train"], "settings": SETTINGS, "arms": arms}
+        self.project.configure({**CONFIG, "train": train, "launch": {"processes": 2, "nodes": 2, **launch}})
+
+    def profile(self, **resources) -> None:
+        """The profile as it is, but for what the training asks for."""
+        path = self.folder / "profiles/slurm/profile.v9+.yaml"
+        original = path.with_suffix(".original")
+        if not original.exists():
+            shutil.copy(path, original)
+        values = yaml.safe_load(original.read_text())
+        values["set-resources"]["train_arm"].update(resources)
+        path.write_text(yaml.safe_dump(values))
+
+    def runs(self) -> list[Path]:
+        """Run folders of the arm."""
+        found = (self.folder / "store/runs").glob("*/*/job.json")
+        return [path.parent for path in found if '"objective": "dpo"' in path.read_text()]
+
+    @property
+    def run(self) -> Path:
+        (run,) = self.runs()
+        return run
+
+    def steps(self) -> int:
+        return sum(
+            (run / "metrics.jsonl").read_text().count("\n") for run in self.runs() if (run / "metrics.jsonl").exists()
+        )
+
+    def log(self) -> str:
+        """What was said at all starts."""
+        return "".join((run / "log.txt").read_text() for run in self.runs())
+
+    def started_from(self) -> list[int]:
+        """The step that each start went on from."""
+        return [int(step) for step in re.findall(r"from step (\d+);", self.log())]
+
+    def start(self, *arguments: str) -> "Workflow":
+        return Workflow(self, ["--profile", "profiles/slurm", *SOON, *arguments, MODEL])
+
+    def ranks(self, number: int | None = None) -> list[psutil.Process]:
+        """The living ranks, or one of them, wherever they are."""
+        found = []
+        for process in psutil.process_iter(["cmdline"]):
+            command = process.info["cmdline"] or []
+            rank = "regdpo.train.loop" in command and "torchrun" not in " ".join(command[:2])
+            if rank and number in (None, int(process.environ().get("RANK", -1))):
+                found.append(process)
+        return found
+
+    def job(self) -> str:
+        (job,) = [job["id"] for job in self.cluster.jobs() if "train_arm" in job["comment"]]
+        return job
+
+    def states(self, job: str) -> list[str]:
+        """Of a job, each time that it ran."""
+        return [row["State"].split()[0] for row in self.cluster.sacct(job, "State")]
+
+    def ended_as_undisturbed(self, undisturbed: Path) -> None:
+        """Losses of every step, and the bytes of the export."""
+        assert (self.folder / MODEL).exists()
+        assert losses(self.run) == losses(undisturbed)
+        assert len(losses(self.run)) == STEPS
+        assert folder_digest(self.run / "export") == folder_digest(undisturbed / "export")
+        print(f"{time.monotonic() - self.begun:6.0f} s", end=" ")
+
+
+class Workflow:
+    """Snakemake, in the background."""
+
+    def __init__(self, training: Training, arguments: list[str]):
+        self.training = training
+        command, options = training.project.command(*arguments)
+        options["env"] |= training.cluster.environment
+        self.output = training.folder / "snakemake.log"
+        with self.output.open("w") as output:
+            self.process = subprocess.Popen(
+                command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True, **options
+            )
+
+    def until(self, holds: Callable[[], object], seconds: float = 150) -> None:
+        end = time.monotonic() + seconds
+        while not holds():
+            assert self.process.poll() is None, self.said()
+            assert time.monotonic() < end, f"{self.said()}\n{self.training.log()}"
+            time.sleep(0.1)
+
+    def until_step(self, step: int) -> None:
+        self.until(lambda: self.training.steps() >= step)
+
+    def said(self) -> str:
+        return self.output.read_text()[-5000:]
+
+    def end(self, code: int = 0) -> str:
+        assert self.process.wait(timeout=280) == code, f"{self.said()}\n{self.training.log()}"
+        return self.output.read_text()
+
+
+def losses(run: Path) -> list[float]:
+    return [json.loads(line)["loss"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture
+def training(finished: Project, cluster: Sandbox):
+    """Whatever the test did, nothing of it runs on."""
+    training = Training(finished, cluster)
+    yield training
+    for job in cluster.jobs():
+        cluster.run("scancel", job["id"].split("+")[0])
+    cluster.wait_idle()
+    for process in psutil.process_iter(["cmdline", "cwd"]):
+        if process.info["cwd"] == str(training.folder) and "snakemake" in " ".join(process.info["cmdline"] or []):
+            process.kill()
+    training.project.snakemake("--unlock")
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Training], Path]:
+    """The same training on this machine, without a cluster."""
+    run = tmp_path_factory.mktemp("undisturbed") / "run"
+
+    def of(training: Training) -> Path:
+        job = Job.read(training.run / "job.json")
+        train(job.model_copy(update={"run": str(run)}), LaunchOptions(processes=2, scheduler="local_cwd"))
+        return run
+
+    return of
+
+
+def test_killed_cancelled_and_a_machine_lost(training: Training, cluster: Sandbox, undisturbed) -> None:
+    """One after another in the same training; Snakemake goes on by itself."""
+    workflow = training.start("--retries", "2")
+    workflow.until_step(2 * EVERY + 5)
+    training.ranks(1)[0].kill()
+    killed = training.job()
+    workflow.until(lambda: len(training.started_from()) == 2)
+    assert "training dpo/seed0 failed: rank 1 was ended by SIGKILL" in training.log()
+    assert training.states(killed) == ["FAILED"]
+    start = training.started_from()[1]
+    assert start >= EVERY
+    assert start % EVERY == 0
+
+    workflow.until_step(start + 5)
+    cancelled = training.job()
+    cluster.run("scancel", cancelled)
+    workflow.until(lambda: len(training.started_from()) == 3)
+    assert training.states(cancelled) == ["CANCELLED"]
+    assert training.started_from()[2] >= start + 5  # saved as it was told to end
+
+    workflow.until_step(training.started_from()[2] + 5)
+    lost = training.job()
+    cluster.stop_node("n2")
+    workflow.end()
+    cluster.start_node("n2")
+    assert training.states(lost) == ["NODE_FAIL", "COMPLETED"]
+    assert " on n3," in training.log()
+    assert len(training.started_from()) == 4
+    training.ended_as_undisturbed(undisturbed(training))
+
+
+def test_time_limit(training: Training, cluster: Sandbox, undisturbed) -> None:
+    """It saves, leaves, goes back into the queue and goes on, and no retry is spent."""
+    training.configure(leave=25)
+    training.profile(runtime=1)
+    workflow = training.start("--retries", "0")
+    workflow.until_step(1)
+    job = training.job()
+    workflow.end()
+    states = training.states(job)
+    assert states[-1] == "COMPLETED"
+    assert set(states[:-1]) == {"REQUEUED"}
+    assert "stopped at step" in training.log()
+    assert "back into the queue" in training.log()
+    training.ended_as_undisturbed(undisturbed(training))
+
+
+def test_time_limits_are_counted(training: Training) -> None:
+    training.configure(leave=25, requeues=0)
+    training.profile(runtime=1)
+    training.start("--retries", "0").end(1)
+    assert "(launch.requeues: 0 are spent)" in training.log()
+    assert training.steps() > 0
+
+
+def test_memory(training: Training, cluster: Sandbox, undisturbed) -> None:
+    """Too little is asked for: the job is ended, and the retry asks for more."""
+    training.profile(mem_mb="900 if attempt == 1 else 4000")
+    workflow = training.start("--retries", "1")
+    workflow.end()
+    rows = [row for row in cluster.sacct(fields="JobID,State,ReqTRES,Comment") if "train_arm" in row["Comment"]][-2:]
+    assert rows[0]["State"] in ("OUT_OF_MEMORY", "FAILED", "CANCELLED"), rows
+    training.ended_as_undisturbed(undisturbed(training))
+
+
+def test_snakemake_killed(training: Training, cluster: Sandbox, undisturbed) -> None:
+    workflow = training.start()
+    workflow.until_step(5)
+    first = training.job()
+    os.kill(workflow.process.pid, signal.SIGKILL)
+    workflow.process.wait()
+    assert "LockException" in training.start().end(1)
+    unlock = subprocess.run(
+        [sys.executable, "scripts/unlock.py"],
+        cwd=training.folder,
+        env={**training.project.command()[1]["env"], **cluster.environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert unlock.returncode == 0, unlock.stderr
+    assert first in unlock.stdout
+    workflow = training.start()
+    workflow.until(lambda: "waiting for it" in training.log())
+    workflow.end()
+    assert len(training.started_from()) == 1
+    training.ended_as_undisturbed(undisturbed(training))
+
+
+def test_full_disk(training: Training, cluster: Sandbox, undisturbed) -> None:
+    store = training.folder / "store/runs"
+    store.mkdir(exist_ok=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(store)], check=True)
+    try:
+        training.start("--retries", "0").end(1)
+        assert "no space left on the device" in training.log()
+        subprocess.run(["mount", "-o", "remount,size=100m", str(store)], check=True)
+        training.start("--retries", "0").end()
+        training.ended_as_undisturbed(undisturbed(training))
+    finally:
+        subprocess.run(["umount", str(store)], check=True)
+
+
+def test_a_machine_without_the_store(training: Training, cluster: Sandbox, undisturbed) -> None:
+    store = training.folder / "store"
+    for name in ("n2", "n3"):
+        cluster.stop_node(name)
+        cluster.start_node(name, private=[store])
+    training.start("--retries", "0").end(1)
+    assert re.search(r"machine n[23] does not see \S+ as n1 does: paths.store must be on a file system", training.log())
+    for name in ("n2", "n3"):
+        cluster.stop_node(name)
+        cluster.start_node(name)
+    training.start("--retries", "0").end()
+    training.ended_as_undisturbed(undisturbed(training))
+
+
+def test_a_job_of_its_own(training: Training, cluster: Sandbox, undisturbed) -> None:
+    """torchx's Slurm scheduler from a local rule: Snakemake dies, the job goes on and is found again; Ctrl-C ends it."""
+    training.configure(scheduler="slurm")
+    workflow = training.start()
+    workflow.until_step(5)
+    (first,) = {job["id"].split("+")[0] for job in cluster.jobs()}
+    for process in [*psutil.Process(workflow.process.pid).children(recursive=True), workflow.process]:
+        process.kill()
+    workflow.process.wait()
+    training.project.snakemake("--unlock")
+    workflow = training.start()
+    workflow.until(lambda: "found as Slurm job" in training.log())
+    os.killpg(workflow.process.pid, signal.SIGINT)
+    workflow.end(1)
+    cluster.wait_idle()
+    assert len(training.started_from()) == 1
+    workflow = training.start()
+    workflow.end()
+    assert {row["State"] for row in cluster.sacct(first, "State")} == {"COMPLETED"}
+    training.ended_as_undisturbed(undisturbed(training))
