@@ -7,6 +7,7 @@ files differ, and its lock does not say whose it is.
 import atexit
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Iterable
 from contextlib import suppress
@@ -120,8 +121,17 @@ def end(left: list[Worker], patience: float) -> list[Worker]:
     for worker in left:
         with suppress(psutil.NoSuchProcess):
             worker.process.terminate()
-    psutil.wait_procs([worker.process for worker in left], timeout=patience)
-    return [worker for worker in left if worker.process.is_running()]
+    deadline = time.monotonic() + patience
+    while (left := [worker for worker in left if _lives(worker.process)]) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return left
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _here(folder: Path) -> list[tuple[psutil.Process, str]]:

@@ -2,8 +2,8 @@
 
 Refuses while a process that controls a run here lives, on whatever machine. Lists what a dead one has left in Slurm's
 queue and on this machine. The next run waits for trainings that still run and takes their results; other Slurm jobs it
-submits again, and what else works on this machine has to end first. With --cancel all of it is asked to end; trainings
-save and leave.
+submits again, and what else works on this machine has to end first. With --cancel all of it is asked to end; a training
+saves and leaves (in Slurm it has KillWait seconds for that).
 
     python scripts/unlock.py
     python scripts/unlock.py --cancel
@@ -49,10 +49,8 @@ def main() -> None:
             "it with --cancel"
         )
     elif going := [*(f"Slurm job {it}" for it in jobs), *left]:
-        print("of the dead run, and goes on:", *going, sep="\n  ")
-        print(
-            "The next run waits for trainings and takes their results; other jobs it submits again. --cancel ends all."
-        )
+        print("of the dead run, and goes on (--cancel ends it):", *going, sep="\n  ")
+        print("The next run waits for trainings and takes their results; other jobs it submits again.")
     if locked:
         # no rule is needed for it, so the configuration may have changed or be wrong
         command = [sys.executable, "-m", "snakemake", "--unlock", "--snakefile", "/dev/null"]
