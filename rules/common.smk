@@ -13,7 +13,7 @@ from snakemake.utils import validate
 
 import regdpo
 from regdpo import config as configuration
-from regdpo import preflight, provenance, stages
+from regdpo import controller, preflight, provenance, stages
 from regdpo.data import clips as footage
 from regdpo.data import video
 from regdpo.errors import UserError
@@ -316,6 +316,7 @@ def check_trainings():
             [sys.executable, f"{ROOT}/scripts/plan.py"],
             Path(".snakemake/regdpo/plan"),
             "-".join(version),
+            logger.info,
         )
     except UserError as error:
         refuse(error)

@@ -45,6 +45,27 @@ def test_no_videos(fresh):
     assert not (fresh.folder / "results").exists()
 
 
+def test_a_training_that_cannot_fit_is_refused_before_the_first_job(fresh):
+    """The recipe's model and layout on small footage; nothing is downloaded, since no job starts."""
+    values = copy.deepcopy(CONFIG)
+    values["clips"] |= {"frames": 81, "width": 1280, "height": 720, "short_side": None}
+    model = "Wan-AI/Wan2.1-I2V-14B-720P-Diffusers"
+    values["base"] = {"task": "i2v", "model": model, "revision": "main", "text_length": 512}
+    parallel = {"context": 4, "activation_checkpointing": "full"}
+    values["train"]["settings"] = {"batch": 2, "parallel": parallel}
+    values["launch"] = {"processes": 8, "gpu": "RTX 4090"}
+    fresh.configure(values)
+    done = fresh.snakemake("train")
+    assert done.returncode == 1
+    line = done.stdout.strip().splitlines()[-1]
+    assert re.fullmatch(
+        rf"error: train.arms.dpo: needs [\d.]+ GiB a rank of 24 \({model}, 81 .*; launch.force: .*", line
+    )
+    assert "rule " not in done.stdout
+    assert not (fresh.folder / "results").exists()
+    assert not list((fresh.folder / ".snakemake").glob("locks/*"))
+
+
 def test_a_broken_video_among_good_ones(finished, fresh):
     from regdpo.data.video import footage_root
 
