@@ -101,9 +101,18 @@ class Training:
         """Of a job, each time that it ran."""
         return [row["State"].split()[0] for row in self.cluster.sacct(job, "State")]
 
+    def goes_on_after_its_time(self, workflow: "Workflow") -> None:
+        job = self.near_its_end(workflow)
+        workflow.until(lambda: "back into the queue" in self.log())
+        self.cluster.run("scontrol", "update", f"JobId={job}", "TimeLimit=60")
+        workflow.end()
+        assert self.states(job) == ["REQUEUED", "COMPLETED"]
+        step = re.findall(r"stopped at step (\d+)/\d+ as asked \(the time limit", self.log())[-1]
+        assert self.started_from()[-1] == int(step)
+
     def near_its_end(self, workflow: "Workflow") -> str:
         """The job, which now has half a minute left or a little more; Slurm's limits are whole minutes."""
-        workflow.until_step(5)
+        workflow.until_step(self.started_from()[-1] + 5 if self.runs() else 5)
         job = self.job()
         (used,) = self.cluster.run("squeue", "--noheader", "--jobs", job, "--format=%M").split()
         minutes, seconds = map(int, used.split(":"))
@@ -212,17 +221,24 @@ def test_killed_cancelled_and_a_machine_lost(training: Training, cluster: Sandbo
     training.ended_as_undisturbed(undisturbed(training))
 
 
-def test_time_limit(training: Training, cluster: Sandbox, undisturbed) -> None:
+def test_one_machine(training: Training, cluster: Sandbox, undisturbed) -> None:
+    """Snakemake's own `srun` holds launcher and ranks: cancelled, then out of time."""
+    training.configure(nodes=1, leave=90)
+    workflow = training.start("--retries", "1")
+    workflow.until_step(2 * EVERY + 5)
+    cancelled = training.job()
+    cluster.run("scancel", cancelled)
+    workflow.until(lambda: len(training.started_from()) == 2)
+    assert training.states(cancelled) == ["CANCELLED"]
+    assert training.started_from()[1] >= EVERY
+    training.goes_on_after_its_time(workflow)
+    training.ended_as_undisturbed(undisturbed(training))
+
+
+def test_time_limit(training: Training, undisturbed) -> None:
     """It saves, leaves, goes back into the queue and goes on, and no retry is spent."""
     training.configure(leave=90)
-    workflow = training.start("--retries", "0")
-    job = training.near_its_end(workflow)
-    workflow.until(lambda: "back into the queue" in training.log())
-    cluster.run("scontrol", "update", f"JobId={job}", "TimeLimit=60")
-    workflow.end()
-    assert training.states(job) == ["REQUEUED", "COMPLETED"]
-    (step,) = re.findall(r"stopped at step (\d+)/", training.log())
-    assert training.started_from() == [0, int(step)]
+    training.goes_on_after_its_time(training.start("--retries", "0"))
     training.ended_as_undisturbed(undisturbed(training))
 
 
