@@ -112,7 +112,7 @@ class Training:
 
     def near_its_end(self, workflow: "Workflow") -> str:
         """The job, which now has half a minute left or a little more; Slurm's limits are whole minutes."""
-        workflow.until_step(self.started_from()[-1] + 5 if self.runs() else 5)
+        workflow.until_step((self.started_from() or [0])[-1] + 5)
         job = self.job()
         (used,) = self.cluster.run("squeue", "--noheader", "--jobs", job, "--format=%M").split()
         minutes, seconds = map(int, used.split(":"))
