@@ -266,6 +266,7 @@ def test_snakemake_killed(training: Training, cluster: Sandbox, undisturbed) -> 
     workflow = training.start()
     workflow.until_step(5)
     first = training.job()
+    cluster.run("scontrol", "suspend", first)  # until the next run has found it
     os.kill(workflow.process.pid, signal.SIGKILL)
     workflow.process.wait()
     assert "LockException" in training.start().end(1)
@@ -281,6 +282,7 @@ def test_snakemake_killed(training: Training, cluster: Sandbox, undisturbed) -> 
     assert first in unlock.stdout
     workflow = training.start()
     workflow.until(lambda: "waiting for it" in training.log())
+    cluster.run("scontrol", "resume", first)
     workflow.end()
     assert len(training.started_from()) == 1
     training.ended_as_undisturbed(undisturbed(training))
@@ -324,12 +326,14 @@ def test_a_job_of_its_own(training: Training, cluster: Sandbox, undisturbed) -> 
     workflow = training.start()
     workflow.until_step(5)
     (first,) = {job["id"].split("+")[0] for job in cluster.jobs()}
+    cluster.run("scontrol", "suspend", first)  # until the next run has found it
     for process in [*psutil.Process(workflow.process.pid).children(recursive=True), workflow.process]:
         process.kill()
     workflow.process.wait()
     training.project.snakemake("--unlock")
     workflow = training.start()
     workflow.until(lambda: "found as Slurm job" in training.log())
+    cluster.run("scontrol", "resume", first)
     os.killpg(workflow.process.pid, signal.SIGINT)
     workflow.end(1)
     cluster.wait_idle()
