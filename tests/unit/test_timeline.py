@@ -228,7 +228,9 @@ def test_a_requeued_job_is_not_settled(tmp_path):
 
 def test_what_was_known_stays(tmp_path):
     folder = project(tmp_path, killed=given.KILLED_LOG)
-    rows = table(folder, answers(EVERY))
+    rows = table(
+        folder, answers(EVERY.replace("4|COMPLETED", "4|RUNNING").replace("10:21:40|48|5|n2", "Unknown|9|5|n2"))
+    )
     assert rows[f"{given.KILLED}/3/1"].working_s == 40.17
     project(folder, after=given.AFTER_LOG)
     (folder / "logs/benchmarks/shard/sft/seed1.tsv").write_text(given.BENCHMARKS["sft/seed1"].replace("40.17", "38.00"))
@@ -422,10 +424,31 @@ def test_a_damaged_table_is_one_line(tmp_path):
     assert re.fullmatch(r"error: logs/timeline.parquet: cannot be read as a parquet table.*\n", done.stderr)
 
 
-def test_sacct_that_fails(tmp_path, monkeypatch):
-    sacct = tmp_path / "sacct"
-    sacct.write_text("#!/bin/sh\necho 'Slurm accounting storage is disabled' >&2\nexit 1\n")
-    sacct.chmod(0o755)
+@pytest.fixture
+def sacct(tmp_path, monkeypatch):
+    """Put a program in the place of sacct."""
+
+    def put(script):
+        (tmp_path / "sacct").write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / "sacct").chmod(0o755)
+
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setenv("SLURM_TIME_FORMAT", "relative")
+    return put
+
+
+def test_what_sacct_is_asked(tmp_path, sacct, monkeypatch):
+    """In UTC, for duplicates too: a requeued job has several."""
+    monkeypatch.setenv("TZ", "America/New_York")
+    sacct(f'echo "$TZ $SLURM_TIME_FORMAT $*" >> {tmp_path}/asked')
+    assert accounting.ask(["b", "a"], ["7"], at("10:00:00")) == []
+    fields = ",".join(accounting.FIELDS)
+    common = f"UTC standard --duplicates --clusters=all --parsable2 --noheader --format={fields} "
+    lines = (tmp_path / "asked").read_text().splitlines()
+    assert lines == [f"{common}{wanted} --starttime=2026-11-21T10:00:00" for wanted in ("--name=a,b", "--jobs=7")]
+
+
+def test_sacct_that_fails(sacct):
+    sacct("echo 'Slurm accounting storage is disabled' >&2; exit 1")
     with pytest.raises(Unavailable, match=r"^Slurm accounting storage is disabled$"):
         accounting.ask(["name"], [], at("10:00:00"))
