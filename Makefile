@@ -34,7 +34,7 @@ SHARE = .venv/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib
 
 .PHONY: help
 help:  ## list the targets
-	@sed -nE 's/^([a-z]+):.*## (.*)/make \1\t\2/p' Makefile | expand -t 18
+	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' Makefile | expand -t 18
 
 .PHONY: demo
 demo: $(VENV) vbench  ## install what is needed, run the embedded default, say where the report is
@@ -49,8 +49,20 @@ report: $(VENV)  ## the report alone, and Snakemake's own beside it
 
 .PHONY: test
 test: $(DEV) vbench captioning  ## run the tests
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest --ignore tests/slurm
 	.venv-captioning/bin/python -m pytest --noconftest tests/unit/test_captions.py
+	@$(MAKE) slurm-test
+
+.PHONY: slurm-test
+slurm-test: $(DEV) vbench  ## the workflow and what can break it on a real Slurm, brought up here for the tests (Debian, root)
+	@lacking="$$(.venv/bin/python tests/slurm/sandbox.py lacking)"; \
+	if [ -n "$$lacking" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  echo "installing $$lacking ..."; \
+	  { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends $$lacking; } \
+	    >/dev/null || echo "apt-get could not install $$lacking" >&2; \
+	fi
+	@missing="$$(.venv/bin/python tests/slurm/sandbox.py missing)"; \
+	if [ -n "$$missing" ]; then echo "tests/slurm is skipped: $$missing"; else .venv/bin/python -m pytest tests/slurm; fi
 
 .PHONY: lint
 lint: $(DEV)  ## style, types and the workflow
@@ -143,6 +155,10 @@ lock: $(VENV)  ## resolve envs/*.in to envs/*.lock anew (set TORCH_INDEX_URL or 
 	cd envs && ../$(UV) -c regdpo.lock $$(sed -nE 's/^([a-z0-9._-]+)==.*/--no-emit-package \1/p' regdpo.lock) \
 	  cuda.in -o cuda.lock
 	cd envs && ../$(UV) --no-deps flash.in -o flash.lock
+	cd envs && for file in *.yaml; do \
+	  digest=$$(cat $$(sed -n 's/^# locks: \(.*\) = .*/\1/p' $$file) | sha256sum | cut -c1-16); \
+	  sed -i "s/^\(# locks: .* =\).*/\1 $$digest/" $$file; \
+	done
 
 .PHONY: clean
 clean:  ## remove the environments and caches; results and store stay

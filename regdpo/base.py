@@ -5,12 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
 from regdpo.config import canonical
 from regdpo.data import video
-from regdpo.errors import UserError, first_line
+from regdpo.errors import UserError
+from regdpo.hub import download
 from regdpo.models import wan_scratch
 from regdpo.models.family import ModelFile, ModelRef, check_size, family_class, open_family
 from regdpo.models.wan import Wan
@@ -20,7 +19,6 @@ from regdpo.store import Store
 from regdpo.tables import PairRow
 
 PSNR = "codec_psnr.json"
-FILES = ["*.json", "*.safetensors", "*.model", "*.txt"]  # of a hub checkpoint: no pickles, no code
 
 
 def by_name(stage: BaseStage, store: Store) -> ModelFile:
@@ -34,12 +32,7 @@ def by_name(stage: BaseStage, store: Store) -> ModelFile:
     folder = Path(base.model)
     local = folder.exists()
     if not local:
-        try:
-            folder = Path(snapshot_download(base.model, revision=base.revision, allow_patterns=FILES))
-        except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
-            raise UserError(
-                f"base.model: {base.model} at {base.revision} cannot be had ({first_line(error)})"
-            ) from None
+        folder = download("base.model", base.model, base.revision)
     for part in ("model_index.json", "transformer/config.json", "vae/config.json"):
         if not (folder / part).is_file():
             raise UserError(f"base.model: {base.model} has no {part}; it is not a checkpoint in diffusers' layout")

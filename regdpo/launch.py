@@ -25,7 +25,7 @@ from regdpo.errors import Unfinished, UserError
 from regdpo.hardware import peak_flops
 from regdpo.lease import living
 from regdpo.models.family import ModelFile
-from regdpo.provenance import file_digest, folder_digest, text_digest
+from regdpo.provenance import environment, file_digest, folder_digest, text_digest
 from regdpo.ranks import CRASH, Apart, Diary, Here, Nodes, Ranks, Shape, left_behind
 from regdpo.slurm import Allocation
 from regdpo.stages import TrainStage
@@ -37,7 +37,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 TWICE = 1.0
 """Seconds within which signals count as one."""
 ASK_TIME_EVERY = 15.0
-"""Seconds between looks at how much time Slurm leaves."""
+"""Most seconds between looks at how much time Slurm leaves."""
 SAY_EVERY = 60.0
 """Seconds between lines of who waits for another process."""
 OUT_OF_TIME = "the time limit is near"
@@ -176,6 +176,7 @@ class Launch:
         self.apart = options.scheduler == "slurm"
         self.allocation = None if self.apart else Allocation.here()
         self.asked: list[signal.Signals] = []
+        self.out_of_time = False
 
     def to_the_end(self) -> None:
         jobs = 1
@@ -224,6 +225,7 @@ class Launch:
     def _start(self) -> None:
         """Start the ranks and see them to their end; back without an export where another process came first."""
         run, job = self.run, self.allocation
+        self.out_of_time = False
         where = f", Slurm job {job.job}, requeued {job.restarts} times" if job else ""
         self.diary.say(f"{datetime.now():%F %T} {self.name} in {run}{where}")
         for old in (run / ERROR, run / STOP, run / UNFINISHED, *run.glob(CRASH)):
@@ -248,10 +250,10 @@ class Launch:
             return
         if (run / UNFINISHED).exists():
             raise self._unfinished(Left.model_validate_json((run / UNFINISHED).read_text()))
-        if self.asked and not (run / ERROR).exists():
-            raise Unfinished(
-                f"{self.name} was ended ({self.asked[-1].name}) with nothing saved; "
-                "the same command goes on from its last checkpoint"
+        if (self.asked or self.out_of_time) and not (run / ERROR).exists():
+            why = self.asked[-1].name if self.asked else OUT_OF_TIME
+            raise (Unfinished if self.asked else OutOfTime)(
+                f"{self.name} was ended ({why}) with nothing saved; the same command goes on from its last checkpoint"
             )
         if not living(run):  # another one came first by a moment
             raise UserError(self._cause(state, ranks))
@@ -277,7 +279,7 @@ class Launch:
 
     def _wait(self, ranks: Ranks) -> str:
         """How the ranks ended. The first signal becomes a stop file; ``timeout`` and the like send one twice."""
-        asked, first, over = self.asked, 0.0, False
+        asked, first, killed = self.asked, 0.0, 0.0
         time_limit = TimeLimit(self.allocation, self.options.leave)
         while not (state := ranks.ended()):
             now = time.monotonic()
@@ -287,13 +289,14 @@ class Launch:
                 first = now
                 self.diary.say(f"{asked[0].name}: the ranks save and leave; once more ends them at once")
                 self._ask(ranks, asked[0].name)
-            elif not first and not over and time_limit.near():
-                over = True
+            elif not first and not self.out_of_time and time_limit.near():
+                self.out_of_time = True
                 self.diary.say(f"{OUT_OF_TIME}: the ranks save and leave")
                 self._ask(ranks, OUT_OF_TIME)
             if first and now < first + TWICE:
                 del asked[1:]
-            if first and (len(asked) > 1 or now > first + self.options.grace):
+            if first and (len(asked) > 1 or now > first + self.options.grace) and now > killed + TWICE:
+                killed = now
                 ranks.kill()
             time.sleep(0.2)
         return state
@@ -353,21 +356,18 @@ class TimeLimit:
 
     def __init__(self, allocation: Allocation | None, leave: float):
         self.job = allocation.job if allocation else ""
-        self.leave = leave
+        self.leave, self.every = leave, min(ASK_TIME_EVERY, leave / 20)
         self._next = 0.0
-        self._first = True
 
     def near(self) -> bool:
         """Slurm is asked now and then, since its limit may be moved."""
         if not self.job or time.monotonic() < self._next:
             return False
-        self._next = time.monotonic() + ASK_TIME_EVERY
         left = slurm.seconds_left(self.job)
-        if left is None:
-            return False
-        if self._first:
-            self._first, self.leave = False, min(self.leave, left / 2)
-        return left < self.leave + ASK_TIME_EVERY / 2
+        if left is not None and not self._next:
+            self.leave = min(self.leave, left / 2)
+        self._next = time.monotonic() + self.every
+        return left is not None and left < self.leave
 
 
 def _crash(run: Path) -> str:
@@ -406,6 +406,7 @@ def outcome(
         eval_every=options.eval_every,
         keep=options.keep,
         deterministic=options.deterministic,
+        environment=environment(),
     )
     if device == "cuda" and not (Path(job.run) / EXPORT).exists():
         job = planned(job, options, *_gpu())

@@ -5,10 +5,15 @@ import hashlib
 import importlib.util
 import json
 import os
+import platform
+import socket
+import sys
 from collections.abc import Sequence
 from functools import cache
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+from regdpo.errors import UserError
 
 PACKAGE = "regdpo"
 ROOT = Path(__file__).resolve().parent
@@ -21,6 +26,7 @@ PLUMBING = frozenset(
         "regdpo.config_train",
         "regdpo.errors",
         "regdpo.hardware",
+        "regdpo.hub",
         "regdpo.launch",
         "regdpo.lease",
         "regdpo.progress",
@@ -130,6 +136,52 @@ def environment_digest(locks: Sequence[Path], *packages: str) -> str:
     unknown = [name for name in packages if name not in versions]
     assert not unknown, f"{[str(lock) for lock in locks]} do not lock {unknown}"
     return text_digest(*(f"{name}=={versions[name]}" for name in sorted(packages)))
+
+
+@cache
+def environment(root: Path = ROOT.parent) -> str:
+    """What this process runs on, as ``name==version`` with spaces between: Python, the locked packages that are
+    installed, and regdpo by the digest of its sources, blind to comments, docstrings and formatting.
+
+    Args:
+        root: of the checkout.
+    """
+    names = {name for lock in ("regdpo", "cuda", "flash") for name in _locked(root / "envs" / f"{lock}.lock")}
+    sources = [path for folder in ("regdpo", "scripts") for path in sorted((root / folder).rglob("*.py"))]
+    code = text_digest(*(ast.unparse(_tree(str(path))) for path in sources))[:8]
+    found = {"python": platform.python_version(), PACKAGE: code} | {name: _installed(name) for name in names}
+    return " ".join(f"{name}=={found[name]}" for name in sorted(found) if found[name])
+
+
+def check_environment(there: str) -> None:
+    """Refuse a machine that does not see what the process saw that started the workflow, or the training.
+
+    Args:
+        there: what ``environment`` said; empty where nobody asked.
+
+    Raises:
+        UserError: naming the machine and what differs.
+    """
+    mine, theirs = (dict(item.split("==") for item in text.split()) for text in (environment(), there))
+    differ = [
+        f"{name} {mine.get(name, 'none')} instead of {theirs.get(name, 'none')}"
+        for name in sorted(mine | theirs)
+        if mine.get(name) != theirs.get(name)
+    ]
+    if there and differ:
+        more = f" and {len(differ) - 3} more" if len(differ) > 3 else ""
+        raise UserError(
+            f"{socket.gethostname()} does not see the environment that this was started from: "
+            f"{', '.join(differ[:3])}{more}, in {sys.prefix} and {ROOT}; nodes have to share both, "
+            "and they must not change while it runs"
+        )
+
+
+def _installed(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return ""
 
 
 @cache

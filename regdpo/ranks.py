@@ -172,7 +172,9 @@ class Nodes(Ranks):
         super().__init__(diary, allocation.nodes if allocation else ())
         if allocation is None or len(allocation.nodes) != shape.nodes:
             have = (
-                f"the Slurm job {allocation.job} has {len(allocation.nodes)}" if allocation else "this is no Slurm job"
+                f"the Slurm job {allocation.job} has {len(allocation.nodes)}"
+                if allocation
+                else "this is no Slurm job, or has no scontrol"
             )
             raise UserError(f"launch.nodes: {shape.nodes} machines, but {have}")
         srun = ["srun", f"--nodes={shape.nodes}", f"--ntasks={shape.nodes}", "--ntasks-per-node=1", "--cpu-bind=none"]

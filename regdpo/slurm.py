@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import socket
 import subprocess
 from dataclasses import dataclass
@@ -20,14 +21,15 @@ class Allocation:
 
     @classmethod
     def here(cls) -> "Allocation | None":
-        """None outside of Slurm.
+        """None outside of Slurm, and where its commands are not (in a container).
 
         Snakemake's executor leaves jobs little more than SLURM_JOB_ID: the rest is asked.
 
         Raises:
             UserError: Slurm does not answer.
         """
-        if not (job := os.environ.get("SLURM_JOB_ID")):
+        job = os.environ.get("SLURM_JOB_ID")
+        if not job or not shutil.which("scontrol"):
             return None
         fields = dict(re.findall(r"(\w+)=(\S*)", ask("scontrol", "show", "job", "--oneliner", job)))
         return cls(

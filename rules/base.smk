@@ -8,11 +8,9 @@ if settings.base.pretrain is None:
             f"{LOGS}/base/model.log",
         benchmark:
             f"{LOGS}/benchmarks/base/model.tsv"
+        localrule: True  # the one stage that asks a network, which nodes may not have
         conda:
             "../envs/regdpo.yaml"
-        resources:
-            mem_mb=2000,
-            runtime=240,
         params:
             config=stage(stages.BaseStage),
             code=code("base"),
@@ -55,7 +53,7 @@ else:
             "../envs/regdpo.yaml"
         threads: 1
         resources:
-            mem_mb=4000,
+            mem_mb=memory(4000),
             runtime=60,
         params:
             config=stage(stages.BaseStage),
@@ -84,7 +82,7 @@ else:
             processes=settings.launch.processes,
             gpu=settings.launch.processes,
             nodes=settings.launch.nodes,
-            mem_mb=lambda wildcards, attempt: 4000 * attempt,
+            mem_mb=memory(4000, 600000),
             runtime=240,
         params:
             config=stage(stages.TrainStage, "pretrain", settings.base.pretrain.seed),

@@ -8,11 +8,12 @@ rule caption_clips:
         f"{LOGS}/captions/{{shard}}.log",
     benchmark:
         f"{LOGS}/benchmarks/captions/{{shard}}.tsv"
+    localrule: settings.captions.source == "sidecar"
     conda:
         "../envs/captioning.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=memory(64000 if settings.captions.source == "qwen_vl" else 2000),
         runtime=240,
         gpu=int(settings.captions.source == "qwen_vl"),
     params:

@@ -10,7 +10,7 @@ rule cut_clips:
         "../envs/regdpo.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=memory(2000),
         runtime=240,
     params:
         config=stage(stages.ClipsStage),

@@ -28,6 +28,20 @@ if Path(regdpo.__file__).resolve().parent != ROOT / "regdpo":
         f"this environment has the regdpo of another checkout: {regdpo.__file__}; run `make venv` here"
     )
 
+# A worker has to see the environment that the controlling process sees.
+if workflow.is_main_process:
+    os.environ["REGDPO_ENVIRONMENT"] = provenance.environment()
+
+
+envvars:
+    "REGDPO_ENVIRONMENT",
+
+
+try:
+    provenance.check_environment(os.environ["REGDPO_ENVIRONMENT"])
+except UserError as error:
+    raise WorkflowError(str(error)) from None
+
 # Rules call `python`: the one that runs Snakemake, or that of the rule's conda environment. `stage NAME` is scripts/NAME.py.
 os.environ.update(
     PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()]),
@@ -51,7 +65,7 @@ captioner = "python"
 if settings.captions.source == "qwen_vl" and shutil.which(settings.captions.python):
     captioner = settings.captions.python
 # What shapes no result reaches the scripts by the environment. Jobs get the controlling process' store by name and identity.
-if not os.environ.get("REGDPO_STORE_IDENTITY"):
+if workflow.is_main_process:
     os.environ.update(REGDPO_STORE_IDENTITY=Store(STORE).identity())
 os.environ.update(
     REGDPO_STORE=STORE,
@@ -119,6 +133,12 @@ def model_file(wildcards):
         if name == "base"
         else f"{RESULTS}/train/{name}/model.json"
     )
+
+
+def memory(small, checkpoint=None):
+    """`mem_mb` of a rule: beside the base made here, or beside a checkpoint (estimates for 14B); more with each retry."""
+    need = small if settings.base.pretrain or not checkpoint else checkpoint
+    return lambda wildcards, attempt: need * attempt
 
 
 def pairs_to_encode(wildcards):

@@ -12,7 +12,7 @@ rule encode_latents:
         "../envs/regdpo.yaml"
     threads: 1
     resources:
-        mem_mb=3000,
+        mem_mb=memory(3000, 64000),
         runtime=720,
         gpu=1,
     params:

@@ -31,7 +31,7 @@ rule render_samples:
         "../envs/regdpo.yaml"
     threads: 1
     resources:
-        mem_mb=3000,
+        mem_mb=memory(3000, 128000),
         runtime=720,
         gpu=1,
     params:

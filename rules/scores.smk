@@ -14,7 +14,7 @@ rule proxies:
         "../envs/regdpo.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=memory(2000),
         runtime=60,
     params:
         code=code("proxies"),
@@ -37,7 +37,7 @@ rule vbench:
         "../envs/regdpo.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=memory(3000, 16000),
         runtime=240,
         gpu=1,
     params:
@@ -64,7 +64,7 @@ rule held_out_error:
         "../envs/regdpo.yaml"
     threads: 1
     resources:
-        mem_mb=3000,
+        mem_mb=memory(3000, 64000),
         runtime=240,
         gpu=1,
     params:

@@ -18,7 +18,7 @@ rule train_arm:
         processes=settings.launch.processes,
         gpu=settings.launch.processes,
         nodes=settings.launch.nodes,
-        mem_mb=lambda wildcards, attempt: 4000 * attempt,
+        mem_mb=memory(4000, 600000),
         runtime=2880,
     params:
         config=lambda wildcards: stage(

@@ -15,6 +15,7 @@ import numpy as np
 from regdpo import config
 from regdpo.data.video import footage_root, read_stored
 from regdpo.errors import UserError
+from regdpo.hub import download
 from regdpo.progress import track
 from regdpo.provenance import DigestCache, code_digest, folder_digest, text_digest, versions
 from regdpo.stages import CaptionsStage
@@ -123,14 +124,15 @@ def _load(name: str, revision: str | None) -> tuple[Any, Any]:
     from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
     cuda = torch.cuda.is_available()
-    source: dict[str, Any] = {"revision": revision, "trust_remote_code": False}
+    folder = name if Path(name).is_dir() else download("captions.model", name, revision)
+    source: dict[str, Any] = {"trust_remote_code": False}
     try:
-        kind = AutoConfig.from_pretrained(name, **source).model_type
+        kind = AutoConfig.from_pretrained(folder, **source).model_type
         if kind not in QWEN:
             raise UserError(f"captions.model: {name} is a {kind} model; qwen_vl takes {' and '.join(QWEN)}")
-        processor = AutoProcessor.from_pretrained(name, **source)
+        processor = AutoProcessor.from_pretrained(folder, **source)
         model = AutoModelForImageTextToText.from_pretrained(
-            name, dtype=torch.bfloat16 if cuda else torch.float32, use_safetensors=True, **source
+            folder, dtype=torch.bfloat16 if cuda else torch.float32, use_safetensors=True, **source
         )
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from regdpo.config_section import Section
 from regdpo.config_train import Lora
 from regdpo.errors import UserError, first_line
+from regdpo.hub import cached
 from regdpo.models import FAMILIES
 from regdpo.store import Store
 
@@ -35,7 +36,9 @@ class ModelRef(Section):
     lora: str = ""  # below the store: adapters on the base's transformer
 
     def location(self, store: Store) -> str:
-        """The folder or hub name to give to ``from_pretrained``."""
+        """The folder to give to ``from_pretrained``; of a hub model what the base stage has downloaded."""
+        if self.where == "hub":
+            return str(cached("base.model", self.path, self.revision))
         return str(store.existing(self.path)) if self.where == "store" else self.path
 
 

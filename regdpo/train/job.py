@@ -23,6 +23,7 @@ class Job(Section):
     eval_every: int
     keep: int
     deterministic: bool = False
+    environment: str = ""  # that the launcher sees, and every rank has to
     step_flops: float | None = None  # that a step needs by count, recomputation left out
     peak_flops: float | None = None  # a second, of one rank's device
 

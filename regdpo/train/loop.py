@@ -31,6 +31,7 @@ from regdpo.models.family import open_family
 from regdpo.objectives.schedule import generator
 from regdpo.objectives.weights import normalised
 from regdpo.parallel.mesh import Layout, check_context, layout
+from regdpo.provenance import check_environment
 from regdpo.slurm import node_name
 from regdpo.store import Store, atomic
 from regdpo.tables import LatentRow
@@ -378,6 +379,10 @@ def main() -> None:
     die_with_parent()
     job = Job.read(sys.argv[1])
     lease = None
+    try:
+        check_environment(job.environment)
+    except UserError as error:
+        _leave(job, None, str(error))
     cuda = job.device == "cuda" or (job.device == "auto" and torch.cuda.is_available())
     if cuda and torch.cuda.device_count() <= (local := int(os.environ["LOCAL_RANK"])):
         _leave(

@@ -2,7 +2,9 @@
 
 import json
 import os
+import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -14,7 +16,7 @@ import tiny
 
 from regdpo.errors import EXIT_UNFINISHED, EXIT_USER_ERROR
 from regdpo.launch import LaunchOptions, living, train
-from regdpo.provenance import folder_digest
+from regdpo.provenance import environment, folder_digest
 
 LAUNCH = """
 import sys
@@ -177,6 +179,18 @@ def test_asked_before_the_first_step(world, tmp_path):
         code, line = launcher.end()
     assert code == EXIT_UNFINISHED
     assert line.startswith("training dpo/seed3 was ended (SIGTERM) with nothing saved; ")
+
+
+def test_a_rank_with_a_stale_copy_of_the_environment(world, tmp_path):
+    seen = re.sub(r"torch==\S+", "torch==2.0", environment())
+    job = tiny.job(world, tmp_path / "run", **SETTINGS).model_copy(update={"environment": seen})
+    with launched(job, tmp_path) as launcher:
+        code, line = launcher.end()
+    assert code == EXIT_USER_ERROR
+    assert re.search(
+        rf"{socket.gethostname()} does not see the environment .*: torch 2\.13\S* instead of 2\.0, in", line
+    )
+    assert not (tmp_path / "run/lease").exists()
 
 
 def test_ranks_that_cannot_save_are_ended_after_the_grace(world, tmp_path):

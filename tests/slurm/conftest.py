@@ -1,22 +1,56 @@
+"""One Slurm for all tests of this folder, and the project that was run on it."""
+
+import copy
+import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "workflow")]
-import sandbox
+sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1] / "workflow"))
 
-sandbox.PORT = 18000
-from project import Project
+from project import CONFIG, Project
+from sandbox import Sandbox, missing
+
+SETTINGS = copy.deepcopy(CONFIG)
+SETTINGS["train"]["arms"] = {"dpo": CONFIG["train"]["arms"]["dpo"]}
+SETTINGS["launch"] = {"processes": 2, "nodes": 2}
+
+
+class SlurmProject(Project):
+    """Run by profiles/slurm, in which the account is filled in."""
+
+    where = ("--profile", "profiles/slurm", "--slurm-init-seconds-before-status-checks", "5")
+
+    ran: list[dict[str, str]]
+    """Slurm's jobs of `all`."""
+
+    def __init__(self, folder: Path):
+        super().__init__(folder)
+        self.configure(SETTINGS)
+        profile = folder / "profiles/slurm/profile.v9+.yaml"
+        profile.write_text(profile.read_text().replace("# slurm_account: your_account", "slurm_account: default"))
 
 
 @pytest.fixture(scope="session")
-def cluster():
-    return sandbox.Sandbox(Path("/tmp/w/mine/slurm"))
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
+    """A Slurm of three nodes with two GPUs each; every command finds it."""
+    if reason := missing():
+        pytest.skip(f"no Slurm: {reason}")
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that Slurm ends with the tests
+    with Sandbox(tmp_path_factory.mktemp("slurm")) as slurm, pytest.MonkeyPatch.context() as patch:
+        for name, value in slurm.environment.items():
+            patch.setenv(name, value)
+        yield slurm
 
 
 @pytest.fixture(scope="session")
-def finished(cluster):
-    p = Project.__new__(Project)
-    p.folder = cluster.shared / "p1"
-    return p
+def finished(cluster: Sandbox) -> SlurmProject:
+    """A project that `all` was run in, on the file system that the nodes share."""
+    project = SlurmProject(cluster.shared / "project")
+    done = project.snakemake("all")
+    assert done.returncode == 0, done.stdout[-6000:]
+    project.ran = cluster.sacct(fields="JobID,Account,Comment,State,Partition,NNodes,NodeList,AllocTRES,TimelimitRaw")
+    return project

@@ -2,6 +2,7 @@
 
     python tests/slurm/sandbox.py up FOLDER [--nodes 3] [--gpus 2]
     python tests/slurm/sandbox.py down FOLDER
+    python tests/slurm/sandbox.py lacking | missing
 
 Everything lies in FOLDER and nothing else of the machine is changed: clients find it by SLURM_CONF. A node is a slurmd
 in namespaces of its own: its host name, its processes, its mounts, its /etc/slurm; so it dies as a machine does, all at
@@ -25,13 +26,14 @@ from pathlib import Path
 
 import psutil
 
+HERE = Path(__file__).parent
 PACKAGES = {"slurm-wlm": "slurmctld", "munge": "munged", "slurmdbd": "slurmdbd", "mariadb-server": "mariadbd"}
 """Debian package -> program that it brings."""
 PORT = 17000
 """Of slurmctld; slurmdbd and the nodes have the next ones."""
 CPUS, MEMORY = 4, 16000
 """What a node says it has: more than is here, so that jobs wait for one another as rarely as on a cluster. MB."""
-FIELDS = "JobID,JobName,Comment,State,ExitCode,Partition,NNodes,NodeList,ReqTRES,AllocTRES,Timelimit,Restarts"
+FIELDS = "JobID,JobName,Comment,State,ExitCode,Partition,NNodes,NodeList,ReqTRES,AllocTRES,Timelimit"
 NODE = """
 hostname {name}
 mount --bind {etc}/slurm /etc/slurm
@@ -39,76 +41,28 @@ mount --bind {etc}/hosts /etc/hosts
 for path in {private}; do mount -t tmpfs tmpfs "$path"; done
 slurmd -D -N {name}
 """  # the shell stays as the node's first process and reaps
-CONFIG = """
-ClusterName=sandbox
-SlurmctldHost={host}(127.0.0.1)
-SlurmctldPort={port}
-SlurmUser=root
-SlurmdUser=root
-AuthType=auth/munge
-CredType=cred/munge
-# cred_expire is also how long a requeued job waits before it starts again (two minutes on a usual cluster)
-AuthInfo=socket={folder}/run/munge,cred_expire=10
-AccountingStorageType=accounting_storage/slurmdbd
-AccountingStorageHost=localhost
-AccountingStoragePort={database}
-AccountingStoragePass={folder}/run/munge
-AccountingStorageTRES=gres/gpu
-AccountingStoreFlags=job_comment
-StateSaveLocation={folder}/state
-SlurmctldPidFile={folder}/run/slurmctld.pid
-SlurmdPidFile={folder}/run/slurmd.%n.pid
-SlurmdSpoolDir={folder}/spool/%n
-SlurmdParameters=config_overrides
-SlurmctldTimeout=10
-SlurmdTimeout=10
-MessageTimeout=5
-ReturnToService=2
-MinJobAge=600
-JobRequeue=0
-KillWait=10
-InactiveLimit=0
-# There are no cgroups to rely on: processes are found by their parents, and memory is sampled.
-ProctrackType=proctrack/linuxproc
-TaskPlugin=task/none
-JobAcctGatherType=jobacct_gather/linux
-JobAcctGatherFrequency=task=2
-JobAcctGatherParams=OverMemoryKill
-MpiDefault=none
-SwitchType=switch/none
-SelectType=select/cons_tres
-SelectTypeParameters=CR_Core_Memory
-SchedulerType=sched/backfill
-SchedulerParameters=sched_interval=2,bf_interval=2
-DefMemPerCPU=1000
-GresTypes=gpu
-PartitionName=cpu Nodes=ALL Default=YES MaxTime=INFINITE
-PartitionName=gpu Nodes=ALL MaxTime=INFINITE
-"""
-DATABASE = """
-AuthType=auth/munge
-AuthInfo=socket={folder}/run/munge
-DbdHost=localhost
-DbdPort={database}
-SlurmUser=root
-PidFile={folder}/run/slurmdbd.pid
-StorageType=accounting_storage/mysql
-StorageHost=localhost
-StorageUser=root
-StorageLoc=slurm_acct_db
-"""
+
+
+def lacking() -> list[str]:
+    """Packages that are not installed."""
+    return [package for package, program in PACKAGES.items() if not shutil.which(program)]
 
 
 def missing() -> str:
     """Why there can be no Slurm here, in one line; empty if there can."""
     if os.geteuid():
         return "it takes root"
-    lacking = [package for package, program in PACKAGES.items() if not shutil.which(program)]
-    if lacking:
-        return f"apt-get install {' '.join(lacking)}"
+    if packages := lacking():
+        return f"it takes Debian's packages {', '.join(packages)}"
     if subprocess.run(["unshare", "--mount", "--uts", "--pid", "--fork", "true"], capture_output=True).returncode:
         return "namespaces are not permitted here"
     return ""
+
+
+def running() -> list[str]:
+    """Configurations of the Slurms that run on this machine."""
+    environments = (process.environ() for process in psutil.process_iter() if process.name() == "slurmctld")
+    return [environment["SLURM_CONF"] for environment in environments if "SLURM_CONF" in environment]
 
 
 class Sandbox:
@@ -150,7 +104,7 @@ class Sandbox:
             raise RuntimeError(f"{self.folder}: is not empty and no sandbox")
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", PORT)) == 0:
-                raise RuntimeError(f"port {PORT} is taken: is another sandbox up?")
+                raise RuntimeError(f"port {PORT} is taken: is a sandbox up ({', '.join(running())})?")
         self.down()
         for name in ("etc/slurm", "run", "log", "state", "spool", "dev", "shared"):
             shutil.rmtree(self.folder / name, ignore_errors=True)
@@ -162,6 +116,9 @@ class Sandbox:
             self._accounting()
             self._start("slurmctld", "slurmctld", "-D")
             self._start_nodes(self.nodes)
+        except TimeoutError as error:
+            self.down()
+            raise TimeoutError(f"{error}; see {self.folder}/log") from None
         except BaseException:
             self.down()
             raise
@@ -171,7 +128,7 @@ class Sandbox:
         for name in reversed(list(self._processes())):
             self._stop(name)
         if self._record.exists():
-            subprocess.run(["umount", "--recursive", str(self.shared)], capture_output=True, check=False)
+            subprocess.run(["umount", "--recursive", "--lazy", str(self.shared)], capture_output=True, check=False)
         for name in ("database", "state", "spool"):
             shutil.rmtree(self.folder / name, ignore_errors=True)
 
@@ -191,6 +148,10 @@ class Sandbox:
         if name in self._processes():
             raise ValueError(f"{name} is up: stop it first")
         self._start_nodes([name], private)
+
+    def process(self, node: str) -> int:
+        """Id of a node's first process, which is in the node's namespaces."""
+        return self._processes()[node][0]
 
     def wait_idle(self, seconds: float = 60) -> None:
         """Until no job waits or runs and the nodes that are up are idle."""
@@ -221,12 +182,11 @@ class Sandbox:
 
     def _configure(self) -> None:
         devices = self.folder / "dev"
-        for number in range(
-            self.gpus
-        ):  # Slurm sets CUDA_VISIBLE_DEVICES for character devices alone; this is /dev/null
+        # Slurm sets CUDA_VISIBLE_DEVICES for character devices alone: these are /dev/null under another name
+        for number in range(self.gpus):
             os.mknod(devices / f"gpu{number}", stat.S_IFCHR | 0o600, os.makedev(1, 3))
         known = {"folder": self.folder, "port": PORT, "database": PORT + 1, "host": socket.gethostname()}
-        config, gres = CONFIG.format(**known), ""
+        config, gres = (HERE / "slurm.conf").read_text().format(**known), ""
         for number, name in enumerate(self.nodes):
             (self.folder / "spool" / name).mkdir()
             config += (
@@ -239,7 +199,7 @@ class Sandbox:
         (etc / "slurm/gres.conf").write_text(gres)
         database = etc / "slurm/slurmdbd.conf"
         database.touch(mode=0o600)
-        database.write_text(DATABASE.format(**known))
+        database.write_text((HERE / "slurmdbd.conf").read_text().format(**known))
         (etc / "hosts").write_text(f"127.0.0.1 localhost {socket.gethostname()} {' '.join(self.nodes)}\n")
 
     def _accounting(self) -> None:
@@ -248,7 +208,7 @@ class Sandbox:
         key.touch(mode=0o400)
         key.write_bytes(os.urandom(128))
         paths = [f"--{what}={run}/munge.{what.partition('-')[0]}" for what in ("key-file", "pid-file", "seed-file")]
-        self._start("munged", "munged", "--foreground", f"--socket={run}/munge", *paths)
+        self._start("munged", "munged", "--foreground", "--force", f"--socket={run}/munge", *paths)
         small = ["--no-defaults", "--user=root", f"--datadir={data}", "--innodb-log-file-size=4M"]
         with (self.folder / "log/mariadb-install.log").open("w") as log:
             subprocess.run(["mariadb-install-db", *small, "--skip-test-db"], stdout=log, stderr=log, check=True)
@@ -350,20 +310,28 @@ def wait_until(holds: Callable[[], bool], otherwise: str, seconds: float = 60) -
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="A throw-away Slurm on this machine.")
-    parser.add_argument("action", choices=["up", "down"])
-    parser.add_argument("folder", type=Path, help="where everything lies; new or of a sandbox that is down")
-    parser.add_argument("--nodes", type=int, default=3)
-    parser.add_argument("--gpus", type=int, default=2, help="fake ones, of each node")
+    actions = parser.add_subparsers(dest="action", required=True)
+    up = actions.add_parser("up", help="start it, and print what to export so that Slurm's commands find it")
+    up.add_argument("folder", type=Path, help="where everything lies; new, or of a sandbox that is down")
+    up.add_argument("--nodes", type=int, default=3)
+    up.add_argument("--gpus", type=int, default=2, help="fake ones, of each node")
+    actions.add_parser("down", help="end what `up` started").add_argument("folder", type=Path)
+    actions.add_parser("lacking", help="print the Debian packages that are not installed")
+    actions.add_parser("missing", help="print why there can be no Slurm here; nothing if there can")
     options = parser.parse_args()
-    sandbox = Sandbox(options.folder, options.nodes, options.gpus)
-    if options.action == "down":
-        sandbox.down()
-        return
-    try:
-        sandbox.up()
-    except RuntimeError as error:
-        sys.exit(str(error))
-    print("\n".join(f"export {name}={shlex.quote(value)}" for name, value in sandbox.environment.items()))
+    if options.action == "lacking":
+        print(*lacking())
+    elif options.action == "missing":
+        print(missing())
+    elif options.action == "down":
+        Sandbox(options.folder).down()
+    else:
+        sandbox = Sandbox(options.folder, options.nodes, options.gpus)
+        try:
+            sandbox.up()
+        except (RuntimeError, TimeoutError) as error:
+            sys.exit(str(error))
+        print("\n".join(f"export {name}={shlex.quote(value)}" for name, value in sandbox.environment.items()))
 
 
 if __name__ == "__main__":

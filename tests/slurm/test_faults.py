@@ -24,7 +24,7 @@ from regdpo.launch import LaunchOptions, train
 from regdpo.provenance import folder_digest
 from regdpo.train.job import Job
 
-STEPS, EVERY = 200, 20
+STEPS, EVERY = 120, 15
 SETTINGS = {**CONFIG["train"]["settings"], "steps": STEPS, "checkpoint_every": EVERY, "eval_every": STEPS}
 SOON = ("--slurm-init-seconds-before-status-checks", "2")
 MODEL = "results/train/dpo/seed0/model.json"
@@ -81,7 +81,7 @@ class Training:
         return [int(step) for step in re.findall(r"from step (\d+);", self.log())]
 
     def start(self, *arguments: str) -> "Workflow":
-        return Workflow(self, ["--profile", "profiles/slurm", *SOON, *arguments, MODEL])
+        return Workflow(self, [*SOON, *arguments, MODEL])
 
     def ranks(self, number: int | None = None) -> list[psutil.Process]:
         """The living ranks, or one of them, wherever they are."""
@@ -100,6 +100,15 @@ class Training:
     def states(self, job: str) -> list[str]:
         """Of a job, each time that it ran."""
         return [row["State"].split()[0] for row in self.cluster.sacct(job, "State")]
+
+    def near_its_end(self, workflow: "Workflow") -> str:
+        """The job, which now has half a minute left or a little more; Slurm's limits are whole minutes."""
+        workflow.until_step(5)
+        job = self.job()
+        (used,) = self.cluster.run("squeue", "--noheader", "--jobs", job, "--format=%M").split()
+        minutes, seconds = map(int, used.split(":"))
+        self.cluster.run("scontrol", "update", f"JobId={job}", f"TimeLimit={minutes + 1 + (seconds > 30)}")
+        return job
 
     def ended_as_undisturbed(self, undisturbed: Path) -> None:
         """Losses of every step, and the bytes of the export."""
@@ -205,31 +214,30 @@ def test_killed_cancelled_and_a_machine_lost(training: Training, cluster: Sandbo
 
 def test_time_limit(training: Training, cluster: Sandbox, undisturbed) -> None:
     """It saves, leaves, goes back into the queue and goes on, and no retry is spent."""
-    training.configure(leave=25)
-    training.profile(runtime=1)
+    training.configure(leave=90)
     workflow = training.start("--retries", "0")
-    workflow.until_step(1)
-    job = training.job()
+    job = training.near_its_end(workflow)
+    workflow.until(lambda: "back into the queue" in training.log())
+    cluster.run("scontrol", "update", f"JobId={job}", "TimeLimit=60")
     workflow.end()
-    states = training.states(job)
-    assert states[-1] == "COMPLETED"
-    assert set(states[:-1]) == {"REQUEUED"}
-    assert "stopped at step" in training.log()
-    assert "back into the queue" in training.log()
+    assert training.states(job) == ["REQUEUED", "COMPLETED"]
+    (step,) = re.findall(r"stopped at step (\d+)/", training.log())
+    assert training.started_from() == [0, int(step)]
     training.ended_as_undisturbed(undisturbed(training))
 
 
 def test_time_limits_are_counted(training: Training) -> None:
-    training.configure(leave=25, requeues=0)
-    training.profile(runtime=1)
-    training.start("--retries", "0").end(1)
+    training.configure(leave=90, requeues=0)
+    workflow = training.start("--retries", "0")
+    training.near_its_end(workflow)
+    workflow.end(1)
     assert "(launch.requeues: 0 are spent)" in training.log()
-    assert training.steps() > 0
+    assert len(training.started_from()) == 1
 
 
 def test_memory(training: Training, cluster: Sandbox, undisturbed) -> None:
     """Too little is asked for: the job is ended, and the retry asks for more."""
-    training.profile(mem_mb="900 if attempt == 1 else 4000")
+    training.profile(mem_mb="600 if attempt == 1 else 4000")
     workflow = training.start("--retries", "1")
     workflow.end()
     rows = [row for row in cluster.sacct(fields="JobID,State,ReqTRES,Comment") if "train_arm" in row["Comment"]][-2:]
@@ -261,18 +269,22 @@ def test_snakemake_killed(training: Training, cluster: Sandbox, undisturbed) -> 
     training.ended_as_undisturbed(undisturbed(training))
 
 
-def test_full_disk(training: Training, cluster: Sandbox, undisturbed) -> None:
-    store = training.folder / "store/runs"
-    store.mkdir(exist_ok=True)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(store)], check=True)
+def test_full_disk(training: Training, undisturbed) -> None:
+    """Of the run folders: the base's is there already."""
+    runs = training.folder / "store/runs"
+    kept = shutil.copytree(runs, training.folder / "kept")
+    used = sum(path.stat().st_size for path in runs.rglob("*") if path.is_file())
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={used + 1_000_000}", "tmpfs", str(runs)], check=True)
     try:
+        shutil.copytree(kept, runs, dirs_exist_ok=True)
         training.start("--retries", "0").end(1)
         assert "no space left on the device" in training.log()
-        subprocess.run(["mount", "-o", "remount,size=100m", str(store)], check=True)
+        subprocess.run(["mount", "-o", "remount,size=100m", str(runs)], check=True)
         training.start("--retries", "0").end()
         training.ended_as_undisturbed(undisturbed(training))
     finally:
-        subprocess.run(["umount", str(store)], check=True)
+        subprocess.run(["umount", "--lazy", str(runs)], check=True)
+        shutil.rmtree(kept)
 
 
 def test_a_machine_without_the_store(training: Training, cluster: Sandbox, undisturbed) -> None:

@@ -1,5 +1,7 @@
 """The contract of every family, on tiny random checkpoints, against diffusers' own pipelines and schedulers."""
 
+import shutil
+import socket
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler
+from huggingface_hub import constants
 from peft.tuners.tuners_utils import BaseTunerLayer
 from PIL import Image
 from tiny_pipelines import CAPTION, CASES, FPS, NEGATIVE, Case, save, video
@@ -454,6 +457,37 @@ def test_a_base_folder_without_a_transformer(tmp_path):
     made = Made(CASES["wan-t2v"], tmp_path / "model", Store(tmp_path / "store"))
     with pytest.raises(UserError, match=r"base.model: .* has no transformer/config.json"):
         base.by_name(stage_of(made), made.store)
+
+
+def test_only_the_base_stage_asks_the_hub(tmp_path, monkeypatch):
+    """From a filled cache, where no name is resolved: later stages, on whichever node, do not even try."""
+    made = Made(CASES["wan-i2v"], tmp_path / "model", Store(tmp_path / "store"))
+    save(made.case, made.folder)
+    commit, asked = "0" * 40, []
+
+    def refuse(*arguments: Any, **_: Any) -> None:
+        asked.append(arguments[0])
+        raise OSError("no network")
+
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    hub = stage_of(made, model="some/model", revision=commit)
+    with monkeypatch.context() as offline:  # else it tries again for half a minute
+        offline.setattr(constants, "HF_HUB_OFFLINE", True)
+        with pytest.raises(UserError, match=r"base.model: some/model at 0+ cannot be had"):
+            base.by_name(hub, made.store)
+        shutil.copytree(made.folder, tmp_path / "hub/models--some--model/snapshots" / commit)
+        ref = base.by_name(hub, made.store).ref
+    family = open_family(ref, made.store, CPU)
+    frames = torch.from_numpy(video(made.case.size))
+    family.load_denoiser()
+    family.encode_text([CAPTION])
+    family.encode_video(frames[None])
+    family.encode_first_frame(frames[:1], len(frames))
+    assert not asked
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "another"))
+    with pytest.raises(UserError, match=rf"not whole, in the hub's cache of {socket.gethostname()} .*another"):
+        open_family(ref, made.store, CPU).load_transformer()
 
 
 def test_only_wan_is_made_here():

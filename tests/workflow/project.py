@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
@@ -56,8 +57,23 @@ CONFIG = {
 }
 
 
+ALONE = [
+    "unshare",
+    "--net",
+    *(["--map-root-user"] if os.getuid() else []),
+    "sh",
+    "-c",
+    'ip link set lo up && exec "$@"',
+    "sh",
+]
+"""Runs a command where there is no network but the loopback, as on a node that has none."""
+
+
 class Project:
     """The copied checkout, which is also the working directory."""
+
+    where = ("--cores", "2")
+    """Snakemake's options that say where the jobs run."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -73,13 +89,15 @@ class Project:
 
     def command(self, *arguments: str) -> tuple[list[str], dict]:
         environment = {**os.environ, "PYTHONPATH": str(self.folder)}
-        command = [str(Path(sys.executable).parent / "snakemake"), "--cores", "2", "--nocolor", *arguments]
+        command = [str(Path(sys.executable).parent / "snakemake"), *self.where, "--nocolor", *arguments]
         return command, {"cwd": self.folder, "env": environment, "text": True}
 
-    def snakemake(self, *arguments: str) -> subprocess.CompletedProcess:
+    def snakemake(self, *arguments: str, before: Sequence[str] = ()) -> subprocess.CompletedProcess:
         """Run Snakemake to its end; everything it printed is in ``stdout``."""
         command, options = self.command(*arguments)
-        return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, **options)
+        return subprocess.run(
+            [*before, *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, **options
+        )
 
     def planned(self) -> dict[str, int]:
         """Jobs that a dry run would start, by rule."""

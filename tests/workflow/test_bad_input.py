@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import time
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 from project import CONFIG, Project
 
-from regdpo import tables
+from regdpo import provenance, tables
 from regdpo.tables import ClipRow
 
 
@@ -78,6 +79,25 @@ def test_a_full_disk_in_the_store(fresh):
         assert kept <= set(store.rglob("*.mp4"))
     finally:
         subprocess.run(["umount", str(store)], check=True)
+
+
+@pytest.mark.parametrize("stale", ["nothing", "torch", "regdpo"])
+def test_a_worker_with_a_stale_copy(fresh, stale):
+    """Of the environment or of the checkout; a comment is no difference."""
+    seen = provenance.environment(fresh.folder)
+    if stale == "torch":
+        seen = re.sub(r"torch==\S+", "torch==2.0", seen)
+    code = fresh.folder / "regdpo/sample.py"
+    code.write_text(code.read_text() + ("MORE = 1\n" if stale == "regdpo" else "# A comment.\n"))
+    worker = ["env", f"REGDPO_ENVIRONMENT={seen}"]
+    done = fresh.snakemake("clips", "--mode", "remote", "--dry-run", before=worker)
+    assert done.returncode == (stale != "nothing"), done.stdout
+    if stale != "nothing":
+        refusal = (
+            f"{socket.gethostname()} does not see the environment .*: {stale} \\S+ instead of \\S+, in .*nodes have to"
+        )
+        assert re.search(refusal, done.stdout), done.stdout
+    assert "Traceback" not in done.stdout
 
 
 def test_a_timeline_that_cannot_be_drawn_fails_no_run(fresh):

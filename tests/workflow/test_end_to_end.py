@@ -5,6 +5,8 @@ import json
 import os
 import re
 import shutil
+import subprocess
+import sys
 from collections import Counter
 
 import pytest
@@ -39,6 +41,15 @@ def test_everything_was_made(finished: Project):
     for row in scores:
         assert (row.value is None) == bool(row.missing)
         assert row.value is not None or row.metric.startswith("vbench")
+
+
+def test_no_network_was_there(finished: Project, alone: list[str]):
+    """So a node without one can do every stage; `finished` was made as this looks for one."""
+    if not alone:
+        pytest.skip("taking the network away takes root, or user namespaces")
+    look = "import socket; socket.create_connection(('192.0.2.1', 80), timeout=5)"
+    done = subprocess.run([*alone, sys.executable, "-c", look], capture_output=True, text=True, check=False)
+    assert "Network is unreachable" in done.stderr
 
 
 def test_training_ran_as_two_processes_and_left_its_logs(finished: Project):

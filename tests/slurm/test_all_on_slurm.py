@@ -1,0 +1,56 @@
+"""The whole workflow through profiles/slurm; what Slurm's accounting says of it."""
+
+import re
+
+ASKED = {  # rule -> partition, GPUs, MB of a node, nodes, minutes, times
+    "cut_clips": ("cpu", 0, 2001, 1, 240, 2),  # an array, with 1 MB for the list of its tasks
+    "base_from_scratch": ("cpu", 0, 4000, 1, 60, 1),
+    "encode_latents": ("gpu", 1, 3000, 1, 720, 2),
+    "pretrain": ("gpu", 2, 4000, 2, 240, 1),
+    "render_negatives": ("gpu", 1, 3000, 1, 720, 1),
+    "train_arm": ("gpu", 2, 4000, 2, 2880, 1),
+    "render_samples": ("gpu", 1, 3000, 1, 720, 2),
+    "proxies": ("cpu", 0, 2000, 1, 60, 3),
+    "vbench": ("gpu", 1, 3000, 1, 240, 3),
+    "held_out_error": ("gpu", 1, 3000, 1, 240, 2),
+}
+
+
+def rule_of(job: dict[str, str]) -> str:
+    return job["Comment"].removeprefix("rule_").partition("_wildcards_")[0]
+
+
+def amounts(resources: str) -> dict[str, str]:
+    """Of what Slurm calls TRES: `cpu=1,gres/gpu=2,mem=6000M`."""
+    return dict(part.split("=") for part in resources.split(","))
+
+
+def test_each_rule_got_what_it_asked_for(finished):
+    got: dict[str, set] = {}
+    for job in finished.ran:
+        assert (job["State"], job["Account"]) == ("COMPLETED", "default")
+        given, nodes = amounts(job["AllocTRES"]), int(job["NNodes"])
+        assert given["mem"].endswith("M")
+        memory = int(given["mem"][:-1]) // nodes
+        gpus = int(given.get("gres/gpu", 0))
+        times = sum(rule_of(other) == rule_of(job) for other in finished.ran)
+        asked = job["Partition"], gpus, memory, nodes, int(job["TimelimitRaw"]), times
+        got.setdefault(rule_of(job), set()).add(asked)
+    assert sum("_" in job["JobID"] for job in finished.ran) == 2
+    assert got == {rule: {asked} for rule, asked in ASKED.items()}
+
+
+def test_training_ran_as_two_ranks_on_two_nodes(cluster, finished):
+    (job,) = (job for job in finished.ran if rule_of(job) == "train_arm")
+    nodes = cluster.run("scontrol", "show", "hostnames", job["NodeList"]).split()
+    assert len(nodes) == 2
+    log = (finished.folder / "logs/train/dpo/seed0.log").read_text()
+    ranks = dict(re.findall(r"rank (\d) of 2 on (\w+),", log))
+    assert sorted(ranks) == ["0", "1"]
+    assert sorted(ranks.values()) == nodes
+
+
+def test_an_unchanged_second_run_does_nothing(cluster, finished):
+    before = cluster.sacct(fields="JobID")
+    assert "Nothing to be done" in finished.snakemake("all").stdout
+    assert cluster.sacct(fields="JobID") == before
