@@ -182,6 +182,18 @@ def test_jobs_that_only_accounting_knows(tmp_path):
     assert (found["/6/1"].gpu_hours_asked, found["/6/1"].gpu_hours_held) == (None, pytest.approx(2 / 3600))
 
 
+def test_a_quiet_run(tmp_path):
+    """`--quiet rules`: the log tells that jobs were submitted, and comments alone what they were."""
+    heading, _, jobs = given.KILLED_LOG.partition("[Sat")
+    quiet = heading + jobs[jobs.index("Job 3 has") :]
+    rows = table(project(tmp_path, killed=quiet), answers(EVERY))
+    assert [(row.rule, row.wildcards, row.job) for row in rows.values()] == [
+        ("shard", "sft_1", "3"),
+        ("shard", "dpo_0", "4"),
+    ]
+    assert table(project(tmp_path, killed=heading), answers(EVERY)) == {}  # nothing was to be done
+
+
 def test_without_accounting(tmp_path):
     folder = project(tmp_path, after=given.AFTER_LOG)
     rows, reason = gather(snakemake_log.read_all(folder), [], folder, silent)
