@@ -422,7 +422,9 @@ def test_by_hand(tmp_path):
     done = by_hand(project(tmp_path, mixed=given.MIXED_LOG))
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
     assert done.stderr == "Slurm's accounting has no answer: sacct cannot be run (No such file or directory)\n"
-    assert len(tables.read(tmp_path / "logs/timeline.parquet", JobRow)) == 7
+    found = {row.job: row for row in tables.read(tmp_path / "logs/timeline.parquet", JobRow)}
+    assert set(found) == {"", "1", "2", "4", "5_1", "5_2", "7"}
+    assert found["1"].started == found["1"].submitted  # not 40 s before its end, which was before that
     first = (tmp_path / "results/report/timeline.html").read_bytes()
     assert by_hand(tmp_path).returncode == 0
     assert (tmp_path / "results/report/timeline.html").read_bytes() == first
