@@ -1,6 +1,6 @@
 """Captures from a real Snakemake (9.27) on a real Slurm (22.05), cut to what is looked at, and how to lay them out.
 
-`MIXED` is one run: a group, an array, a rule that fails twice, a local one. `KILLED` was killed with -9; `AFTER` is the same
+`MIXED` is one run: a group, an array, a rule that fails twice, a local one; `jobid: 99` is put in, as a command may. `KILLED` was killed with -9; `AFTER` is the same
 command again. `OTHERS` are jobs under the name of no run: requeued, on two nodes, cancelled in the queue, without a limit.
 """
 
@@ -45,7 +45,8 @@ rule shard:
     reason: Missing output files: out/dpo/seed0.txt
     wildcards: arm=dpo, seed=0
     resources: tmpdir=<TBD>, mem_mb=300, mem=300 MB, mem_mib=287, slurm_partition=gpu, runtime=5, gpu=1
-Shell command: sleep 6; echo jobid: 99; echo dpo > out/dpo/seed0.txt
+Shell command: sleep 6; echo dpo > out/dpo/seed0.txt
+    jobid: 99
 [Sat Nov 21 10:15:37 2026]
 rule fails:
     output: out/fails.txt

@@ -77,10 +77,7 @@ def gather(runs: list[Run], known: list[JobRow], root: Path, ask: Ask = ask) -> 
     reason = ""
     if names or jobs:
         concerned = [
-            attempt.began
-            for run in runs
-            for attempt in run.attempts
-            if run.slurm in names or not jobs.isdisjoint(attempt.launched)
+            run.began for run in runs if run.slurm in names or any(jobs.intersection(a.launched) for a in run.attempts)
         ]
         try:
             allocations = ask(names, jobs, min(concerned) - MARGIN)

@@ -22,6 +22,7 @@ SUBMITTED = re.compile(r"Job (\S+) has been submitted with SLURM jobid (\d+) \(l
 ARRAY = re.compile(
     r"Submitted array job with Snakemake IDs ([\d,]+) and SLURM job ID (\d+)\. .* task IDs are (\d+)-\d+\."
 )
+ANY_SUBMITTED = re.compile(r"^(?:Job \S+ has been submitted with SLURM|Submitted array job) ", re.MULTILINE)
 LAUNCHED = re.compile(r"\b(?:submitted|found) as Slurm job (\d+)$", re.MULTILINE)
 """What the launcher of a training says in the rule's log, where that is a Slurm job of its own."""
 GROUPS = uuid.uuid5(uuid.NAMESPACE_URL, "https://snakemake.readthedocs.io")
@@ -53,8 +54,12 @@ class Run:
 
     name: str
     host: str = ""
-    slurm: str = ""  # name of its jobs in Slurm
+    slurm: str = ""  # name of its jobs in Slurm, if it submitted any
     attempts: list[Attempt] = field(default_factory=list)
+
+    @property
+    def began(self) -> datetime:
+        return datetime.strptime(self.name[:17], "%Y-%m-%dT%H%M%S").astimezone(UTC)
 
 
 def read_all(project: Path) -> list[Run]:
@@ -63,13 +68,15 @@ def read_all(project: Path) -> list[Run]:
     for attempt in (attempt for run in runs for attempt in run.attempts):
         if attempt.local and attempt.log and (project / attempt.log).is_file():
             attempt.launched = tuple(LAUNCHED.findall((project / attempt.log).read_text(errors="replace")))
-    return [run for run in runs if run.attempts]
+    return [run for run in runs if run.attempts or run.slurm]
 
 
 def read(path: Path) -> Run:
     """One log, of a run that ended, lives or was killed."""
     text = path.read_text(errors="replace")
-    run = Run(path.name.removesuffix(".snakemake.log"), _first(HOST, text), _first(SLURM_RUN, text))
+    run = Run(path.name.removesuffix(".snakemake.log"), _first(HOST, text))
+    if ANY_SUBMITTED.search(text):
+        run.slurm = _first(SLURM_RUN, text)
     latest: dict[str, Attempt] = {}  # by Snakemake's job id
     groups: dict[str, list[Attempt]] = {}  # by Slurm's job id
     for moment, group, lines in _paragraphs(text):

@@ -182,6 +182,18 @@ def test_jobs_that_only_accounting_knows(tmp_path):
     assert (found["/6/1"].gpu_hours_asked, found["/6/1"].gpu_hours_held) == (None, pytest.approx(2 / 3600))
 
 
+def test_a_quiet_run(tmp_path):
+    """`--quiet rules`: the log tells that jobs were submitted, and comments alone what they were."""
+    heading, _, jobs = given.KILLED_LOG.partition("[Sat")
+    quiet = heading + jobs[jobs.index("Job 3 has") :]
+    rows = table(project(tmp_path, killed=quiet), answers(EVERY))
+    assert [(row.rule, row.wildcards, row.job) for row in rows.values()] == [
+        ("shard", "sft_1", "3"),
+        ("shard", "dpo_0", "4"),
+    ]
+    assert table(project(tmp_path, killed=heading), answers(EVERY)) == {}  # nothing was to be done
+
+
 def test_without_accounting(tmp_path):
     folder = project(tmp_path, after=given.AFTER_LOG)
     rows, reason = gather(snakemake_log.read_all(folder), [], folder, silent)
@@ -228,7 +240,9 @@ def test_a_requeued_job_is_not_settled(tmp_path):
 
 def test_what_was_known_stays(tmp_path):
     folder = project(tmp_path, killed=given.KILLED_LOG)
-    rows = table(folder, answers(EVERY))
+    rows = table(
+        folder, answers(EVERY.replace("4|COMPLETED", "4|RUNNING").replace("10:21:40|48|5|n2", "Unknown|9|5|n2"))
+    )
     assert rows[f"{given.KILLED}/3/1"].working_s == 40.17
     project(folder, after=given.AFTER_LOG)
     (folder / "logs/benchmarks/shard/sft/seed1.tsv").write_text(given.BENCHMARKS["sft/seed1"].replace("40.17", "38.00"))
@@ -408,7 +422,9 @@ def test_by_hand(tmp_path):
     done = by_hand(project(tmp_path, mixed=given.MIXED_LOG))
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
     assert done.stderr == "Slurm's accounting has no answer: sacct cannot be run (No such file or directory)\n"
-    assert len(tables.read(tmp_path / "logs/timeline.parquet", JobRow)) == 7
+    found = {row.job: row for row in tables.read(tmp_path / "logs/timeline.parquet", JobRow)}
+    assert set(found) == {"", "1", "2", "4", "5_1", "5_2", "7"}
+    assert found["1"].started == found["1"].submitted  # not 40 s before its end, which was before that
     first = (tmp_path / "results/report/timeline.html").read_bytes()
     assert by_hand(tmp_path).returncode == 0
     assert (tmp_path / "results/report/timeline.html").read_bytes() == first
@@ -422,10 +438,31 @@ def test_a_damaged_table_is_one_line(tmp_path):
     assert re.fullmatch(r"error: logs/timeline.parquet: cannot be read as a parquet table.*\n", done.stderr)
 
 
-def test_sacct_that_fails(tmp_path, monkeypatch):
-    sacct = tmp_path / "sacct"
-    sacct.write_text("#!/bin/sh\necho 'Slurm accounting storage is disabled' >&2\nexit 1\n")
-    sacct.chmod(0o755)
+@pytest.fixture
+def sacct(tmp_path, monkeypatch):
+    """Put a program in the place of sacct."""
+
+    def put(script):
+        (tmp_path / "sacct").write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / "sacct").chmod(0o755)
+
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setenv("SLURM_TIME_FORMAT", "relative")
+    return put
+
+
+def test_what_sacct_is_asked(tmp_path, sacct, monkeypatch):
+    """In UTC, for duplicates too: a requeued job has several."""
+    monkeypatch.setenv("TZ", "America/New_York")
+    sacct(f'echo "$TZ $SLURM_TIME_FORMAT $*" >> {tmp_path}/asked')
+    assert accounting.ask(["b", "a"], ["7"], at("10:00:00")) == []
+    fields = ",".join(accounting.FIELDS)
+    common = f"UTC standard --duplicates --clusters=all --parsable2 --noheader --format={fields} "
+    lines = (tmp_path / "asked").read_text().splitlines()
+    assert lines == [f"{common}{wanted} --starttime=2026-11-21T10:00:00" for wanted in ("--name=a,b", "--jobs=7")]
+
+
+def test_sacct_that_fails(sacct):
+    sacct("echo 'Slurm accounting storage is disabled' >&2; exit 1")
     with pytest.raises(Unavailable, match=r"^Slurm accounting storage is disabled$"):
         accounting.ask(["name"], [], at("10:00:00"))

@@ -94,7 +94,7 @@ def test_a_full_disk_in_the_store(fresh):
         assert "Traceback" not in done.stdout
         kept = set(store.rglob("*.mp4"))
         assert kept
-        assert "failed or were ended early" in (fresh.folder / "results/report/timeline.html").read_text()
+        assert "ended early.</b>" in (fresh.folder / "results/report/timeline.html").read_text()
         subprocess.run(["mount", "-o", "remount,size=64m", str(store)], check=True)
         assert fresh.snakemake("clips").returncode == 0
         assert kept <= set(store.rglob("*.mp4"))
