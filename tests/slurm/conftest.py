@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "workflow"))
 from project import CONFIG, Project
 from sandbox import Sandbox, missing
 
+SOON = (sys.executable, str(Path(__file__).parent / "soon.py"))
 SETTINGS = copy.deepcopy(CONFIG)
 SETTINGS["train"]["arms"] = {"dpo": CONFIG["train"]["arms"]["dpo"]}
 SETTINGS["launch"] = {"processes": 2, "nodes": 2}
@@ -22,7 +23,8 @@ SETTINGS["launch"] = {"processes": 2, "nodes": 2}
 class SlurmProject(Project):
     """Run by profiles/slurm, in which the account is filled in."""
 
-    where = ("--profile", "profiles/slurm", "--slurm-init-seconds-before-status-checks", "5")
+    program = SOON
+    where = ("--profile", "profiles/slurm")
 
     ran: list[dict[str, str]]
     """Slurm's jobs of `all`."""

