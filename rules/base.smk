@@ -88,8 +88,8 @@ else:
             config=stage(stages.TrainStage, "pretrain", settings.base.pretrain.seed),
             code=code("train", *objective_code("pretrain")),
             env=env("torch", "diffusers"),
-            launch=lambda wildcards, resources: launch_options(
-                settings.base.pretrain.settings, resources
+            launch=lambda wildcards, resources, threads: launch_options(
+                settings.base.pretrain.settings, resources, threads
             ),
         shell:
             "stage train --as-base --name pretrain/seed0 --config {params.config:q}"
