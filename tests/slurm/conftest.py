@@ -1,6 +1,5 @@
 """One Slurm for all tests of this folder, and the project that was run on it."""
 
-import copy
 import signal
 import sys
 from collections.abc import Iterator
@@ -11,29 +10,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1] / "workflow"))
 
-from project import CONFIG, Project
 from sandbox import Sandbox, missing
-
-SOON = (sys.executable, str(Path(__file__).parent / "soon.py"))
-SETTINGS = copy.deepcopy(CONFIG)
-SETTINGS["train"]["arms"] = {"dpo": CONFIG["train"]["arms"]["dpo"]}
-SETTINGS["launch"] = {"processes": 2, "nodes": 2}
-
-
-class SlurmProject(Project):
-    """Run by profiles/slurm, in which the account is filled in."""
-
-    program = SOON
-    where = ("--profile", "profiles/slurm")
-
-    ran: list[dict[str, str]]
-    """Slurm's jobs of `all`."""
-
-    def __init__(self, folder: Path):
-        super().__init__(folder)
-        self.configure(SETTINGS)
-        profile = folder / "profiles/slurm/profile.v9+.yaml"
-        profile.write_text(profile.read_text().replace("# slurm_account: your_account", "slurm_account: default"))
+from slurm_project import SlurmProject
 
 
 @pytest.fixture(scope="session")

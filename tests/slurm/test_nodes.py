@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy
 import pytest
 import yaml
-from conftest import SlurmProject
 from sandbox import Sandbox
+from slurm_project import SlurmProject
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import SOON
 from project import ROOT
+from slurm_project import SOON
 
 RULES = """
 rule vbench:
