@@ -100,10 +100,17 @@ class Training:
         """Of a job, each time that it ran."""
         return [row["State"].split()[0] for row in self.cluster.sacct(job, "State")]
 
+    def trains_again(self, workflow: "Workflow", fault: str) -> None:
+        """Until the ranks have started once more; how long that took since now is printed."""
+        begun, starts = time.monotonic(), len(self.started_from())
+        workflow.until(lambda: len(self.started_from()) > starts)
+        print(f"{fault}: trains again after {time.monotonic() - begun:.0f} s")
+
     def goes_on_after_its_time(self, workflow: "Workflow") -> None:
         job = self.near_its_end(workflow)
         workflow.until(lambda: "back into the queue" in self.log())
         self.cluster.run("scontrol", "update", f"JobId={job}", "TimeLimit=60")
+        self.trains_again(workflow, "time limit")
         workflow.end()
         assert self.states(job) == ["REQUEUED", "COMPLETED"]
         step = re.findall(r"stopped at step (\d+)/\d+ as asked \(the time limit", self.log())[-1]
@@ -195,7 +202,7 @@ def test_killed_cancelled_and_a_machine_lost(training: Training, cluster: Sandbo
     workflow.until_step(2 * EVERY + 5)
     training.ranks(1)[0].kill()
     killed = training.job()
-    workflow.until(lambda: len(training.started_from()) == 2)
+    training.trains_again(workflow, "a rank killed")
     assert "training dpo/seed0 failed: rank 1 was ended by SIGKILL" in training.log()
     assert training.states(killed) == ["FAILED"]
     start = training.started_from()[1]
@@ -205,13 +212,14 @@ def test_killed_cancelled_and_a_machine_lost(training: Training, cluster: Sandbo
     workflow.until_step(start + 5)
     cancelled = training.job()
     cluster.run("scancel", cancelled)
-    workflow.until(lambda: len(training.started_from()) == 3)
+    training.trains_again(workflow, "cancelled, two machines")
     assert training.states(cancelled) == ["CANCELLED"]
     assert training.started_from()[2] >= start + 5  # saved as it was told to end
 
     workflow.until_step(training.started_from()[2] + 5)
     lost = training.job()
     cluster.stop_node("n2")
+    training.trains_again(workflow, "a machine lost")
     workflow.end()
     cluster.start_node("n2")
     assert training.states(lost) == ["NODE_FAIL", "COMPLETED"]
@@ -227,7 +235,7 @@ def test_one_machine(training: Training, cluster: Sandbox, undisturbed) -> None:
     workflow.until_step(2 * EVERY + 5)
     cancelled = training.job()
     cluster.run("scancel", cancelled)
-    workflow.until(lambda: len(training.started_from()) == 2)
+    training.trains_again(workflow, "cancelled, one machine")
     assert training.states(cancelled) == ["CANCELLED"]
     assert training.started_from()[1] >= EVERY
     training.goes_on_after_its_time(workflow)
