@@ -140,10 +140,9 @@ class _Report:
             self.ended.add(found[1])
         elif found := re.match(r" *rank +: (\d+) ", line):
             self.rank = int(found[1])
-        elif (found := re.match(r" *exitcode +: -\d+ \(pid: (\d+)\) +\((SIG\w+)\)", line)) and found[
-            1
-        ] not in self.ended:
-            self.ranks.dead[self.rank] = found[2]
+        elif found := re.match(r" *exitcode +: -\d+ \(pid: (\d+)\) +\((SIG\w+)\)", line):
+            pid, number = found.groups()
+            self.ranks.dead |= {} if pid in self.ended else {self.rank: number}
 
 
 class Here(Ranks):
@@ -173,21 +172,14 @@ class Nodes(Ranks):
 
     def __init__(self, diary: Diary, run: Path, shape: Shape, allocation: slurm.Allocation | None):
         super().__init__(diary, allocation.nodes if allocation else ())
-        if allocation is None or len(allocation.nodes) != shape.nodes:
-            have = (
-                f"the Slurm job {allocation.job} has {len(allocation.nodes)}"
-                if allocation
-                else "this is no Slurm job, or has no scontrol"
-            )
+        if allocation is None:
+            raise UserError(f"launch.nodes: {shape.nodes} machines, but this is no Slurm job, or has no scontrol")
+        if len(allocation.nodes) != shape.nodes:
+            have = f"the Slurm job {allocation.job} has {len(allocation.nodes)}"
             raise UserError(f"launch.nodes: {shape.nodes} machines, but {have}")
-        srun = ["srun", f"--nodes={shape.nodes}", f"--ntasks={shape.nodes}", "--ntasks-per-node=1", "--cpu-bind=none"]
-        srun += [
-            f"--cpus-per-task={shape.cpus}",
-            "--label",
-            "--kill-on-bad-exit=0",
-            f"--wait={DEAD}",
-            "--quit-on-interrupt",
-        ]
+        srun = ["srun", f"--nodes={shape.nodes}", f"--ntasks={shape.nodes}", "--ntasks-per-node=1", "--label"]
+        srun += [f"--cpus-per-task={shape.cpus}", "--cpu-bind=none", "--quit-on-interrupt"]
+        srun += ["--kill-on-bad-exit=0", f"--wait={DEAD}"]
         node = [sys.executable, "-m", "regdpo.ranks", str(run), _digest(run), str(shape.nodes), str(shape.each)]
         node += [allocation.nodes[0], str(_free_port()), f"{allocation.job}.{allocation.restarts}"]
         self.process = subprocess.Popen(
@@ -223,7 +215,8 @@ class Apart(Ranks):
         self._over = threading.Event()
         for number in range(shape.nodes):
             log = _logs(run) / f"slurm-{self.job}-{ROLE}-{number}.err"
-            self._relay(_tail(log, self._over), f"machine {number} " if shape.nodes > 1 else "")
+            said = log.stat().st_size if found and log.exists() else 0
+            self._relay(_tail(log, said, self._over), f"machine {number} " if shape.nodes > 1 else "")
 
     def _submit(self, run: Path, shape: Shape) -> str:
         wanted = {
@@ -297,9 +290,9 @@ def left_behind(run: Path) -> str:
     return "" if is_terminal(state) or forgotten else handle
 
 
-def _tail(path: Path, over: threading.Event) -> Iterator[str]:
-    """Lines of a file as they come. torchx's own way asks accounting ten times a second."""
-    begun, text = 0, ""
+def _tail(path: Path, begun: int, over: threading.Event) -> Iterator[str]:
+    """Lines of a file as they come, from a byte on. torchx's own way asks accounting ten times a second."""
+    text = ""
     while True:
         last = over.is_set()
         if path.exists():
