@@ -25,14 +25,15 @@ def settings(context: int = 1, **launch: object) -> config.Config:
 
 
 def test_what_fits_is_not_spoken_of():
-    asked = [Asked(DPO, 2, 1, 2), Asked("base.pretrain", 2, 2, 2), Asked("train.arms.sft", 2, 1, 0)]
-    assert fit(settings(), asked) == []
+    assert fit(settings(), [Asked(DPO, 2, 1, 2), Asked("train.arms.sft", 2, 1, 0)]) == []
+    assert fit(settings(nodes=2), [Asked("base.pretrain", 2, 2, 2)]) == []
 
 
 @pytest.mark.parametrize(
     ("asked", "line"),
     [
         (Asked(DPO, 4, 3, 0), "train.arms.dpo: nodes=3 does not divide processes=4, its job's resources"),
+        (Asked(DPO, 4, 2, 0), "train.arms.dpo: nodes=2, its job's resources; set launch.nodes"),
         (Asked(DPO, 8, 1, 0), "train.arms.dpo: batch 4 does not divide over 8 data ranks (processes=8, its job's"),
         (Asked(DPO, 4, 1, 2), "train.arms.dpo: gpu=2 for processes=4, its job's resources; a rank takes one GPU"),
     ],
@@ -52,8 +53,8 @@ def test_gpus_that_ranks_may_not_use_are_a_note():
 
 def test_videos_split_over_machines_are_a_note():
     asked = [Asked(DPO, 4, 2, 4), Asked("train.arms.sft", 4, 2, 4)]
-    assert fit(settings(context=2, processes=4), asked) == []
-    (note,) = fit(settings(context=4, processes=4), asked)
+    assert fit(settings(context=2, processes=4, nodes=2), asked) == []
+    (note,) = fit(settings(context=4, processes=4, nodes=2), asked)
     assert note.startswith("train.arms.dpo, train.arms.sft: parallel.context 4 splits videos over machines of 2 ranks")
 
 
