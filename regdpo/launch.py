@@ -156,9 +156,10 @@ def train(job: Job, options: LaunchOptions, name: str = "") -> None:
         Unfinished: it was asked to stop, by a signal or by a stop file in the run folder; or its time was over and the
             requeues are spent.
     """
-    if (Path(job.run) / EXPORT).exists():
-        return
     launch = Launch(job, options, name)
+    if (launch.run / EXPORT).exists():
+        print(f"{launch.name} was done before; {launch.diary.path} has what was said", file=sys.stderr)
+        return
     try:
         launch.to_the_end()
     except (UserError, Unfinished) as error:
@@ -184,7 +185,9 @@ class Launch:
             try:
                 if not (self.apart and left_behind(self.run)):
                     self._wait_for_other()
-                if not self._done():
+                if self._done():
+                    self.diary.say(f"{self.name}: the other one's result is taken; {self.diary.path} has what was said")
+                else:
                     self._start()
             except OutOfTime as left:
                 if self.allocation:
