@@ -47,11 +47,15 @@ report: $(VENV)  ## the report alone, and Snakemake's own beside it
 	$(SNAKEMAKE) --report results/report/snakemake.zip
 	@echo "The report: $(CURDIR)/results/report/index.html, Snakemake's: results/report/snakemake.zip"
 
+# Side by side, since each waits much: for Slurm, for ranks that start.
 .PHONY: test
 test: $(DEV) vbench captioning  ## run the tests
+	@$(MAKE) --jobs=2 --output-sync=line test-here slurm-test
+
+.PHONY: test-here
+test-here: $(DEV) vbench captioning
 	.venv/bin/python -m pytest --ignore tests/slurm
 	.venv-captioning/bin/python -m pytest --noconftest tests/unit/test_captions.py
-	@$(MAKE) slurm-test
 
 .PHONY: slurm-test
 slurm-test: $(DEV) vbench  ## the workflow and what can break it on a real Slurm, brought up here for the tests (Debian, root)

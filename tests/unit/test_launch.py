@@ -4,8 +4,9 @@ import pytest
 import tiny
 
 from regdpo.errors import UserError
-from regdpo.launch import LaunchOptions, planned
+from regdpo.launch import Launch, LaunchOptions, OutOfTime, planned
 from regdpo.plan.memory import GIB
+from regdpo.slurm import Allocation
 
 SIZE = {"frames": 9, "height": 32, "width": 32}
 
@@ -39,3 +40,14 @@ def test_what_cannot_be_planned_starts_unchecked(world, tmp_path, capsys):
     job = tiny.job(world, tmp_path / "run")
     assert planned(job, LaunchOptions(processes=2), "", 1.0) == job
     assert "not checked against the plan: the size of the clips is not given" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("restarts", "requeue", "why"),
+    [(3, True, r"\(launch.requeues: 3 are spent\)"), (0, False, r"Slurm job 17 may not be requeued: slurm-requeue")],
+)
+def test_a_job_whose_time_is_over_is_not_requeued_forever(world, tmp_path, restarts, requeue, why):
+    launch = Launch(tiny.job(world, tmp_path / "run"), LaunchOptions(requeues=3), "dpo/seed0")
+    launch.allocation = Allocation("17", ("n1",), restarts, requeue)
+    with pytest.raises(OutOfTime, match=why):
+        launch._requeue(OutOfTime("training dpo/seed0 stopped at step 5/9"))
