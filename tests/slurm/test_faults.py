@@ -20,8 +20,10 @@ import yaml
 from project import CONFIG, Project
 from sandbox import Sandbox
 
+from regdpo import tables
 from regdpo.launch import LaunchOptions, train
 from regdpo.provenance import folder_digest
+from regdpo.timeline.rows import JobRow
 from regdpo.train.job import Job
 
 STEPS, EVERY = 120, 15
@@ -332,3 +334,8 @@ def test_a_job_of_its_own(training: Training, cluster: Sandbox, undisturbed) -> 
     workflow.end()
     assert {row["State"] for row in cluster.sacct(first, "State")} == {"COMPLETED"}
     training.ended_as_undisturbed(undisturbed(training))
+    rows = tables.read(training.folder / "logs/timeline.parquet", JobRow)
+    mine = [row for row in rows if row.job.split("+")[0] == first]
+    assert [(row.rule, row.wildcards, row.state, row.gpus) for row in mine] == 2 * [
+        ("train_arm", "arm=dpo, seed=0", "COMPLETED", 1)
+    ]
