@@ -144,8 +144,8 @@ class Sandbox:
         self._start_nodes([name], private)
 
     def process(self, node: str) -> int:
-        """Id of a node's first process, which is in the node's namespaces."""
-        return self._processes()[node][0]
+        """Id, here, of a node's first process."""
+        return psutil.Process(self._processes()[node][0]).children()[0].pid
 
     def wait_idle(self, seconds: float = 60) -> None:
         """Until no job waits or runs and the nodes that are up are idle."""
