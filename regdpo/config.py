@@ -317,11 +317,10 @@ class Report(Section):
 class Launch(Section):
     """How torchx starts the ranks. It shapes no result."""
 
-    scheduler: Literal["auto", "local_cwd", "srun", "slurm"] = Field(
+    scheduler: Literal["auto", "local_cwd", "slurm"] = Field(
         "auto",
-        description="How torchx starts the ranks. `local_cwd`: on this machine. `srun`: on every machine of the Slurm "
-        "allocation it runs in. `slurm`: torchx's own Slurm scheduler, from a local rule. `auto`: `srun` inside an "
-        "allocation of several machines, else `local_cwd`.",
+        description="How torchx starts the ranks. `auto`: where the job is, on one machine or on all machines of its "
+        "Slurm allocation. `local_cwd`: on this machine. `slurm`: torchx's own Slurm scheduler, from a local rule.",
     )
     processes: Count = Field(1, description="Ranks of a training: one a GPU, or processes on gloo without GPUs.")
     nodes: Count = Field(1, description="Machines that the ranks of a training are spread over, evenly.")

@@ -195,7 +195,7 @@ class Launch:
                 self.diary.say(f"{left}, in job {jobs}")
 
     def _done(self) -> bool:
-        return (self.run / EXPORT).exists()
+        return EXPORT in os.listdir(self.run)  # a network file system may keep for a while that a name is not there
 
     def _wait_for_other(self) -> None:
         """Until no other process trains into the folder.
@@ -262,7 +262,7 @@ class Launch:
         several = self.options.nodes > 1 and self.allocation
         if self.apart:
             return Apart(self.diary, self.run, self.options.shape)
-        if self.options.scheduler == "srun" or (self.options.scheduler == "auto" and several):
+        if self.options.scheduler == "auto" and several:
             return Nodes(self.diary, self.run, self.options.shape, self.allocation)
         return Here(self.diary, self.run, self.options.shape)
 
@@ -295,7 +295,8 @@ class Launch:
                 self._ask(ranks, OUT_OF_TIME)
             if first and now < first + TWICE:
                 del asked[1:]
-            if first and (len(asked) > 1 or now > first + self.options.grace) and now > killed + TWICE:
+            late = first and (len(asked) > 1 or now > first + self.options.grace)
+            if (late or time_limit.here()) and now > killed + TWICE:
                 killed = now
                 ranks.kill()
             time.sleep(0.2)
@@ -352,22 +353,26 @@ class Launch:
 
 
 class TimeLimit:
-    """Whether a Slurm job has less time left than it needs to save and leave."""
+    """How near a Slurm job is to its end."""
 
     def __init__(self, allocation: Allocation | None, leave: float):
         self.job = allocation.job if allocation else ""
-        self.leave, self.every = leave, min(ASK_TIME_EVERY, leave / 4)
-        self._next = 0.0
+        self.leave, self.every = leave, min(ASK_TIME_EVERY, leave / 20)
+        self.left: float | None = None
+        self._asked = -math.inf
 
     def near(self) -> bool:
-        """Slurm is asked now and then, since its limit may be moved."""
-        if not self.job or time.monotonic() < self._next:
-            return False
-        left = slurm.seconds_left(self.job)
-        if left is not None and not self._next:
-            self.leave = min(self.leave, left / 2)
-        self._next = time.monotonic() + self.every
-        return left is not None and left < self.leave
+        """Less than ``leave`` is left. Slurm is asked now and then, since its limit may be moved."""
+        if self.job and time.monotonic() > self._asked + self.every:
+            first, self._asked = self.left is None, time.monotonic()
+            self.left = slurm.seconds_left(self.job)
+            if first and self.left is not None:
+                self.leave = min(self.leave, self.left / 2)
+        return self.left is not None and self.left < self.leave
+
+    def here(self) -> bool:
+        """Less than a fifth of ``leave`` is left: who has not saved by now will not."""
+        return self.near() and self.left is not None and self.left < self.leave / 5
 
 
 def _crash(run: Path) -> str:
@@ -408,7 +413,7 @@ def outcome(
         deterministic=options.deterministic,
         environment=environment(),
     )
-    if device == "cuda" and not (Path(job.run) / EXPORT).exists():
+    if device == "cuda" and options.scheduler != "slurm" and not (Path(job.run) / EXPORT).exists():
         job = planned(job, options, *_gpu())
     train(job, options, name)
     ran = Ran.model_validate_json(store.existing(f"{run}/{RAN}").read_text())

@@ -1,8 +1,8 @@
 """Before the first job: ranks, machines and GPUs of the trainings that are to run, against each other and the plan."""
 
 import subprocess
-import sys
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,8 +34,11 @@ def fit(settings: Config, asked: list[Asked]) -> list[str]:
     for it in asked:
         training, losers = settings.trainings()[it.key]
         if it.processes % it.nodes:
+            line = f"nodes={it.nodes} does not divide processes={it.processes}"
+            raise UserError(f"{it.key}: {line}, its job's resources")
+        if it.nodes != settings.launch.nodes:
             raise UserError(
-                f"{it.key}: nodes={it.nodes} does not divide processes={it.processes} (its job's resources)"
+                f"{it.key}: nodes={it.nodes}, its job's resources; set launch.nodes, which its tasks follow"
             )
         if reason := training.parallel.misfit(it.processes, losers, training.batch):
             raise UserError(f"{it.key}: {reason} (processes={it.processes}, its job's resources)")
@@ -49,13 +52,21 @@ def fit(settings: Config, asked: list[Asked]) -> list[str]:
     return [f"{', '.join(keys)}: {line}" for line, keys in notes.items()]
 
 
-def ask_plan(settings: Config, asked: list[Asked], command: list[str], remembered: Path, version: str) -> None:
+def ask_plan(
+    settings: Config,
+    asked: list[Asked],
+    command: list[str],
+    remembered: Path,
+    version: str,
+    say: Callable[[str], None],
+) -> None:
     """Ask the plan whether the trainings fit ``launch.gpu``; without that, or with ``launch.force``, it is not asked.
 
     Another process asks, which takes a while; what fits is remembered and not asked again.
 
     Args:
         command: scripts/plan.py. remembered: a folder. version: of what shapes the answer beside the configuration.
+        say: to the reader.
 
     Raises:
         UserError: the plan says that one cannot fit.
@@ -80,17 +91,12 @@ def ask_plan(settings: Config, asked: list[Asked], command: list[str], remembere
         if done.returncode:
             raise UserError(lines[-1].removeprefix("error: "))
         if not done.stdout:  # it knows nothing of such a model, and may tomorrow
-            say(*lines)
+            say("\n".join(lines))
             continue
         say(done.stdout.rstrip())
         for mark in new.values():
             mark.parent.mkdir(parents=True, exist_ok=True)
             mark.touch()
-
-
-def say(*lines: str) -> None:
-    """Where Snakemake speaks."""
-    print(*lines, sep="\n", file=sys.stderr, flush=True)
 
 
 def _shape(settings: Config, asked: Asked) -> str:

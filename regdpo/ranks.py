@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, chdir, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,6 @@ from pathlib import Path
 import psutil
 from torchx.components.dist import ddp
 from torchx.runner import Runner, get_runner
-from torchx.schedulers.api import Stream
 from torchx.specs import AppDef, AppState, is_terminal, macros
 
 from regdpo import slurm
@@ -41,6 +40,10 @@ HEAD = "REGDPO_HEAD"
 """The environment's name of the machine where ranks meet."""
 LOOK_EVERY = 5.0
 """Seconds between looks at a Slurm job, which its accounting has to answer."""
+KNOWN_AFTER = 300.0
+"""Seconds after which accounting knows a job that was submitted."""
+SHOWN = 10.0
+"""Seconds that a network file system may take to show a file to another machine."""
 DEAD = 120
 """Seconds that srun leaves the ranks of other machines when those of one have ended: they may wait for it forever."""
 
@@ -129,7 +132,7 @@ class _Report:
         self.ranks, self.machine, self.rank, self.ended = ranks, machine, 0, set[str]()
 
     def hear(self, line: str) -> None:
-        if re.match(r"\[\d+\]:", line):
+        if re.match(r"\[\d+\]:|srun: error|slurmstepd: error", line):
             self.ranks.diary.say(self.machine + line)
         elif line.startswith("error: "):
             self.ranks.refused = self.ranks.refused or line.removeprefix("error: ")
@@ -137,10 +140,9 @@ class _Report:
             self.ended.add(found[1])
         elif found := re.match(r" *rank +: (\d+) ", line):
             self.rank = int(found[1])
-        elif (found := re.match(r" *exitcode +: -\d+ \(pid: (\d+)\) +\((SIG\w+)\)", line)) and found[
-            1
-        ] not in self.ended:
-            self.ranks.dead[self.rank] = found[2]
+        elif found := re.match(r" *exitcode +: -\d+ \(pid: (\d+)\) +\((SIG\w+)\)", line):
+            pid, number = found.groups()
+            self.ranks.dead |= {} if pid in self.ended else {self.rank: number}
 
 
 class Here(Ranks):
@@ -170,26 +172,20 @@ class Nodes(Ranks):
 
     def __init__(self, diary: Diary, run: Path, shape: Shape, allocation: slurm.Allocation | None):
         super().__init__(diary, allocation.nodes if allocation else ())
-        if allocation is None or len(allocation.nodes) != shape.nodes:
-            have = (
-                f"the Slurm job {allocation.job} has {len(allocation.nodes)}"
-                if allocation
-                else "this is no Slurm job, or has no scontrol"
-            )
+        if allocation is None:
+            raise UserError(f"launch.nodes: {shape.nodes} machines, but this is no Slurm job, or has no scontrol")
+        if len(allocation.nodes) != shape.nodes:
+            have = f"the Slurm job {allocation.job} has {len(allocation.nodes)}"
             raise UserError(f"launch.nodes: {shape.nodes} machines, but {have}")
-        srun = ["srun", f"--nodes={shape.nodes}", f"--ntasks={shape.nodes}", "--ntasks-per-node=1", "--cpu-bind=none"]
-        srun += [
-            f"--cpus-per-task={shape.cpus}",
-            "--label",
-            "--kill-on-bad-exit=0",
-            f"--wait={DEAD}",
-            "--quit-on-interrupt",
-        ]
+        srun = ["srun", f"--nodes={shape.nodes}", f"--ntasks={shape.nodes}", "--ntasks-per-node=1", "--label"]
+        srun += [f"--cpus-per-task={shape.cpus}", "--cpu-bind=none", "--quit-on-interrupt"]
+        srun += ["--kill-on-bad-exit=0", f"--wait={DEAD}"]
         node = [sys.executable, "-m", "regdpo.ranks", str(run), _digest(run), str(shape.nodes), str(shape.each)]
         node += [allocation.nodes[0], str(_free_port()), f"{allocation.job}.{allocation.restarts}"]
         self.process = subprocess.Popen(
             [*srun, *node], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
+        self._stack.callback(self.process.kill)
         assert self.process.stdout is not None
         self._relay(line.rstrip("\n") for line in self.process.stdout)
 
@@ -216,9 +212,11 @@ class Apart(Ranks):
         self.handle = found or self._submit(run, shape)
         self.job = self.handle.rpartition("/")[2]
         diary.say(f"{'found' if found else 'submitted'} as Slurm job {self.job}")
+        self._over = threading.Event()
         for number in range(shape.nodes):
-            lines = self.runner.log_lines(self.handle, ROLE, number, should_tail=True, streams=Stream.STDERR)
-            self._relay(lines, f"machine {number} " if shape.nodes > 1 else "")
+            log = _logs(run) / f"slurm-{self.job}-{ROLE}-{number}.err"
+            said = log.stat().st_size if found and log.exists() else 0
+            self._relay(_tail(log, said, self._over), f"machine {number} " if shape.nodes > 1 else "")
 
     def _submit(self, run: Path, shape: Shape) -> str:
         wanted = {
@@ -243,9 +241,15 @@ class Apart(Ranks):
     def kill(self) -> None:
         self.runner.cancel(self.handle)
 
+    def join(self) -> None:
+        self._over.set()
+        super().join()
+
     def _look(self) -> AppState:
         if time.monotonic() > self._looked + LOOK_EVERY:
-            self._state, self._looked = _state(self.runner, self.handle), time.monotonic()
+            with suppress(subprocess.CalledProcessError):  # accounting does not answer now
+                self._state = _state(self.runner, self.handle)
+            self._looked = time.monotonic()
         return self._state
 
 
@@ -269,12 +273,38 @@ def _schedule_here(runner: Runner, run: Path, application: AppDef) -> str:
 
 
 def left_behind(run: Path) -> str:
-    """torchx's handle of an earlier launcher's Slurm job if that waits or runs, else empty."""
+    """torchx's handle of an earlier launcher's Slurm job if that waits or runs, else empty.
+
+    Raises:
+        UserError: Slurm's accounting does not tell.
+    """
     if not (run / HANDLE).exists():
         return ""
     handle = (run / HANDLE).read_text().strip()
-    with get_runner(component_defaults={}) as runner:
-        return "" if is_terminal(_state(runner, handle)) else handle
+    try:
+        with get_runner(component_defaults={}) as runner:
+            state = _state(runner, handle)
+    except subprocess.CalledProcessError as error:
+        raise UserError(f"{run / HANDLE}: whether {handle} lives cannot be asked ({error}); try again later") from None
+    forgotten = state == AppState.UNKNOWN and time.time() - (run / HANDLE).stat().st_mtime > KNOWN_AFTER
+    return "" if is_terminal(state) or forgotten else handle
+
+
+def _tail(path: Path, begun: int, over: threading.Event) -> Iterator[str]:
+    """Lines of a file as they come, from a byte on. torchx's own way asks accounting ten times a second."""
+    text = ""
+    while True:
+        last = over.is_set()
+        if path.exists():
+            with path.open(errors="replace") as file:
+                file.seek(begun)
+                text += file.read()
+                begun = file.tell()
+        *lines, text = text.split("\n")
+        yield from lines
+        if last:
+            return
+        time.sleep(1)
 
 
 def _state(runner: Runner, handle: str) -> AppState:
@@ -299,7 +329,11 @@ def _kill_children() -> None:
 
 
 def _digest(run: Path) -> str:
-    return hashlib.sha256((run / "job.json").read_bytes()).hexdigest()
+    """Of job.json; empty if it is not there."""
+    with suppress(FileNotFoundError):
+        os.listdir(run)  # has a network file system look
+        return hashlib.sha256((run / "job.json").read_bytes()).hexdigest()
+    return ""
 
 
 def _free_port() -> int:
@@ -325,7 +359,10 @@ def main() -> None:
     parser.add_argument("port", type=int)
     parser.add_argument("id", help="of this start, the same on all machines")
     args = parser.parse_args()
-    if not (args.run / "job.json").is_file() or _digest(args.run) != args.digest:
+    end = time.monotonic() + SHOWN
+    while _digest(args.run) != args.digest and time.monotonic() < end:
+        time.sleep(1)
+    if _digest(args.run) != args.digest:
         print(
             f"error: machine {slurm.node_name()} does not see {args.run} as {args.head} does: paths.store must be on a "
             "file system that all machines of the job share",

@@ -5,6 +5,7 @@ import re
 import shutil
 import socket
 import subprocess
+import time
 from dataclasses import dataclass
 
 from regdpo.errors import UserError
@@ -31,7 +32,15 @@ class Allocation:
         job = os.environ.get("SLURM_JOB_ID")
         if not job or not shutil.which("scontrol"):
             return None
-        fields = dict(re.findall(r"(\w+)=(\S*)", ask("scontrol", "show", "job", "--oneliner", job)))
+        for patience in (1, 5, 25, 0):
+            try:
+                said = ask("scontrol", "show", "job", "--oneliner", job)
+                break
+            except UserError:
+                if not patience:
+                    raise
+                time.sleep(patience)
+        fields = dict(re.findall(r"(\w+)=(\S*)", said))
         return cls(
             job=job,
             nodes=tuple(ask("scontrol", "show", "hostnames", fields.get("NodeList", "")).split()),

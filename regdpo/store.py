@@ -10,7 +10,7 @@ import socket
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from regdpo.errors import UserError
@@ -35,21 +35,30 @@ class Store:
         if not meant or self.root.resolve() != Path(named).resolve():
             return
         end = time.monotonic() + SHOWN
-        while not (path := self.root / IDENTITY).exists() and time.monotonic() < end:
+        while self._named() != meant and time.monotonic() < end:
             time.sleep(0.5)
-        if not path.exists() or path.read_text() != meant:
+        if self._named() != meant:
             raise UserError(
                 f"{self.root.resolve()}: machine {socket.gethostname()} does not see the store that the workflow uses; "
                 "paths.store must be on a file system that all machines share"
             )
+
+    def _named(self) -> str:
+        with suppress(OSError):
+            os.listdir(self.root)  # has a network file system look
+            return (self.root / IDENTITY).read_text()
+        return ""
 
     def identity(self) -> str:
         """Which one it is; the first to ask decides."""
         path = self.root / IDENTITY
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            with atomic(path) as temporary:
-                temporary.write_text(uuid.uuid4().hex)
+            temporary = path.with_name(f".{uuid.uuid4().hex}")
+            temporary.write_text(temporary.name)
+            with suppress(FileExistsError):
+                os.link(temporary, path)
+            temporary.unlink()
         return path.read_text()
 
     def relative(self, kind: str, key: str, suffix: str = "") -> str:

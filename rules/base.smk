@@ -76,7 +76,7 @@ else:
         localrule: APART
         conda:
             "../envs/regdpo.yaml"
-        threads: CPUS
+        threads: 1 if APART else CPUS
         resources:
             **MACHINES,
             processes=settings.launch.processes,
@@ -88,8 +88,8 @@ else:
             config=stage(stages.TrainStage, "pretrain", settings.base.pretrain.seed),
             code=code("train", *objective_code("pretrain")),
             env=env("torch", "diffusers"),
-            launch=lambda wildcards, resources: launch_options(
-                settings.base.pretrain.settings, resources
+            launch=lambda wildcards, resources, threads: launch_options(
+                settings.base.pretrain.settings, resources, threads
             ),
         shell:
             "stage train --as-base --name pretrain/seed0 --config {params.config:q}"

@@ -13,7 +13,7 @@ from snakemake.utils import validate
 
 import regdpo
 from regdpo import config as configuration
-from regdpo import preflight, provenance, stages
+from regdpo import controller, preflight, provenance, stages
 from regdpo.data import clips as footage
 from regdpo.data import video
 from regdpo.errors import UserError
@@ -137,8 +137,9 @@ def model_file(wildcards):
 
 def memory(small, checkpoint=None):
     """`mem_mb` of a rule: beside the base made here, or beside a checkpoint (estimates for 14B); more with each retry."""
-    need = small if settings.base.pretrain or not checkpoint else checkpoint
-    return lambda wildcards, attempt: need * attempt
+    if settings.base.pretrain or not checkpoint:
+        return lambda wildcards, attempt: small * attempt
+    return lambda wildcards, attempt: checkpoint + checkpoint // 4 * (attempt - 1)
 
 
 def pairs_to_encode(wildcards):
@@ -155,22 +156,17 @@ def pairs_to_encode(wildcards):
     }[wildcards.pairs]
 
 
-APART = (
-    settings.launch.scheduler == "slurm"
-)  # trainings are Slurm jobs of torchx, which a local rule waits for
-CPUS = (
-    settings.launch.processes // settings.launch.nodes
-)  # of each machine, for its ranks
-# Of several machines the rule's job is on the first, unwrapped, and starts a launcher on each: the Slurm plugin's words.
-SEVERAL = settings.launch.nodes > 1 and not APART
-MACHINES = (
-    {"mpi": "srun", "tasks": settings.launch.nodes, "tasks_per_gpu": 0}
-    if SEVERAL
-    else {}
-)
+# Trainings are Slurm jobs of torchx, which a local rule waits for.
+APART = settings.launch.scheduler == "slurm"
+# Ranks of a machine, one CPU each; `set-threads` of a profile gives them more.
+CPUS = settings.launch.processes // settings.launch.nodes
+# Over several machines the rule's job is on the first, unwrapped, and starts a launcher on each: the Slurm plugin's words.
+MACHINES = {}
+if settings.launch.nodes > 1 and not APART:
+    MACHINES = {"mpi": "srun", "tasks": settings.launch.nodes, "tasks_per_gpu": 0}
 
 
-def launch_options(training, resources):
+def launch_options(training, resources, threads):
     """How a training runs. It goes through `resources`, so it makes nothing stale."""
     launch = settings.launch
     return configuration.canonical(
@@ -182,7 +178,7 @@ def launch_options(training, resources):
             "grace": launch.grace,
             "leave": launch.leave,
             "requeues": launch.requeues,
-            "cpus": CPUS,
+            "cpus": CPUS if APART else threads,
             "gpus": int(resources.get("gpu", 0)) // launch.nodes,
             "mem_mb": int(resources.mem_mb),
             "runtime": int(resources.runtime),
@@ -315,6 +311,7 @@ def check_trainings():
             [sys.executable, f"{ROOT}/scripts/plan.py"],
             Path(".snakemake/regdpo/plan"),
             "-".join(version),
+            logger.info,
         )
     except UserError as error:
         refuse(error)

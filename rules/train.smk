@@ -12,7 +12,7 @@ rule train_arm:
     localrule: APART
     conda:
         "../envs/regdpo.yaml"
-    threads: CPUS
+    threads: 1 if APART else CPUS
     resources:
         **MACHINES,
         processes=settings.launch.processes,
@@ -28,8 +28,8 @@ rule train_arm:
             "train", *objective_code(settings.train.arms[wildcards.arm].objective)
         ),
         env=env("torch", "diffusers", "peft"),
-        launch=lambda wildcards, resources: launch_options(
-            settings.train.arm_settings(wildcards.arm), resources
+        launch=lambda wildcards, resources, threads: launch_options(
+            settings.train.arm_settings(wildcards.arm), resources, threads
         ),
     shell:
         "stage train --name {wildcards.arm}/seed{wildcards.seed} --config {params.config:q}"

@@ -2,10 +2,12 @@
 
 Lists every sensible layout of one arm: whether it fits, memory of a rank by part (GiB), tokens a rank, time of a step,
 pairs an hour; and names the fastest that fits. Reads no weights, needs no network and no GPU. With --table: the longest
-videos that each technique makes room for, as Markdown.
+videos that each technique makes room for; with --cost: GPU-hours of every stage, both as Markdown; with --check: only
+whether the trainings fit as configured.
 
     python scripts/plan.py --config config/recipes/reg_dpo_wan21_i2v_14b.yaml --gpus 8 --gpu-memory 80GB
     python scripts/plan.py --config my.yaml --gpu "RTX 4090" --gpus 1 --frames 49 --arm reg_dpo
+    python scripts/plan.py --config config/recipes/reg_dpo_wan21_i2v_14b.yaml --cost --pairs 12000 --gpu-price 2.50
 """
 
 import argparse
@@ -19,7 +21,7 @@ from regdpo import config, errors
 from regdpo.config_train import PREFERENCE
 from regdpo.errors import UserError
 from regdpo.hardware import GPUS, gpu_named
-from regdpo.plan import layouts, table
+from regdpo.plan import cost, layouts, table
 from regdpo.plan.architecture import Architecture, find, known
 from regdpo.plan.memory import GIB, Training
 
@@ -43,6 +45,10 @@ def main() -> None:
         metavar="KEY",
         help="only: do these trainings (train.arms.NAME, base.pretrain; default: all) fit as configured; 2 if not",
     )
+    parser.add_argument("--cost", action="store_true", help="GPU-hours of every stage, as Markdown")
+    parser.add_argument("--pairs", type=int, help="cost: training pairs; default: pairs.limit")
+    parser.add_argument("--job-hours", type=float, default=24, help="cost: time limit of a Slurm job; %(default)s")
+    parser.add_argument("--gpu-price", type=float, help="cost: of a GPU-hour, in whatever currency")
     parser.add_argument("--json", action="store_true", help="the listing for programs: bytes and seconds")
     args = parser.parse_args()
     values = config.load(args.config)
@@ -57,7 +63,9 @@ def main() -> None:
     if args.check is not None:
         return _check(values, args, memory)
     training = _training(values, args)
-    if args.table:
+    if args.cost:
+        print(cost.markdown(_cost(values, training, machine, args)))
+    elif args.table:
         print(_table(training, machine))
     elif args.json:
         print(json.dumps(table.as_json(training, machine), indent=2))
@@ -116,6 +124,16 @@ def _size(values: config.Config, args: argparse.Namespace, architecture: Archite
             f"{max(1, frames - (frames - 1) % architecture.temporal)} would do"
         )
     return frames, values.clips.height, values.clips.width
+
+
+def _cost(values: config.Config, training: Training, machine: layouts.Machine, args: argparse.Namespace) -> cost.Asked:
+    pairs = values.pairs.limit if args.pairs is None else args.pairs
+    if pairs is None:
+        raise UserError("--pairs: how many training pairs? pairs.limit does not say")
+    for name, value in {"pairs": pairs, "job-hours": args.job_hours, "gpu-price": args.gpu_price or 1}.items():
+        if value <= 0:
+            raise UserError(f"--{name}: {value} is not more than 0")
+    return cost.Asked(values, training, machine, pairs, args.job_hours, args.gpu_price)
 
 
 def _table(training: Training, machine: layouts.Machine) -> str:

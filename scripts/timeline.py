@@ -20,7 +20,7 @@ def main() -> None:
     parser.add_argument("--out", default="results/report/timeline.html", type=Path, help="default: %(default)s")
     args = parser.parse_args()
     table, out = args.project / args.table, args.project / args.out
-    runs = snakemake_log.read_all(args.project / ".snakemake/log")
+    runs = snakemake_log.read_all(args.project)
     known = tables.read(table, rows.JobRow) if table.exists() else []
     found, reason = rows.gather(runs, known, args.project)
     if reason:

@@ -1,4 +1,4 @@
-"""The report: one self-contained HTML file that loads nothing from anywhere."""
+"""The report: one self-contained HTML file. All it loads is the timeline, where that lies beside it."""
 
 from pathlib import Path
 from typing import Any

@@ -3,7 +3,7 @@
 import os
 import re
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -41,14 +41,19 @@ class Unavailable(Exception):
     """Why accounting cannot be asked, as one line."""
 
 
-def ask(names: Iterable[str], since: datetime) -> list[Allocation]:
-    """The allocations of all jobs that have one of these names.
+def ask(names: Collection[str], jobs: Collection[str], since: datetime) -> list[Allocation]:
+    """The allocations of all jobs that have one of these names, and of those with one of these ids.
 
     Raises:
         Unavailable: there is no sacct, or it has no answer.
     """
+    wanted = [f"{option}={','.join(sorted(of))}" for option, of in (("--name", names), ("--jobs", jobs)) if of]
+    return [allocation for option in wanted for allocation in parse(_sacct(option, since))]
+
+
+def _sacct(wanted: str, since: datetime) -> str:
     command = ["sacct", "--duplicates", "--clusters=all", "--parsable2", "--noheader", f"--format={','.join(FIELDS)}"]
-    command += [f"--name={','.join(names)}", f"--starttime={since.astimezone(UTC):{TIME}}"]
+    command += [wanted, f"--starttime={since.astimezone(UTC):{TIME}}"]
     environment = os.environ | {"TZ": "UTC", "SLURM_TIME_FORMAT": "standard"}
     try:
         done = subprocess.run(
@@ -60,7 +65,7 @@ def ask(names: Iterable[str], since: datetime) -> list[Allocation]:
         raise Unavailable(f"sacct did not answer within {PATIENCE} s") from None
     if done.returncode:
         raise Unavailable((done.stderr.strip() or f"sacct left with exit code {done.returncode}").splitlines()[0])
-    return parse(done.stdout)
+    return done.stdout
 
 
 def parse(text: str) -> list[Allocation]:

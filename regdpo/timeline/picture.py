@@ -59,7 +59,7 @@ class Stretch:
 
     def at(self, moment: datetime) -> float:
         share = (moment - self.begin).total_seconds() / self.seconds if self.seconds else 0.0
-        return self.x + self.width * min(share, 1.0)
+        return self.x + self.width * min(max(share, 0.0), 1.0)
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def draw(rows: Sequence[JobRow]) -> Picture | None:
     stretches = _stretches([(row.run, spans[row.row_id]) for row in rows if row.row_id in spans])
 
     def x(moment: datetime) -> float:
-        return next(stretch for stretch in reversed(stretches) if stretch.begin <= moment).at(moment)
+        return next((found for found in reversed(stretches) if found.begin <= moment), stretches[0]).at(moment)
 
     ends = {row.run: max(_last(spans[other.row_id]) for other in rows if other.run == row.run) for row in rows}
     lanes: list[Lane] = []

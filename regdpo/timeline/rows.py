@@ -5,7 +5,7 @@ import itertools
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
@@ -17,8 +17,8 @@ from regdpo.timeline.snakemake_log import Attempt, Run
 COMMENT = re.compile(r"rule_(.*?)(?:_wildcards_(.*))?")
 DONE, FAILED, REQUEUED = "COMPLETED", "FAILED", "REQUEUED"
 OPEN = ("", "PENDING", "RUNNING", "SUSPENDED")
-MARGIN = timedelta(days=1)
-"""How much earlier than a run its jobs are looked for: clocks differ."""
+MARGIN, SLACK = timedelta(days=1), timedelta(seconds=30)
+"""How much earlier than a run accounting is asked for its jobs, and what clocks of machines may differ by."""
 
 
 class JobRow(Row):
@@ -57,7 +57,7 @@ class JobRow(Row):
         return "done" if self.state == DONE else "requeued" if self.state in (REQUEUED, "PREEMPTED") else "failed"
 
 
-Ask = Callable[[Iterable[str], datetime], list[Allocation]]
+Ask = Callable[[Collection[str], Collection[str], datetime], list[Allocation]]
 
 
 def gather(runs: list[Run], known: list[JobRow], root: Path, ask: Ask = ask) -> tuple[list[JobRow], str]:
@@ -70,19 +70,27 @@ def gather(runs: list[Run], known: list[JobRow], root: Path, ask: Ask = ask) -> 
         root: folder that the benchmark files are relative to.
     """
     rows = {row.row_id: row for row in known}
-    asked = [run for run in runs if run.slurm and not _settled(run, known)]
+    ended = {_id(row.job) for row in known if row.ended and row.source == "sacct" and row.state != REQUEUED}
+    names = {run.slurm for run in runs if run.slurm and not _settled(run, known)}
+    jobs = {job for run in runs for attempt in run.attempts for job in attempt.launched} - ended
     allocations: list[Allocation] = []
     reason = ""
-    if asked:
+    if names or jobs:
+        concerned = [
+            run.began for run in runs if run.slurm in names or any(jobs.intersection(a.launched) for a in run.attempts)
+        ]
         try:
-            allocations = ask([run.slurm for run in asked], asked[0].attempts[0].began - MARGIN)
+            allocations = ask(names, jobs, min(concerned) - MARGIN)
         except Unavailable as error:
             reason = str(error)
+    launched = _launched(runs, [allocation for allocation in allocations if allocation.name not in names])
     for run in runs:
         told = [allocation for allocation in allocations if allocation.name == run.slurm]
-        fresh = {row.row_id: row for row in _rows(run, told)}
-        if told:
-            rows = {key: row for key, row in rows.items() if row.run != run.name or row.ended or key in fresh}
+        before = {_id(row.job) for row in rows.values() if row.run == run.name}
+        fresh = {row.row_id: row for row in _rows(run, told, launched, before)}
+        for key, row in list(rows.items()):
+            if row.run == run.name and key not in fresh and (not row.job or (told and not row.ended)):
+                del rows[key]
         for key, row in fresh.items():
             old = rows.get(key)
             if old is None or not old.ended or row.source == "sacct" or old.source != "sacct":
@@ -98,15 +106,44 @@ def _settled(run: Run, known: list[JobRow]) -> bool:
     return bool(rows) and {attempt.slurm for attempt in run.attempts if attempt.slurm} | set(last) <= ended
 
 
-def _rows(run: Run, allocations: list[Allocation]) -> Iterator[JobRow]:
+def _id(job: str) -> str:
+    """Of a job that asks for nodes of several kinds, or each by itself: without the part."""
+    return job.partition("+")[0]
+
+
+def _launched(runs: list[Run], allocations: list[Allocation]) -> list[tuple[Attempt, Allocation]]:
+    """Jobs that rules submitted themselves, each with the attempt in which its rule did."""
+    found = []
+    for told in allocations:
+        attempts = [attempt for run in runs for attempt in run.attempts if _id(told.job) in attempt.launched]
+        before = [attempt for attempt in attempts if told.submitted and attempt.began <= told.submitted + SLACK]
+        if before:
+            found.append((before[-1], told))
+    return found
+
+
+def _rows(
+    run: Run, told: list[Allocation], launched: list[tuple[Attempt, Allocation]], before: set[str]
+) -> Iterator[JobRow]:
+    """Of one run.
+
+    Args:
+        told: what accounting has under its name. before: jobs of the run that are known from an earlier call.
+    """
     jobs: dict[str, list[Allocation]] = {}
-    for allocation in allocations:
+    for allocation in told:
         jobs.setdefault(allocation.job, []).append(allocation)
     times: Counter[str] = Counter()
     for attempt in run.attempts:
         if found := jobs.pop(attempt.slurm, []):
             for time, allocation in enumerate(found, start=1):
                 yield _accounted(run, allocation, time, attempt, last=time == len(found))
+        elif own := [allocation for owner, allocation in launched if owner is attempt]:
+            for allocation in own:  # in the place of the launcher that waits for them
+                times[allocation.job] += 1
+                yield _accounted(run, allocation, times[allocation.job], attempt, last=False)
+        elif attempt.local and before.intersection(attempt.launched):
+            continue
         elif attempt.slurm or attempt.local or attempt.ended:  # else it may never have been submitted
             job = attempt.slurm or f"{attempt.rule} {attempt.wildcards}".strip()
             times[job] += 1
@@ -179,8 +216,8 @@ def _measured(row: JobRow, working: float | None, cpu: float | None, peak: float
     changes: dict[str, Any] = {"working_s": working, "cpu_s": cpu, "gpu_hours_used": _hours(row.gpus, working)}
     changes["mem_peak_mb"] = max(filter(None, (peak, row.mem_peak_mb)), default=None)
     if working is not None and row.ended and not row.started:
-        began = datetime.fromisoformat(row.ended) - timedelta(seconds=working)
-        changes |= {"started": _iso(began), "running_s": working}
+        began = _iso(datetime.fromisoformat(row.ended) - timedelta(seconds=working))
+        changes |= {"started": max(began, row.submitted), "running_s": working}
     return row.model_copy(update=changes)
 
 
@@ -201,8 +238,10 @@ def _commented(comment: str) -> tuple[str, str]:
     return (found[1], found[2] or "") if found else ("", "")
 
 
-def _gpus(attempt: Attempt) -> int:
+def _gpus(attempt: Attempt) -> int | None:
     """What the rule asked for; Slurm gives that or nothing. `gres` is of each machine."""
+    if not attempt.resources:  # a group
+        return None
     kinds = [item.split(":")[-1] for item in attempt.resources.get("gres", "").split(";") if item.startswith("gpu")]
     each = sum(int(kind) if kind.isdecimal() else 1 for kind in kinds)
     return int(_number(attempt.resources.get("gpu")) or each * (_number(attempt.resources.get("nodes")) or 1))

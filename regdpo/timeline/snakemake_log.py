@@ -15,13 +15,16 @@ HOST = re.compile(r"^ *Host: (\S+)$", re.MULTILINE)
 SLURM_RUN = re.compile(r"^SLURM run ID: (\S+)$", re.MULTILINE)
 STAMP = re.compile(r"^( *)\[(\w{3} \w{3} [ \d]\d [\d:]{8} \d{4})\](?: (Group) job .*)?\n", re.MULTILINE)
 BLOCK = re.compile(r"(local)?(?:rule|checkpoint) (\S+):")
-ITEM = re.compile(r"(jobid|benchmark|wildcards|threads|output|resources): (.*)")
+ITEM = re.compile(r"(jobid|benchmark|wildcards|threads|output|log|resources): (.*)")
 FINISHED = re.compile(r"Finished jobid: (\d+) \(Rule: .*\)")
 FAILED = re.compile(r"Error in rule \S+:")
 SUBMITTED = re.compile(r"Job (\S+) has been submitted with SLURM jobid (\d+) \(log: .*\)\.")
 ARRAY = re.compile(
     r"Submitted array job with Snakemake IDs ([\d,]+) and SLURM job ID (\d+)\. .* task IDs are (\d+)-\d+\."
 )
+ANY_SUBMITTED = re.compile(r"^(?:Job \S+ has been submitted with SLURM|Submitted array job) ", re.MULTILINE)
+LAUNCHED = re.compile(r"\b(?:submitted|found) as Slurm job (\d+)$", re.MULTILINE)
+"""What the launcher of a training says in the rule's log, where that is a Slurm job of its own."""
 GROUPS = uuid.uuid5(uuid.NAMESPACE_URL, "https://snakemake.readthedocs.io")
 """Space of the names that Snakemake gives to jobs of groups."""
 
@@ -38,6 +41,8 @@ class Attempt:
     threads: int = 1
     resources: dict[str, str] = field(default_factory=dict)
     slurm: str = ""  # job id; JOB_TASK in an array
+    log: str = ""
+    launched: tuple[str, ...] = ()  # ids of jobs that the rule itself submitted, in any attempt
     ended: datetime | None = None
     succeeded: bool | None = None  # None: the log tells no end
     group: int = 0  # number of the group that it is a member of
@@ -49,20 +54,29 @@ class Run:
 
     name: str
     host: str = ""
-    slurm: str = ""  # name of its jobs in Slurm
+    slurm: str = ""  # name of its jobs in Slurm, if it submitted any
     attempts: list[Attempt] = field(default_factory=list)
 
+    @property
+    def began(self) -> datetime:
+        return datetime.strptime(self.name[:17], "%Y-%m-%dT%H%M%S").astimezone(UTC)
 
-def read_all(folder: Path) -> list[Run]:
+
+def read_all(project: Path) -> list[Run]:
     """The runs that started a job, oldest first."""
-    runs = [read(path) for path in sorted(folder.glob("*.snakemake.log"))]
-    return [run for run in runs if run.attempts]
+    runs = [read(path) for path in sorted(project.glob(".snakemake/log/*.snakemake.log"))]
+    for attempt in (attempt for run in runs for attempt in run.attempts):
+        if attempt.local and attempt.log and (project / attempt.log).is_file():
+            attempt.launched = tuple(LAUNCHED.findall((project / attempt.log).read_text(errors="replace")))
+    return [run for run in runs if run.attempts or run.slurm]
 
 
 def read(path: Path) -> Run:
     """One log, of a run that ended, lives or was killed."""
     text = path.read_text(errors="replace")
-    run = Run(path.name.removesuffix(".snakemake.log"), _first(HOST, text), _first(SLURM_RUN, text))
+    run = Run(path.name.removesuffix(".snakemake.log"), _first(HOST, text))
+    if ANY_SUBMITTED.search(text):
+        run.slurm = _first(SLURM_RUN, text)
     latest: dict[str, Attempt] = {}  # by Snakemake's job id
     groups: dict[str, list[Attempt]] = {}  # by Slurm's job id
     for moment, group, lines in _paragraphs(text):
@@ -122,6 +136,7 @@ def _attempt(rule: str, items: dict[str, str], began: datetime, local: bool, gro
     return Attempt(
         rule, items.get("wildcards", ""), began, local,
         benchmark=items.get("benchmark", ""),
+        log=items.get("log", ""),
         threads=int(items.get("threads", 1)),
         resources={name: value for name, _, value in pairs},
         group=group,

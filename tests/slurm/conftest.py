@@ -1,6 +1,6 @@
 """One Slurm for all tests of this folder, and the project that was run on it."""
 
-import copy
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,27 +10,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1] / "workflow"))
 
-from project import CONFIG, Project
 from sandbox import Sandbox, missing
-
-SETTINGS = copy.deepcopy(CONFIG)
-SETTINGS["train"]["arms"] = {"dpo": CONFIG["train"]["arms"]["dpo"]}
-SETTINGS["launch"] = {"processes": 2, "nodes": 2}
-
-
-class SlurmProject(Project):
-    """Run by profiles/slurm, in which the account is filled in."""
-
-    where = ("--profile", "profiles/slurm", "--slurm-init-seconds-before-status-checks", "5")
-
-    ran: list[dict[str, str]]
-    """Slurm's jobs of `all`."""
-
-    def __init__(self, folder: Path):
-        super().__init__(folder)
-        self.configure(SETTINGS)
-        profile = folder / "profiles/slurm/profile.v9+.yaml"
-        profile.write_text(profile.read_text().replace("# slurm_account: your_account", "slurm_account: default"))
+from slurm_project import SlurmProject
 
 
 @pytest.fixture(scope="session")
@@ -38,6 +19,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
     """A Slurm of three nodes with two GPUs each; every command finds it."""
     if reason := missing():
         pytest.skip(f"no Slurm: {reason}")
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that Slurm ends with the tests
     with Sandbox(tmp_path_factory.mktemp("slurm")) as slurm, pytest.MonkeyPatch.context() as patch:
         for name, value in slurm.environment.items():
             patch.setenv(name, value)

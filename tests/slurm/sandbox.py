@@ -59,6 +59,12 @@ def missing() -> str:
     return ""
 
 
+def running() -> list[str]:
+    """Configurations of the Slurms that run on this machine."""
+    environments = (process.environ() for process in psutil.process_iter() if process.name() == "slurmctld")
+    return [environment["SLURM_CONF"] for environment in environments if "SLURM_CONF" in environment]
+
+
 class Sandbox:
     """A Slurm with nodes n1, n2, ... and the account `default`; as context manager, from its start to its end.
 
@@ -98,7 +104,7 @@ class Sandbox:
             raise RuntimeError(f"{self.folder}: is not empty and no sandbox")
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", PORT)) == 0:
-                raise RuntimeError(f"port {PORT} is taken: is another sandbox up?")
+                raise RuntimeError(f"port {PORT} is taken: is a sandbox up ({', '.join(running())})?")
         self.down()
         for name in ("etc/slurm", "run", "log", "state", "spool", "dev", "shared"):
             shutil.rmtree(self.folder / name, ignore_errors=True)
@@ -122,7 +128,7 @@ class Sandbox:
         for name in reversed(list(self._processes())):
             self._stop(name)
         if self._record.exists():
-            subprocess.run(["umount", "--recursive", str(self.shared)], capture_output=True, check=False)
+            subprocess.run(["umount", "--recursive", "--lazy", str(self.shared)], capture_output=True, check=False)
         for name in ("database", "state", "spool"):
             shutil.rmtree(self.folder / name, ignore_errors=True)
 

@@ -2,6 +2,9 @@
 
 import re
 
+from regdpo import tables
+from regdpo.timeline.rows import JobRow
+
 ASKED = {  # rule -> partition, GPUs, MB of a node, nodes, minutes, times
     "cut_clips": ("cpu", 0, 2001, 1, 240, 2),  # an array, with 1 MB for the list of its tasks
     "base_from_scratch": ("cpu", 0, 4000, 1, 60, 1),
@@ -48,6 +51,22 @@ def test_training_ran_as_two_ranks_on_two_nodes(cluster, finished):
     ranks = dict(re.findall(r"rank (\d) of 2 on (\w+),", log))
     assert sorted(ranks) == ["0", "1"]
     assert sorted(ranks.values()) == nodes
+
+
+def test_the_timeline_agrees_with_the_accounting(finished):
+    rows = {row.job: row for row in tables.read(finished.folder / "logs/timeline.parquet", JobRow) if row.job}
+    assert set(rows) == {job["JobID"] for job in finished.ran}
+    for job in finished.ran:
+        row, gpus = rows[job["JobID"]], int(amounts(job["AllocTRES"]).get("gres/gpu", 0))
+        told = row.source, row.rule, row.state, row.nodes, row.gpus, row.limit_s
+        assert told == ("sacct", rule_of(job), "COMPLETED", job["NodeList"], gpus, 60 * int(job["TimelimitRaw"]))
+        assert row.waiting_s is not None
+        assert row.gpu_hours_asked == gpus * int(job["TimelimitRaw"]) / 60
+        assert row.gpu_hours_held >= row.gpu_hours_used
+        assert (row.gpu_hours_used > 0) == (gpus > 0)
+    assert len({row.wildcards for row in rows.values() if row.rule == "cut_clips"}) == 2
+    page = (finished.folder / "results/report/timeline.html").read_text()
+    assert f"{len(finished.ran)} jobs went through Slurm; half of them waited" in page
 
 
 def test_an_unchanged_second_run_does_nothing(cluster, finished):

@@ -26,7 +26,6 @@ from regdpo.train.job import Job
 
 STEPS, EVERY = 120, 15
 SETTINGS = {**CONFIG["train"]["settings"], "steps": STEPS, "checkpoint_every": EVERY, "eval_every": STEPS}
-SOON = ("--slurm-init-seconds-before-status-checks", "2")
 MODEL = "results/train/dpo/seed0/model.json"
 
 
@@ -81,7 +80,7 @@ class Training:
         return [int(step) for step in re.findall(r"from step (\d+);", self.log())]
 
     def start(self, *arguments: str) -> "Workflow":
-        return Workflow(self, [*SOON, *arguments, MODEL])
+        return Workflow(self, [*arguments, MODEL])
 
     def ranks(self, number: int | None = None) -> list[psutil.Process]:
         """The living ranks, or one of them, wherever they are."""
@@ -101,13 +100,29 @@ class Training:
         """Of a job, each time that it ran."""
         return [row["State"].split()[0] for row in self.cluster.sacct(job, "State")]
 
+    def trains_again(self, workflow: "Workflow", fault: str) -> None:
+        """Until the ranks have started once more; how long that took since now is printed."""
+        begun, starts = time.monotonic(), len(self.started_from())
+        workflow.until(lambda: len(self.started_from()) > starts)
+        print(f"{fault}: trains again after {time.monotonic() - begun:.0f} s")
+
+    def goes_on_after_its_time(self, workflow: "Workflow") -> None:
+        job = self.near_its_end(workflow)
+        workflow.until(lambda: "back into the queue" in self.log())
+        self.cluster.run("scontrol", "update", f"JobId={job}", "TimeLimit=60")
+        self.trains_again(workflow, "time limit")
+        workflow.end()
+        assert self.states(job) == ["REQUEUED", "COMPLETED"]
+        step = re.findall(r"stopped at step (\d+)/\d+ as asked \(the time limit", self.log())[-1]
+        assert self.started_from()[-1] == int(step)
+
     def near_its_end(self, workflow: "Workflow") -> str:
-        """The job, whose time limit is now as good as there."""
-        workflow.until_step(5)
+        """The job, which now has half a minute left or a little more; Slurm's limits are whole minutes."""
+        workflow.until_step((self.started_from() or [0])[-1] + 5)
         job = self.job()
         (used,) = self.cluster.run("squeue", "--noheader", "--jobs", job, "--format=%M").split()
         minutes, seconds = map(int, used.split(":"))
-        self.cluster.run("scontrol", "update", f"JobId={job}", f"TimeLimit={minutes}:{seconds + 10}")
+        self.cluster.run("scontrol", "update", f"JobId={job}", f"TimeLimit={minutes + 1 + (seconds > 30)}")
         return job
 
     def ended_as_undisturbed(self, undisturbed: Path) -> None:
@@ -187,7 +202,7 @@ def test_killed_cancelled_and_a_machine_lost(training: Training, cluster: Sandbo
     workflow.until_step(2 * EVERY + 5)
     training.ranks(1)[0].kill()
     killed = training.job()
-    workflow.until(lambda: len(training.started_from()) == 2)
+    training.trains_again(workflow, "a rank killed")
     assert "training dpo/seed0 failed: rank 1 was ended by SIGKILL" in training.log()
     assert training.states(killed) == ["FAILED"]
     start = training.started_from()[1]
@@ -197,13 +212,14 @@ def test_killed_cancelled_and_a_machine_lost(training: Training, cluster: Sandbo
     workflow.until_step(start + 5)
     cancelled = training.job()
     cluster.run("scancel", cancelled)
-    workflow.until(lambda: len(training.started_from()) == 3)
+    training.trains_again(workflow, "cancelled, two machines")
     assert training.states(cancelled) == ["CANCELLED"]
     assert training.started_from()[2] >= start + 5  # saved as it was told to end
 
     workflow.until_step(training.started_from()[2] + 5)
     lost = training.job()
     cluster.stop_node("n2")
+    training.trains_again(workflow, "a machine lost")
     workflow.end()
     cluster.start_node("n2")
     assert training.states(lost) == ["NODE_FAIL", "COMPLETED"]
@@ -212,22 +228,22 @@ def test_killed_cancelled_and_a_machine_lost(training: Training, cluster: Sandbo
     training.ended_as_undisturbed(undisturbed(training))
 
 
-def test_time_limit(training: Training, cluster: Sandbox, undisturbed) -> None:
-    """It saves, leaves, goes back into the queue and goes on, and no retry is spent."""
-    training.configure(leave=12)
-    workflow = training.start("--retries", "0")
-    job = training.near_its_end(workflow)
-    workflow.until(lambda: "back into the queue" in training.log())
-    cluster.run("scontrol", "update", f"JobId={job}", "TimeLimit=60")
-    workflow.end()
-    assert training.states(job) == ["REQUEUED", "COMPLETED"]
-    (step,) = re.findall(r"stopped at step (\d+)/", training.log())
-    assert training.started_from() == [0, int(step)]
+def test_one_machine(training: Training, cluster: Sandbox, undisturbed) -> None:
+    """Snakemake's own `srun` holds launcher and ranks: cancelled, then out of time."""
+    training.configure(nodes=1, leave=90)
+    workflow = training.start("--retries", "1")
+    workflow.until_step(2 * EVERY + 5)
+    cancelled = training.job()
+    cluster.run("scancel", cancelled)
+    training.trains_again(workflow, "cancelled, one machine")
+    assert training.states(cancelled) == ["CANCELLED"]
+    assert training.started_from()[1] >= EVERY
+    training.goes_on_after_its_time(workflow)
     training.ended_as_undisturbed(undisturbed(training))
 
 
 def test_time_limits_are_counted(training: Training) -> None:
-    training.configure(leave=12, requeues=0)
+    training.configure(leave=90, requeues=0)
     workflow = training.start("--retries", "0")
     training.near_its_end(workflow)
     workflow.end(1)
@@ -237,11 +253,12 @@ def test_time_limits_are_counted(training: Training) -> None:
 
 def test_memory(training: Training, cluster: Sandbox, undisturbed) -> None:
     """Too little is asked for: the job is ended, and the retry asks for more."""
+    before = len(cluster.sacct())
     training.profile(mem_mb="600 if attempt == 1 else 4000")
-    workflow = training.start("--retries", "1")
-    workflow.end()
-    rows = [row for row in cluster.sacct(fields="JobID,State,ReqTRES,Comment") if "train_arm" in row["Comment"]][-2:]
-    assert rows[0]["State"] in ("OUT_OF_MEMORY", "FAILED", "CANCELLED"), rows
+    training.start("--retries", "1").end()
+    rows = cluster.sacct(fields="State,ReqTRES")[before:]
+    assert ["mem=1200M" in rows[0]["ReqTRES"], "mem=8000M" in rows[1]["ReqTRES"]] == [True, True], rows
+    assert (rows[0]["State"] != "COMPLETED", rows[1]["State"]) == (True, "COMPLETED"), rows
     training.ended_as_undisturbed(undisturbed(training))
 
 
@@ -249,6 +266,7 @@ def test_snakemake_killed(training: Training, cluster: Sandbox, undisturbed) -> 
     workflow = training.start()
     workflow.until_step(5)
     first = training.job()
+    cluster.run("scontrol", "suspend", first)  # until the next run has found it
     os.kill(workflow.process.pid, signal.SIGKILL)
     workflow.process.wait()
     assert "LockException" in training.start().end(1)
@@ -264,6 +282,7 @@ def test_snakemake_killed(training: Training, cluster: Sandbox, undisturbed) -> 
     assert first in unlock.stdout
     workflow = training.start()
     workflow.until(lambda: "waiting for it" in training.log())
+    cluster.run("scontrol", "resume", first)
     workflow.end()
     assert len(training.started_from()) == 1
     training.ended_as_undisturbed(undisturbed(training))
@@ -287,7 +306,7 @@ def test_full_disk(training: Training, undisturbed) -> None:
         shutil.rmtree(kept)
 
 
-def test_a_machine_without_the_store(training: Training, cluster: Sandbox, undisturbed) -> None:
+def test_a_machine_without_the_store(training: Training, cluster: Sandbox) -> None:
     store = training.folder / "store"
     for name in ("n2", "n3"):
         cluster.stop_node(name)
@@ -297,8 +316,6 @@ def test_a_machine_without_the_store(training: Training, cluster: Sandbox, undis
     for name in ("n2", "n3"):
         cluster.stop_node(name)
         cluster.start_node(name)
-    training.start("--retries", "0").end()
-    training.ended_as_undisturbed(undisturbed(training))
 
 
 def test_a_job_of_its_own(training: Training, cluster: Sandbox, undisturbed) -> None:
@@ -307,12 +324,14 @@ def test_a_job_of_its_own(training: Training, cluster: Sandbox, undisturbed) -> 
     workflow = training.start()
     workflow.until_step(5)
     (first,) = {job["id"].split("+")[0] for job in cluster.jobs()}
+    cluster.run("scontrol", "suspend", first)  # until the next run has found it
     for process in [*psutil.Process(workflow.process.pid).children(recursive=True), workflow.process]:
         process.kill()
     workflow.process.wait()
     training.project.snakemake("--unlock")
     workflow = training.start()
     workflow.until(lambda: "found as Slurm job" in training.log())
+    cluster.run("scontrol", "resume", first)
     os.killpg(workflow.process.pid, signal.SIGINT)
     workflow.end(1)
     cluster.wait_idle()

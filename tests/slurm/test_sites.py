@@ -2,12 +2,12 @@
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
 from project import ROOT
+from slurm_project import SOON
 
 RULES = """
 rule vbench:
@@ -42,7 +42,7 @@ def sites(cluster) -> dict[str, tuple[Path, int, str]]:
         (folder / "profile/profile.v9+.yaml").write_text(yaml.safe_dump(profile))
         (folder / "Snakefile").write_text(RULES)
         running[site] = subprocess.Popen(
-            [Path(sys.executable).parent / "snakemake", "--profile", "profile", "--nocolor", "seen.txt"],
+            [*SOON, "--profile", "profile", "--nocolor", "seen.txt"],
             cwd=folder,
             env=os.environ | ({"SLURM_CONF": str(without)} if site == "no_accounting" else {}),
             stdout=subprocess.PIPE,

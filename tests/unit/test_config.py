@@ -45,7 +45,7 @@ def test_shipped_configurations_are_valid(path):
         ("launch.nodes", 3, r"launch: `nodes` 3 does not divide `processes` 2"),
         ("launch.gpu", "H1000", r"launch.gpu: there is no such GPU .*; there are H100 PCIe, .*'H1000'"),
         ("launch.requeues", -1, r"launch.requeues: .*greater than or equal to 0"),
-        ("launch.scheduler", "lsf", r"launch.scheduler: .*'auto', 'local_cwd', 'srun' or 'slurm'"),
+        ("launch.scheduler", "lsf", r"launch.scheduler: .*'auto', 'local_cwd' or 'slurm'"),
     ],
 )
 def test_mistakes_are_refused_with_their_path(path, value, message):

@@ -72,6 +72,7 @@ ALONE = [
 class Project:
     """The copied checkout, which is also the working directory."""
 
+    program = (str(Path(sys.executable).parent / "snakemake"),)
     where = ("--cores", "2")
     """Snakemake's options that say where the jobs run."""
 
@@ -89,7 +90,7 @@ class Project:
 
     def command(self, *arguments: str) -> tuple[list[str], dict]:
         environment = {**os.environ, "PYTHONPATH": str(self.folder)}
-        command = [str(Path(sys.executable).parent / "snakemake"), *self.where, "--nocolor", *arguments]
+        command = [*self.program, *self.where, "--nocolor", *arguments]
         return command, {"cwd": self.folder, "env": environment, "text": True}
 
     def snakemake(self, *arguments: str, before: Sequence[str] = ()) -> subprocess.CompletedProcess:

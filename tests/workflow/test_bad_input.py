@@ -45,6 +45,27 @@ def test_no_videos(fresh):
     assert not (fresh.folder / "results").exists()
 
 
+def test_a_training_that_cannot_fit_is_refused_before_the_first_job(fresh):
+    """The recipe's model and layout on small footage; nothing is downloaded, since no job starts."""
+    values = copy.deepcopy(CONFIG)
+    values["clips"] |= {"frames": 81, "width": 1280, "height": 720, "short_side": None}
+    model = "Wan-AI/Wan2.1-I2V-14B-720P-Diffusers"
+    values["base"] = {"task": "i2v", "model": model, "revision": "main", "text_length": 512}
+    parallel = {"context": 4, "activation_checkpointing": "full"}
+    values["train"]["settings"] = {"batch": 2, "parallel": parallel}
+    values["launch"] = {"processes": 8, "gpu": "RTX 4090"}
+    fresh.configure(values)
+    done = fresh.snakemake("train")
+    assert done.returncode == 1
+    line = done.stdout.strip().splitlines()[-1]
+    assert re.fullmatch(
+        rf"error: train.arms.dpo: needs [\d.]+ GiB a rank of 24 \({model}, 81 .*; launch.force: .*", line
+    )
+    assert "rule " not in done.stdout
+    assert not (fresh.folder / "results").exists()
+    assert not list((fresh.folder / ".snakemake").glob("locks/*"))
+
+
 def test_a_broken_video_among_good_ones(finished, fresh):
     from regdpo.data.video import footage_root
 
@@ -73,6 +94,7 @@ def test_a_full_disk_in_the_store(fresh):
         assert "Traceback" not in done.stdout
         kept = set(store.rglob("*.mp4"))
         assert kept
+        assert "ended early.</b>" in (fresh.folder / "results/report/timeline.html").read_text()
         subprocess.run(["mount", "-o", "remount,size=64m", str(store)], check=True)
         assert fresh.snakemake("clips").returncode == 0
         assert kept <= set(store.rglob("*.mp4"))
@@ -96,6 +118,17 @@ def test_a_worker_with_a_stale_copy(fresh, stale):
             f"{socket.gethostname()} does not see the environment .*: {stale} \\S+ instead of \\S+, in .*nodes have to"
         )
         assert re.search(refusal, done.stdout), done.stdout
+    assert "Traceback" not in done.stdout
+
+
+def test_a_timeline_that_cannot_be_drawn_fails_no_run(fresh):
+    (fresh.folder / "logs").mkdir()
+    (fresh.folder / "logs/timeline.parquet").write_text("no table")
+    done = fresh.snakemake("results/clips/0.parquet")
+    assert done.returncode == 0, done.stdout[-3000:]
+    said = [line for line in done.stdout.splitlines() if line.startswith("timeline:")]
+    assert len(said) == 1
+    assert said[0].startswith("timeline: error: logs/timeline.parquet: cannot be read as a parquet table")
     assert "Traceback" not in done.stdout
 
 

@@ -7,12 +7,14 @@ import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
 
 import pytest
 from project import CONFIG, ROOT, Project
 
 from regdpo import tables
 from regdpo.tables import ClipRow, PairRow, ScoreRow
+from regdpo.timeline.rows import JobRow
 
 
 @pytest.fixture
@@ -62,8 +64,30 @@ def test_training_ran_as_two_processes_and_left_its_logs(finished: Project):
     assert "[1]:" in (finished.folder / "logs/train/dpo/seed0.log").read_text() or (run / "logs").exists()
 
 
+def test_the_timeline_has_every_job(finished: Project):
+    rows = tables.read(finished.folder / "logs/timeline.parquet", JobRow)
+    assert len({row.run for row in rows}) == 1
+    assert {row.outcome for row in rows} == {"done"}
+    benchmarked = dict.fromkeys(("cut_clips", "caption_clips", "encode_latents", "train_arm"), 2)
+    benchmarked |= dict.fromkeys(("base_from_scratch", "pretrain", "render_negatives"), 1)
+    benchmarked |= {"render_samples": 3, "held_out_error": 3, "proxies": 4, "vbench": 4}  # two arms, base; and real
+    assert Counter(row.rule for row in rows if row.working_s is not None) == benchmarked
+    small = dict.fromkeys(("clips", "captions", "negatives", "scores"), 1) | {"latents": 2}
+    local = {f"merge_{name}": count for name, count in small.items()}
+    local |= dict.fromkeys(("pretraining_pairs", "gt_pairs", "real_samples", "report_page"), 1)
+    assert Counter(row.rule for row in rows if row.working_s is None) == local
+    assert all(row.working_s <= row.running_s + 2 for row in rows if row.working_s is not None)
+    page = (finished.folder / "results/report/timeline.html").read_text()
+    assert "<h1>35 jobs in" in page
+    assert "Nothing of it went through Slurm" in page
+    assert 'data="timeline.html"' in (finished.folder / "results/report/index.html").read_text()
+
+
 def test_a_second_run_does_nothing(project: Project):
+    drawn = [project.folder / name for name in ("logs/timeline.parquet", "results/report/timeline.html")]
+    before = [(path.stat().st_mtime_ns, path.read_bytes()) for path in drawn]
     assert "Nothing to be done" in project.snakemake("all").stdout
+    assert [(path.stat().st_mtime_ns, path.read_bytes()) for path in drawn] == before
 
 
 def test_new_clocks_make_nothing_stale(project: Project):

@@ -1,0 +1,182 @@
+"""What a configuration costs in GPU-hours, stage by stage, as far as FLOPs tell; as Markdown."""
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+
+from regdpo.config import Config, Sampling
+from regdpo.errors import UserError
+from regdpo.plan import trace
+from regdpo.plan.layouts import Estimate, Machine, estimate, estimates, impossible
+from regdpo.plan.memory import GIB, Training
+from regdpo.plan.table import assumptions
+from regdpo.train.loop import EVAL_PAIRS
+from regdpo.train.passes import EVAL_SIGMAS
+
+HOUR = 3600
+NOT_COUNTED = (
+    "Not counted: captions, the VAE and the text encoder (latents; the ends of every rendering), VBench, loading, "
+    "checkpoints, talk between ranks, the queue, what a failure repeats."
+)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is wanted, by whom it is paid, and how long a Slurm job may take."""
+
+    settings: Config
+    training: Training  # of one arm: the model, the clips, the ranks
+    machine: Machine
+    pairs: int  # to train on
+    job_hours: float
+    price: float | None  # of a GPU-hour
+
+    @property
+    def clips(self) -> int:
+        """Of all splits."""
+        shares = self.settings.pairs
+        return math.ceil(self.pairs / self.settings.negatives.per_clip / (1 - shares.validation - shares.test))
+
+    @property
+    def sampled(self) -> int:
+        """Clips that samples are made of."""
+        samples, shares = self.settings.samples, self.settings.pairs
+        found = round(self.clips * (shares.test if samples.split == "test" else shares.validation))
+        return min(found, samples.limit or found)
+
+    @property
+    def forward(self) -> float:
+        """GPU-hours of a pass over a clip, without adapters."""
+        flops = trace.flops(replace(self.training.a_pass, lora=None, dtype=torch.bfloat16), self.training.latent[1])
+        return flops.forward / (self.machine.peak_flops * self.machine.mfu) / HOUR
+
+    @property
+    def job_seconds(self) -> float:
+        """In which a Slurm job trains, but for loading; regdpo/launch.py leaves at most half of it."""
+        return HOUR * self.job_hours - min(self.settings.launch.leave, HOUR * self.job_hours / 2)
+
+
+def markdown(asked: Asked) -> str:
+    """GPU-hours by stage, and the layouts of the training."""
+    training, machine, ranks = asked.training, asked.machine, asked.training.ranks
+    return "\n\n".join(
+        [
+            f"{training.architecture.name}, {asked.pairs:,} pairs to train on, of {asked.clips:,} clips of "
+            f"{training.frames} frames of {training.height}x{training.width}, {ranks} x {machine.memory / GIB:.0f} GB; "
+            f"{assumptions(machine)}.",
+            _stages(asked),
+            NOT_COUNTED,
+            _layouts(asked),
+            _jobs(asked),
+        ]
+    )
+
+
+def _stages(asked: Asked) -> str:
+    settings, ranks = asked.settings, asked.training.ranks
+    rows = [("negatives", *_sampling(asked, settings.negatives.sampling, asked.clips * settings.negatives.per_clip))]
+    if settings.base.pretrain:
+        rows.append(("base", "made here, on other footage: not counted", 0.0))
+    for name in settings.train.arms:
+        arm = _of_arm(asked, name)
+        it = chosen(arm, asked.machine)
+        seeds = len(settings.train.seeds)
+        what = f"{arm.settings.steps:,} steps of {it.seconds + it.seconds_before:.1f} s"
+        what += f" x {seeds} seeds" if seeds > 1 else ""
+        what += f" ({it.name})" if it.parallel != arm.settings.parallel else ""
+        rows.append((f"training, {name}", what, seeds * training_seconds(asked, arm, it) * ranks / HOUR))
+    models = 1 + len(settings.train.arms) * len(settings.train.seeds)
+    videos = models * asked.sampled * len(settings.samples.seeds)
+    rows.append((f"samples of {models} models", *_sampling(asked, settings.samples.sampling, videos)))
+    passes = models * asked.sampled * settings.scores.error.timesteps
+    rows.append(("held-out error", f"{passes:,} passes", passes * asked.forward))
+    rows.append(("**all**", "", sum(hours for _, _, hours in rows)))
+    price = asked.price
+    lines = [
+        f"| stage | what is counted | GPU-hours | hours on {ranks} GPUs |" + (" price |" if price else ""),
+        "|---|---|---:|---:|" + ("---:|" if price else ""),
+    ]
+    for stage, what, hours in rows:
+        cost = f" {price * hours:,.0f} |" if price else ""
+        lines.append(f"| {stage} | {what} | {hours:,.0f} | {hours / ranks:,.1f} |{cost}")
+    return "\n".join(lines)
+
+
+def _sampling(asked: Asked, sampling: Sampling, videos: int) -> tuple[str, float]:
+    """What is counted, and GPU-hours."""
+    passes = 2 if sampling.guidance > 1 else 1
+    what = f"{videos:,} videos x {sampling.steps} steps" + (" x 2 (guidance)" if passes == 2 else "")
+    return what, videos * sampling.steps * passes * asked.forward
+
+
+def _layouts(asked: Asked) -> str:
+    arm = asked.training
+    found = [it for it in estimates(arm, asked.machine) if it.fits]
+    taken = chosen(arm, asked.machine)
+    lines = [
+        f"| layout (pairs with losers, {arm.settings.batch} a step) | GiB | s/step | hours | GPU-hours | "
+        f"jobs of {asked.job_hours:g} h |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    for it in [taken, *(it for it in found if it.name != taken.name)]:
+        seconds = training_seconds(asked, arm, it)
+        hours = seconds / HOUR
+        name = f"**{it.name}**" if it is taken else it.name
+        step = it.seconds + it.seconds_before
+        lines.append(
+            f"| {name} | {it.memory.total / GIB:.0f} | {step:.1f} | {hours:.1f} | {hours * arm.ranks:,.0f} | "
+            f"{jobs(asked, seconds)} |"
+        )
+    return "\n".join(lines)
+
+
+def _jobs(asked: Asked) -> str:
+    settings, own = asked.settings, asked.training.settings.parallel
+    it = chosen(asked.training, asked.machine)
+    configured = "the configured layout" if it.parallel == own else f"the fastest that fits, since {_why_not(asked)}"
+    requeues = jobs(asked, training_seconds(asked, asked.training, it)) - 1
+    return (
+        f"Bold: {configured}. A training leaves its Slurm job {settings.launch.leave:g} s before the limit and goes on "
+        f"in the next; that takes `launch.requeues: {requeues}` at least, and it is {settings.launch.requeues}."
+    )
+
+
+def _why_not(asked: Asked) -> str:
+    training = asked.training
+    reason = impossible(training, training.settings.parallel)
+    return f"the configured one cannot be ({reason})" if reason else "the configured one does not fit"
+
+
+def _of_arm(asked: Asked, name: str) -> Training:
+    settings, losers = asked.settings.trainings()[f"train.arms.{name}"]
+    return replace(asked.training, settings=settings, halves=2 if losers else 1)
+
+
+def chosen(training: Training, machine: Machine) -> Estimate:
+    """The configured layout if that can be and fits, else the fastest that does.
+
+    Raises:
+        UserError: none fits.
+    """
+    own = training.settings.parallel
+    if impossible(training, own) is None and (it := estimate(training, own, machine)).fits:
+        return it
+    best = next(iter(estimates(training, machine)), None)
+    if best is None or not best.fits:
+        raise UserError(f"--gpus: no layout of {training.ranks} ranks fits; without --cost it is told by how much")
+    return best
+
+
+def training_seconds(asked: Asked, training: Training, it: Estimate) -> float:
+    """Of a whole training, with its evaluations."""
+    settings = training.settings
+    pairs = min(EVAL_PAIRS, round(asked.clips * asked.settings.pairs.validation))
+    asks = math.ceil(settings.steps / settings.eval_every) + (training.halves - 1)  # once the reference
+    passes = asks * pairs * EVAL_SIGMAS * training.halves
+    return settings.steps * (it.seconds + it.seconds_before) + passes * asked.forward * HOUR / training.ranks
+
+
+def jobs(asked: Asked, seconds: float) -> int:
+    """Slurm jobs that a training takes, one after another."""
+    return math.ceil(seconds / asked.job_seconds)

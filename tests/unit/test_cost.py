@@ -1,0 +1,92 @@
+"""Cost: figures of the paper's setting against arithmetic of our own, and what the listing says."""
+
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+from regdpo import config
+from regdpo.errors import UserError
+from regdpo.hardware import GPUS
+from regdpo.plan import cost, layouts
+from regdpo.plan.architecture import find
+from regdpo.plan.memory import GIB, Training
+
+ROOT = Path(__file__).parents[2]
+RECIPE = str(ROOT / "config/recipes/reg_dpo_wan21_i2v_14b.yaml")
+
+
+def asked(**changed: object) -> cost.Asked:
+    settings = config.load(RECIPE)
+    training = Training(find(settings.base), settings.train.arm_settings("dpo"), 81, 720, 1280, 8)
+    machine = layouts.Machine(80 * GIB, GPUS["H100 SXM"].peak_flops)
+    values = {"settings": settings, "training": training, "machine": machine, "pairs": 12000}
+    return cost.Asked(**{**values, "job_hours": 24, "price": None, **changed})
+
+
+def rows(text: str) -> dict[str, list[str]]:
+    lines = (line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("|"))
+    return {cells[0]: cells[1:] for cells in lines}
+
+
+def number(text: str) -> float:
+    return float(text.strip().replace(",", ""))
+
+
+def test_gpu_hours_by_hand():
+    """Wan 2.1 14B: 40 blocks of width 5120, feed-forward 13824; 21 x 45 x 80 tokens, 512 of text and 257 of the image."""
+    width, hidden, tokens, context = 5120, 13824, 21 * 45 * 80, 512 + 257
+    projections = 2 * tokens * width * (6 * width + 2 * hidden) + 2 * context * width * 2 * width
+    attention = 4 * tokens * (tokens + context) * width
+    forward = 40 * (projections + attention)
+    rate = 0.4 * 989e12 * 3600  # FLOPs a GPU-hour
+    backward = 40 * (projections + 2.5 * attention)  # gradients of activations alone; the scores once more
+    a_pair = 2 * (forward + backward + forward) + 2 * forward  # every block recomputed; adapters off for the reference
+    evaluations = (6000 // 300 + 1) * 32 * 4 * 2 * forward
+
+    listed = rows(cost.markdown(asked()))
+    clips = 12000 / 0.94
+    assert number(listed["negatives"][1]) == pytest.approx(clips * 40 * 2 * forward / rate, rel=0.01)
+    assert number(listed["training, dpo"][1]) == pytest.approx((12000 * a_pair + evaluations) / rate, rel=0.02)
+    assert number(listed["samples of 5 models"][1]) == pytest.approx(5 * 0.04 * clips * 80 * forward / rate, rel=0.01)
+    assert number(listed["held-out error"][1]) == pytest.approx(5 * 0.04 * clips * 8 * forward / rate, rel=0.02)
+    names = list(listed)
+    stages = names[names.index("negatives") : names.index("**all**")]
+    assert number(listed["**all**"][1]) == pytest.approx(sum(number(listed[stage][1]) for stage in stages), abs=4)
+
+
+def test_jobs_and_requeues():
+    """73 hours of training in jobs of 24 hours, of which five minutes are for leaving."""
+    it = asked()
+    assert it.job_seconds == 24 * 3600 - 300
+    assert [cost.jobs(it, hours * 3600) for hours in (23.9, 24, 73)] == [1, 2, 4]
+    assert "takes `launch.requeues: 3` at least, and it is 20." in cost.markdown(it)
+    assert asked(job_hours=0.1).job_seconds == 180, "at most half of a short job is for leaving"
+
+
+def test_price():
+    listed = rows(cost.markdown(asked(price=2.0)))
+    assert number(listed["negatives"][3]) == pytest.approx(2 * number(listed["negatives"][1]), abs=1)
+
+
+def test_a_layout_that_cannot_be_is_replaced_and_said():
+    it = asked()
+    text = cost.markdown(asked(training=Training(it.training.architecture, it.training.settings, 81, 720, 1280, 16)))
+    assert "since the configured one cannot be (batch 2 does not divide over 4 data ranks)" in text
+    assert "steps of 19.0 s (context 8, pair 2, checkpointing 2, reference adapters)" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        ([], "--pairs: how many training pairs? pairs.limit does not say"),
+        (["--pairs", "0"], "--pairs: 0 is not more than 0"),
+        (["--pairs", "1", "--gpu", "RTX 4090", "--gpus", "2"], "--gpus: no layout of 2 ranks fits"),
+    ],
+)
+def test_mistakes_are_one_line(arguments, line, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["plan.py", "--config", RECIPE, "--cost", *arguments])
+    with pytest.raises(UserError) as caught:
+        runpy.run_path(str(ROOT / "scripts/plan.py"))["main"]()
+    assert str(caught.value).startswith(line)

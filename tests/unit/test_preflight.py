@@ -1,0 +1,91 @@
+"""What is looked at before the first job: ranks, machines, GPUs and layout against each other, and the plan."""
+
+import copy
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from regdpo import config
+from regdpo.errors import UserError
+from regdpo.preflight import Asked, ask_plan, fit
+
+ROOT = Path(__file__).parents[2]
+DEFAULT = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+PLAN = [sys.executable, str(ROOT / "scripts/plan.py")]
+DPO = "train.arms.dpo"
+
+
+def settings(context: int = 1, **launch: object) -> config.Config:
+    values = copy.deepcopy(DEFAULT)
+    values["train"]["settings"] |= {"batch": 4, "parallel": {"context": context}}
+    values["launch"] |= {"device": "auto", **launch}
+    return config.check(values)
+
+
+def test_what_fits_is_not_spoken_of():
+    assert fit(settings(), [Asked(DPO, 2, 1, 2), Asked("train.arms.sft", 2, 1, 0)]) == []
+    assert fit(settings(nodes=2), [Asked("base.pretrain", 2, 2, 2)]) == []
+
+
+@pytest.mark.parametrize(
+    ("asked", "line"),
+    [
+        (Asked(DPO, 4, 3, 0), "train.arms.dpo: nodes=3 does not divide processes=4, its job's resources"),
+        (Asked(DPO, 4, 2, 0), "train.arms.dpo: nodes=2, its job's resources; set launch.nodes"),
+        (Asked(DPO, 8, 1, 0), "train.arms.dpo: batch 4 does not divide over 8 data ranks (processes=8, its job's"),
+        (Asked(DPO, 4, 1, 2), "train.arms.dpo: gpu=2 for processes=4, its job's resources; a rank takes one GPU"),
+    ],
+)
+def test_what_a_profile_made_of_it_is_refused(asked, line):
+    with pytest.raises(UserError) as caught:
+        fit(settings(device="cuda"), [asked])
+    assert str(caught.value).startswith(line)
+
+
+def test_gpus_that_ranks_may_not_use_are_a_note():
+    assert fit(settings(), [Asked(DPO, 2, 1, 1)]) == [
+        "train.arms.dpo: gpu=1 for processes=2, its job's resources; a rank takes one GPU"
+    ]
+    assert fit(settings(device="cpu"), [Asked(DPO, 2, 1, 1)]) == []
+
+
+def test_videos_split_over_machines_are_a_note():
+    asked = [Asked(DPO, 4, 2, 4), Asked("train.arms.sft", 4, 2, 4)]
+    assert fit(settings(context=2, processes=4, nodes=2), asked) == []
+    (note,) = fit(settings(context=4, processes=4, nodes=2), asked)
+    assert note.startswith("train.arms.dpo, train.arms.sft: parallel.context 4 splits videos over machines of 2 ranks")
+
+
+def test_the_plan_is_asked_once(tmp_path):
+    """The real plan; `false` in its place shows whether it is asked at all."""
+    said: list[str] = []
+    asked = [Asked("base.pretrain", 2, 1, 2)]
+    ask_plan(settings(), asked, ["false"], tmp_path, "", said.append)
+    assert said == []  # no GPU is named
+    known = settings(gpu="RTX 4090")
+    ask_plan(known, asked, PLAN, tmp_path, "", said.append)
+    assert said[0].startswith("asking the plan whether base.pretrain fit 2 x RTX 4090")
+    assert said[1] == "base.pretrain: needs 3.1 GiB a rank of 24: fits, by the plan"
+    ask_plan(known, asked, ["false"], tmp_path, "", said.append)
+    assert len(said) == 2
+    ask_plan(settings(gpu="RTX 4090", force=True), [Asked(DPO, 2, 1, 2)], ["false"], tmp_path, "", said.append)
+    for other in (
+        (settings(gpu="L40S"), asked, "code"),
+        (known, asked, "other code"),
+        (known, [Asked("base.pretrain", 4, 1, 4)], ""),
+        (known, [Asked(DPO, 2, 1, 2)], ""),
+    ):
+        with pytest.raises(UserError, match="the plan failed: false"):
+            ask_plan(*other[:2], ["false"], tmp_path, other[2], said.append)
+
+
+def test_what_cannot_be_planned_is_said_and_not_remembered(tmp_path):
+    values = copy.deepcopy(DEFAULT)
+    values["base"] = {"model": "some/model", "revision": "main"}
+    values["launch"]["gpu"] = "H100 SXM"
+    said: list[str] = []
+    ask_plan(config.check(values), [Asked(DPO, 2, 1, 2)], PLAN, tmp_path, "", said.append)
+    assert said[1].startswith("not checked against the plan: base.model: the architecture of some/model is not known")
+    assert list(tmp_path.iterdir()) == []
