@@ -178,7 +178,9 @@ class Sandbox:
     def run(self, *command: str) -> str:
         """A command of Slurm; what it printed."""
         environment = {**os.environ, **self.environment}
-        return subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout
+        return subprocess.run(
+            command, env=environment, stdout=subprocess.PIPE, text=True, check=True, timeout=60
+        ).stdout
 
     def _configure(self) -> None:
         devices = self.folder / "dev"
