@@ -241,7 +241,7 @@ class Launch:
                 stack.enter_context(patch.dict(os.environ, self._environment()))
                 ranks = stack.enter_context(self._ranks())
                 for number in SIGNALS:  # torchx has set its own
-                    if number != signal.SIGHUP or handlers[number] != signal.SIG_IGN:  # nohup
+                    if handlers[number] != signal.SIG_IGN:  # as nohup and `&` of scripts have them
                         signal.signal(number, lambda number, frame: self.asked.append(signal.Signals(number)))
                 state = self._wait(ranks)
                 ranks.join()
@@ -274,7 +274,6 @@ class Launch:
         return {
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",  # of torchrun
             "OMP_NUM_THREADS": "1",
-            "TORCHELASTIC_ERROR_FILE": str(self.run / CRASH.replace("*", "")),
             # torchrun passes these on to the ranks, then gives them as long to save as we do
             "PET_SIGNALS_TO_HANDLE": ",".join(number.name for number in (*SIGNALS, signal.SIGQUIT)),
             "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(math.ceil(self.options.grace)),

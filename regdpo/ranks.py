@@ -32,7 +32,7 @@ from regdpo.store import atomic
 
 MODULE = "regdpo.train.loop"
 ROLE = "loop"
-CRASH = "torchelastic*.json"
+CRASH = "torchelastic.*.json"
 """Files of a run folder that torchruns leave the first failed rank's exception in."""
 HANDLE = "torchx.txt"
 """File of a run folder that names the Slurm job of its own that its ranks are in."""
@@ -265,6 +265,7 @@ def _application(run: Path, shape: Shape, port: int = 0) -> AppDef:
         memMB=shape.mem_mb,
         rdzv_backend="static" if shape.nodes > 1 else "c10d",
         rdzv_port=port,
+        env={"TORCHELASTIC_ERROR_FILE": str(run / CRASH.replace("*", macros.replica_id))},
     )
 
 
@@ -370,7 +371,6 @@ def main() -> None:
         )
         sys.exit(EXIT_USER_ERROR)
     os.environ[HEAD] = args.head
-    os.environ["TORCHELASTIC_ERROR_FILE"] = str(args.run / CRASH.replace("*", f".{slurm.node_name()}"))
     application = _application(args.run, Shape(args.nodes, args.each), args.port)
     # torchx would start all machines' launchers here
     role = macros.Values("", args.id, os.environ["SLURM_PROCID"], HEAD).apply(application.roles[0])

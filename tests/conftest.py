@@ -1,5 +1,6 @@
 """What all tests share."""
 
+import signal
 import sys
 from pathlib import Path
 
@@ -8,6 +9,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 import tiny
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # scripts start what is in their background without it
 
 
 @pytest.fixture(scope="session")

@@ -116,9 +116,12 @@ def _launched(runs: list[Run], allocations: list[Allocation]) -> list[tuple[Atte
     found = []
     for told in allocations:
         attempts = [attempt for run in runs for attempt in run.attempts if _id(told.job) in attempt.launched]
-        before = [attempt for attempt in attempts if told.submitted and attempt.began <= told.submitted + SLACK]
-        if before:
-            found.append((before[-1], told))
+        if not told.submitted:
+            continue
+        began = [attempt for attempt in attempts if attempt.began <= told.submitted + SLACK]
+        if began:
+            surely = [attempt for attempt in began if attempt.began <= told.submitted]
+            found.append(((surely or began[:1])[-1], told))
     return found
 
 

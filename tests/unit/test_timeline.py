@@ -285,6 +285,22 @@ def test_a_training_that_is_a_job_of_its_own(tmp_path):
     assert not again.asked
 
 
+def test_a_job_that_the_rules_log_has_forgotten(tmp_path):
+    """It ran when this was drawn first; then the rule was started again, and Snakemake emptied its log."""
+    folder = project(tmp_path, after=given.AFTER_LOG.replace("localrule merge", "localrule train_arm"))
+    run, log = tmp_path / "store/runs/it", folder / "logs/merge.log"
+    run.mkdir(parents=True)
+    start = f"2026-11-21 10:22:30 training dpo/seed0 in {run}\n"
+    log.write_text(f"{start}submitted as Slurm job 20\n")
+    (run / "log.txt").write_text(log.read_text())
+    job = "20|RUNNING|2026-11-21T10:22:31|2026-11-21T10:22:31|Unknown|1|30|n1|2||gres/gpu=4,mem=8G|||train-x|\n"
+    rows = table(folder, answers(EVERY + job), [])
+    log.write_text(f"training dpo/seed0 was done before; {run}/log.txt has what was said\n")
+    ended = job.replace("RUNNING", "COMPLETED").replace("Unknown", "2026-11-21T10:23:31")
+    rows = table(folder, answers(EVERY + ended), rows.values())
+    assert [(row.job, row.state) for row in rows.values() if row.rule == "train_arm"] == [("20", "COMPLETED")]
+
+
 def test_what_is_no_number_in_a_benchmark(tmp_path):
     folder = project(tmp_path, after=given.AFTER_LOG)
     (folder / "logs/benchmarks/shard/sft/seed1.tsv").write_text(
