@@ -21,6 +21,7 @@ from regdpo import slurm
 from regdpo.config import canonical
 from regdpo.config_section import Positive, Section
 from regdpo.config_train import PREFERENCE, Parallel
+from regdpo.device import taken, visible
 from regdpo.errors import Unfinished, UserError
 from regdpo.hardware import peak_flops
 from regdpo.lease import living
@@ -239,6 +240,10 @@ class Launch:
         try:
             with ExitStack() as stack:
                 stack.enter_context(patch.dict(os.environ, self._environment()))
+                if self.job.device == "cuda" and self.options.nodes == 1:
+                    names = visible()
+                    mine = ",".join(names[number] for number in stack.enter_context(taken(self.options.processes)))
+                    stack.enter_context(patch.dict(os.environ, {"CUDA_VISIBLE_DEVICES": mine}))
                 ranks = stack.enter_context(self._ranks())
                 for number in SIGNALS:  # torchx has set its own
                     if handlers[number] != signal.SIG_IGN:  # as nohup and `&` of scripts have them

@@ -1,4 +1,4 @@
-"""Runs inside VBench's environment, where nothing else of regdpo's requirements is sure to be: VBench on one folder.
+"""Runs inside VBench's environment, where of regdpo's requirements only torch's are sure to be: VBench on one folder.
 
     python -m regdpo.evaluate.vbench_worker VIDEOS RESULTS DIMENSION...
 
@@ -15,12 +15,13 @@ from regdpo.torchvision_stub import torchvision_operators
 
 def main(videos: str, results: str, *dimensions: str) -> None:
     torchvision_operators()
-    import torch
     import vbench
+
+    from regdpo import device
 
     full = Path(vbench.__file__).with_name("VBench_full_info.json")
     with tempfile.TemporaryDirectory() as folder:
-        suite = vbench.VBench("cuda" if torch.cuda.is_available() else "cpu", str(full), folder)
+        suite = vbench.VBench(device.pick(), str(full), folder)
         suite.evaluate(
             videos, name="regdpo", dimension_list=list(dimensions), mode="custom_input", local=True, read_frame=False
         )
