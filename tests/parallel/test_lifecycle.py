@@ -158,7 +158,12 @@ def test_disturbed_in_every_way_it_ends_as_undisturbed(world, tmp_path):
     stopped_at(run, "SIGINT", line)
 
     assert len(rows(run)) < STEPS, "too quick to test anything"
-    train(job, LaunchOptions(processes=2))
+    with launched(job, folder) as launcher:
+        launcher.wait_for_steps(2)
+        with launched(job, folder) as second:  # takes the result
+            second.waits()
+            assert launcher.end()[0] == 0
+            assert second.end()[0] == 0
     losses = [row["loss"] for row in rows(run)]
     assert len(losses) == STEPS
     assert losses == [row["loss"] for row in rows(Path(whole.run))]
@@ -226,14 +231,3 @@ def test_ranks_outlive_the_launcher_but_not_torchrun(world, tmp_path):
         assert code == EXIT_UNFINISHED
         assert "as asked (stop file)" in line
     assert living(run) is None
-
-
-def test_who_waits_takes_the_result(world, tmp_path):
-    job = tiny.job(world, tmp_path / "run", **SETTINGS)
-    with launched(job, tmp_path) as launcher:
-        launcher.wait_for_steps(2)
-        with launched(job, tmp_path) as second:
-            second.waits()
-            assert launcher.end()[0] == 0
-            assert second.end()[0] == 0
-    assert len(rows(tmp_path / "run")) == STEPS

@@ -119,6 +119,31 @@ class Training:
         step = re.findall(r"stopped at step (\d+)/\d+ as asked \(the time limit", self.log())[-1]
         assert self.started_from()[-1] == int(step)
 
+    def outlives_snakemake(self) -> None:
+        """To the training's end, which the next Snakemake waits for."""
+        workflow, starts = self.start("--retries", "0"), len(self.started_from())
+        workflow.until(lambda: len(self.started_from()) > starts)
+        job = self.job()
+        self.cluster.run("scontrol", "suspend", job)  # until the next run has found it
+        os.kill(workflow.process.pid, signal.SIGKILL)
+        workflow.process.wait()
+        assert "LockException" in self.start().end(1)
+        unlock = subprocess.run(
+            [sys.executable, "scripts/unlock.py"],
+            cwd=self.folder,
+            env={**self.project.command()[1]["env"], **self.cluster.environment},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert unlock.returncode == 0, unlock.stderr
+        assert job in unlock.stdout
+        workflow = self.start()
+        workflow.until(lambda: "waiting for it" in self.log())
+        self.cluster.run("scontrol", "resume", job)
+        workflow.end()
+        assert len(self.started_from()) == starts + 1
+
     def near_its_end(self, workflow: "Workflow") -> str:
         """The job, which now has half a minute left or a little more; Slurm's limits are whole minutes."""
         workflow.until_step((self.started_from() or [0])[-1] + 5)
@@ -199,16 +224,23 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Training]
     return of
 
 
-def test_killed_cancelled_and_a_machine_lost(training: Training, cluster: Sandbox, undisturbed) -> None:
+def test_memory_a_rank_killed_cancelled_and_a_machine_lost(training: Training, cluster: Sandbox, undisturbed) -> None:
     """One after another in the same training; Snakemake goes on by itself."""
-    workflow = training.start("--retries", "2")
+    before = len(cluster.sacct())
+    training.profile(mem_mb="600 if attempt == 1 else 4000")
+    workflow = training.start("--retries", "3")
     workflow.until_step(2 * EVERY + 5)
+    short, more = cluster.sacct(fields="State,ReqTRES")[before:]
+    assert ["mem=1200M" in short["ReqTRES"], "mem=8000M" in more["ReqTRES"]] == [True, True], (short, more)
+    assert short["State"] != "COMPLETED"
+    begun = len(training.started_from())
+
     training.ranks(1)[0].kill()
     killed = training.job()
     training.trains_again(workflow, "a rank killed")
     assert "training dpo/seed0 failed: rank 1 was ended by SIGKILL" in training.log()
     assert training.states(killed) == ["FAILED"]
-    start = training.started_from()[1]
+    start = training.started_from()[-1]
     assert start >= EVERY
     assert start % EVERY == 0
 
@@ -217,9 +249,9 @@ def test_killed_cancelled_and_a_machine_lost(training: Training, cluster: Sandbo
     cluster.run("scancel", cancelled)
     training.trains_again(workflow, "cancelled, two machines")
     assert training.states(cancelled) == ["CANCELLED"]
-    assert training.started_from()[2] >= start + 5  # saved as it was told to end
+    assert training.started_from()[-1] >= start + 5  # saved as it was told to end
 
-    workflow.until_step(training.started_from()[2] + 5)
+    workflow.until_step(training.started_from()[-1] + 5)
     lost = training.job()
     cluster.stop_node("n2")
     training.trains_again(workflow, "a machine lost")
@@ -227,7 +259,7 @@ def test_killed_cancelled_and_a_machine_lost(training: Training, cluster: Sandbo
     cluster.start_node("n2")
     assert training.states(lost) == ["NODE_FAIL", "COMPLETED"]
     assert " on n3," in training.log()
-    assert len(training.started_from()) == 4
+    assert len(training.started_from()) == begun + 3
     training.ended_as_undisturbed(undisturbed(training))
 
 
@@ -245,45 +277,8 @@ def test_one_machine(training: Training, cluster: Sandbox, undisturbed) -> None:
     training.ended_as_undisturbed(undisturbed(training))
 
 
-def test_memory(training: Training, cluster: Sandbox, undisturbed) -> None:
-    """Too little is asked for: the job is ended, and the retry asks for more."""
-    before = len(cluster.sacct())
-    training.profile(mem_mb="600 if attempt == 1 else 4000")
-    training.start("--retries", "1").end()
-    rows = cluster.sacct(fields="State,ReqTRES")[before:]
-    assert ["mem=1200M" in rows[0]["ReqTRES"], "mem=8000M" in rows[1]["ReqTRES"]] == [True, True], rows
-    assert (rows[0]["State"] != "COMPLETED", rows[1]["State"]) == (True, "COMPLETED"), rows
-    training.ended_as_undisturbed(undisturbed(training))
-
-
-def test_snakemake_killed(training: Training, cluster: Sandbox, undisturbed) -> None:
-    workflow = training.start()
-    workflow.until_step(5)
-    first = training.job()
-    cluster.run("scontrol", "suspend", first)  # until the next run has found it
-    os.kill(workflow.process.pid, signal.SIGKILL)
-    workflow.process.wait()
-    assert "LockException" in training.start().end(1)
-    unlock = subprocess.run(
-        [sys.executable, "scripts/unlock.py"],
-        cwd=training.folder,
-        env={**training.project.command()[1]["env"], **cluster.environment},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert unlock.returncode == 0, unlock.stderr
-    assert first in unlock.stdout
-    workflow = training.start()
-    workflow.until(lambda: "waiting for it" in training.log())
-    cluster.run("scontrol", "resume", first)
-    workflow.end()
-    assert len(training.started_from()) == 1
-    training.ended_as_undisturbed(undisturbed(training))
-
-
-def test_full_disk(training: Training, undisturbed) -> None:
-    """Of the run folders: the base's is there already."""
+def test_full_disk_then_snakemake_killed(training: Training, cluster: Sandbox, undisturbed) -> None:
+    """The disk of the run folders: the base's is there already."""
     runs = training.folder / "store/runs"
     kept = shutil.copytree(runs, training.folder / "kept")
     used = sum(path.stat().st_size for path in runs.rglob("*") if path.is_file())
@@ -293,7 +288,7 @@ def test_full_disk(training: Training, undisturbed) -> None:
         training.start("--retries", "0").end(1)
         assert "no space left on the device" in training.log()
         subprocess.run(["mount", "-o", "remount,size=100m", str(runs)], check=True)
-        training.start("--retries", "0").end()
+        training.outlives_snakemake()
         training.ended_as_undisturbed(undisturbed(training))
     finally:
         subprocess.run(["umount", "--lazy", str(runs)], check=True)

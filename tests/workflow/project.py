@@ -2,11 +2,14 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import psutil
 import yaml
 
 ROOT = Path(__file__).parents[2]
@@ -99,6 +102,34 @@ class Project:
         return subprocess.run(
             [*before, *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, **options
         )
+
+    def started(self, target: str, begun: Callable[[], object]) -> subprocess.Popen:
+        """Snakemake in a process group of its own, as a terminal starts it, once it has begun."""
+        command, options = self.command(target)
+        log = self.folder / "out.log"
+        with log.open("w") as out:
+            running = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, start_new_session=True, **options)
+        deadline = time.monotonic() + 240
+        while not begun():
+            assert running.poll() is None, log.read_text()[-3000:]
+            assert time.monotonic() < deadline, log.read_text()[-3000:]
+            time.sleep(0.05)
+        return running
+
+    def interrupt(self, running: subprocess.Popen) -> str:
+        """Ctrl-C; nothing of the run is left. What it printed."""
+        os.killpg(running.pid, signal.SIGINT)
+        assert running.wait(60) != 0
+        said = (self.folder / "out.log").read_text()
+        assert "Traceback" not in said
+        deadline = time.monotonic() + 10
+        while left := [process for process in psutil.process_iter(["cmdline"]) if self._concerns(process)]:
+            assert time.monotonic() < deadline, f"{left} outlive the workflow"
+            time.sleep(0.1)
+        return said
+
+    def _concerns(self, process: psutil.Process) -> bool:
+        return any(f"{self.folder}/store" in word for word in process.info["cmdline"] or [])
 
     def planned(self) -> dict[str, int]:
         """Jobs that a dry run would start, by rule."""

@@ -1,21 +1,21 @@
-"""kill -9 of Snakemake, and the one command after it; real runs."""
+"""Ctrl-C and kill -9 of Snakemake, and the one command after it; real runs."""
 
 import copy
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 from project import CONFIG, Project
 
-LOCKED = "Directory cannot be locked"
+LOCKED, STEPS = "Directory cannot be locked", 80
 
 
 @pytest.fixture
@@ -35,19 +35,6 @@ def unlock(project: Project, *arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, **options)
 
 
-def started(project: Project, target: str, begun: Callable[[], bool]) -> subprocess.Popen:
-    command, options = project.command(target)
-    log = project.folder / "out.log"
-    with log.open("w") as out:
-        running = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, start_new_session=True, **options)
-    deadline = time.monotonic() + 240
-    while not begun():
-        assert running.poll() is None, log.read_text()[-3000:]
-        assert time.monotonic() < deadline, log.read_text()[-3000:]
-        time.sleep(0.1)
-    return running
-
-
 def killed(running: subprocess.Popen) -> None:
     os.kill(running.pid, signal.SIGKILL)
     running.wait()
@@ -55,11 +42,11 @@ def killed(running: subprocess.Popen) -> None:
 
 def test_a_killed_run_goes_on_after_one_command(project):
     values = copy.deepcopy(CONFIG)
-    values["clips"] |= {"stride": 2, "crops": [2, 2]}  # enough to be caught at work
+    values["clips"]["stride"] = 2  # enough to be caught at work
     project.configure(values)
     target = "results/clips.parquet"
     assert "no run of the workflow was here" in unlock(project).stdout
-    running = started(project, target, lambda: len(list((project.folder / "store").rglob("*.mp4"))) > 3)
+    running = project.started(target, lambda: len(list((project.folder / "store").rglob("*.mp4"))) > 3)
 
     living = unlock(project)
     assert living.returncode == 2
@@ -82,28 +69,39 @@ def test_a_killed_run_goes_on_after_one_command(project):
     assert not list((project.folder / ".snakemake/regdpo/runs").iterdir())
 
 
-def test_a_training_outlives_the_run_and_the_next_takes_its_result(finished, project):
+def test_a_training_stopped_then_outliving_its_run(finished, project):
+    """Ctrl-C: it saves and leaves. Then kill -9: it trains on, and the next run takes its result."""
     for name in ("store", "results", ".snakemake"):
         shutil.copytree(finished.folder / name, project.folder / name, copy_function=shutil.copy)  # clocks of now
     values = copy.deepcopy(CONFIG)
-    values["train"]["settings"]["steps"] = 60
+    values["train"]["settings"]["steps"] = STEPS
     project.configure(values)
     target, before = "results/train/dpo/seed0/model.json", set(project.folder.glob("store/runs/*/*"))
 
-    def run() -> Path | None:
-        return next(iter(set(project.folder.glob("store/runs/*/*")) - before), None)
+    def saved() -> set[str]:
+        return {path.name for run in runs() for path in run.glob("checkpoints/step_*")}
 
-    killed(started(project, target, lambda: bool((it := run()) and list(it.glob("checkpoints/step_*")))))
+    def runs() -> set[Path]:
+        return set(project.folder.glob("store/runs/*/*")) - before
+
+    said = project.interrupt(project.started(target, saved))
+    told = re.search(rf"training dpo/seed0 stopped at step (\d+)/{STEPS} as asked \(SIGINT\)", said)
+    assert told, said[-3000:]
+    old = saved()
+
+    killed(project.started(target, lambda: saved() - old))
     freed = unlock(project)
     assert freed.returncode == 0, freed.stdout
     assert "goes on (--cancel ends it):\n  process " in freed.stdout
     assert "train dpo/seed0\nThe next run waits for trainings" in freed.stdout
     done = project.snakemake(target)
     assert done.returncode == 0, done.stdout[-3000:]
-    steps = [json.loads(line)["step"] for line in (run() / "metrics.jsonl").read_text().splitlines()]
-    assert steps == list(range(1, 61)), "trained once"
-    assert json.loads((run() / "lease/0000001.json").read_text())["released"]
-    assert not (run() / "lease/0000002.json").exists()
+    (run,) = runs()
+    steps = [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert steps == list(range(1, STEPS + 1)), "trained once"
+    assert re.findall(r"from step (\d+);", (run / "log.txt").read_text()) == ["0", told[1]]
+    assert json.loads((run / "lease/0000002.json").read_text())["released"]
+    assert not (run / "lease/0000003.json").exists()
 
 
 def test_a_lock_of_nobody_known_is_left_alone(project):
