@@ -121,7 +121,8 @@ class Training:
 
     def outlives_snakemake(self) -> None:
         """To the training's end, which the next Snakemake waits for."""
-        workflow, starts = self.start("--retries", "0"), len(self.started_from())
+        starts = len(self.started_from())
+        workflow = self.start("--retries", "0")
         workflow.until(lambda: len(self.started_from()) > starts)
         job = self.job()
         self.cluster.run("scontrol", "suspend", job)  # until the next run has found it
@@ -175,7 +176,7 @@ class Workflow:
                 command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True, **options
             )
 
-    def until(self, holds: Callable[[], object], seconds: float = 150) -> None:
+    def until(self, holds: Callable[[], object], seconds: float = 300) -> None:
         end = time.monotonic() + seconds
         while not holds():
             assert self.process.poll() is None, self.said()
@@ -189,7 +190,7 @@ class Workflow:
         return self.output.read_text()[-5000:]
 
     def end(self, code: int = 0) -> str:
-        assert self.process.wait(timeout=280) == code, f"{self.said()}\n{self.training.log()}"
+        assert self.process.wait(timeout=400) == code, f"{self.said()}\n{self.training.log()}"
         return self.output.read_text()
 
 
