@@ -2,7 +2,6 @@
 
 import ast
 import hashlib
-import importlib.util
 import json
 import os
 import platform
@@ -148,7 +147,7 @@ def environment(root: Path = ROOT.parent) -> str:
     """
     names = {name for lock in ("regdpo", "cuda", "flash") for name in _locked(root / "envs" / f"{lock}.lock")}
     sources = [path for folder in ("regdpo", "scripts") for path in sorted((root / folder).rglob("*.py"))]
-    code = text_digest(*(ast.unparse(_tree(str(path))) for path in sources))[:8]
+    code = text_digest(*map(_code, sources))[:8]
     found = {"python": platform.python_version(), PACKAGE: code} | {name: _installed(name) for name in names}
     return " ".join(f"{name}=={found[name]}" for name in sorted(found) if found[name])
 
@@ -192,8 +191,8 @@ def _locked(lock: Path) -> dict[str, str]:
 
 
 @cache
-def _tree(module: str) -> ast.Module:
-    tree = ast.parse(_file(module).read_text())
+def _tree(path: Path) -> ast.Module:
+    tree = ast.parse(path.read_text())
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
         if isinstance(body, list):  # docstrings, and the strings under fields
@@ -202,19 +201,23 @@ def _tree(module: str) -> ast.Module:
     return tree
 
 
+@cache
+def _code(path: Path) -> str:
+    return ast.unparse(_tree(path))
+
+
 def _file(module: str) -> Path:
+    """Found by its name: to ask the import system would import the packages around it, and what they import."""
     if module.endswith(".py"):
         return Path(module)
-    spec = importlib.util.find_spec(module)
-    assert spec, f"no module {module}"
-    assert spec.origin, f"{module} has no source"
-    return Path(spec.origin)
+    path = ROOT.parent / Path(*module.split("."))
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
 
 
 @cache
 def _imports(module: str) -> frozenset[str]:
     found: set[str] = set()
-    for node in ast.walk(_tree(module)):
+    for node in ast.walk(_tree(_file(module))):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -225,15 +228,13 @@ def _imports(module: str) -> frozenset[str]:
 
 
 def _is_module(name: str) -> bool:
-    path = ROOT.parent / Path(*name.split("."))
-    return path.with_suffix(".py").exists() or (path / "__init__.py").exists()
+    return _file(name).exists()
 
 
 def _source(module: str, names: set[str] | None) -> str:
-    tree = _tree(module)
     if names is None:
-        return ast.unparse(tree)
-    definitions = {name: node for node in tree.body for name in _defined(node)}
+        return _code(_file(module))
+    definitions = {name: node for node in _tree(_file(module)).body for name in _defined(node)}
     wanted, pending = set(), sorted(names)
     while pending:
         name = pending.pop()

@@ -115,15 +115,10 @@ def digest(tmp_path, monkeypatch):
             for old, new in replacements:
                 text = text.replace(old, new)
             path.write_text(text)
-        for cached in (provenance._tree, provenance._imports):
+        for cached in (provenance._tree, provenance._code, provenance._imports):
             cached.cache_clear()
         monkeypatch.setattr(provenance, "ROOT", package)
         monkeypatch.setattr(provenance, "TABLES", tables)
-        monkeypatch.setattr(
-            provenance,
-            "_file",
-            lambda name: Path(name) if name.endswith(".py") else package / f"{name.split('.')[-1]}.py",
-        )
         return provenance.code_digest(str(tmp_path / "script.py"), *entries)
 
     return of
@@ -134,6 +129,13 @@ def test_comments_docstrings_and_layout_do_not_count(digest):
     assert (
         digest(("# twice", "# two times"), ("Say it.", "Tell."), ("(x)  #", "( x )  #"), ("A module.", "The")) == plain
     )
+
+
+def test_nothing_is_imported_to_be_digested():
+    """The workflow asks for many digests each time that it starts."""
+    ask = "import sys; from regdpo.provenance import code_digest; code_digest('regdpo.plan.layouts')"
+    done = subprocess.run([sys.executable, "-c", f"{ask}; print('torch' in sys.modules)"], stdout=subprocess.PIPE)
+    assert done.stdout == b"False\n"
 
 
 def test_code_and_imported_code_count(digest):

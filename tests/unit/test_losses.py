@@ -323,6 +323,7 @@ def test_a_losss_helpers_count_in_its_digest_and_no_other_loss(monkeypatch, tmp_
         changed = tmp_path / "losses.py"
         changed.write_text(source.replace(old, new) if old else source)
         monkeypatch.setattr(provenance, "_file", lambda name: changed if name == module else file(name))
+        provenance._code.cache_clear()
         provenance._tree.cache_clear()
         return {name: provenance.code_digest(f"{module}:{name}") for name in OBJECTIVES}
 
@@ -340,4 +341,5 @@ def test_a_losss_helpers_count_in_its_digest_and_no_other_loss(monkeypatch, tmp_
             "dpo", "reg_dpo", "dpop", "ipo", "sdpo",
         }  # fmt: skip
     finally:
+        provenance._code.cache_clear()
         provenance._tree.cache_clear()
