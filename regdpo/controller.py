@@ -82,12 +82,12 @@ def queued(folder: Path) -> list[Queued]:
     """
     lines = slurm.ask("squeue", "--me", "--noheader", "--format=%i\t%T\t%Z\t%k").splitlines()
     rows = [line.split("\t", 3) for line in lines]
-    here = folder.resolve()
-    return [
-        Queued(job, state, comment.removeprefix("rule_").replace("_wildcards_", " "))
-        for job, state, place, comment in rows
-        if comment.startswith("rule_") and Path(place).resolve() == here
-    ]
+    found = []
+    for job, state, place, comment in rows:
+        rule, _, launcher = comment.partition(" of ")  # a launcher's job works elsewhere: where its logs are
+        if rule.startswith("rule_") and Path(launcher or place).resolve() == folder.resolve():
+            found.append(Queued(job, state, rule.removeprefix("rule_").replace("_wildcards_", " ")))
+    return found
 
 
 @dataclass(frozen=True)

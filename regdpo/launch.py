@@ -269,7 +269,7 @@ class Launch:
     def _ranks(self) -> Ranks:
         several = self.options.nodes > 1 and self.allocation
         if self.apart:
-            return Apart(self.diary, self.run, self.options.shape)
+            return Apart(self.diary, self.run, self.options.shape, self.name.partition(" ")[2])
         if self.options.scheduler == "auto" and several:
             return Nodes(self.diary, self.run, self.options.shape, self.allocation)
         return Here(self.diary, self.run, self.options.shape)

@@ -203,13 +203,14 @@ class Apart(Ranks):
     """Ranks in a Slurm job of their own. Who finds one that an earlier launcher left takes that. torchx has Slurm write
     its logs into the working directory."""
 
-    def __init__(self, diary: Diary, run: Path, shape: Shape):
+    def __init__(self, diary: Diary, run: Path, shape: Shape, name: str):
         super().__init__(diary)
+        comment = f"rule_train_arm_wildcards_{name} of {Path.cwd()}"
         self._stack.enter_context(chdir(_logs(run)))
         self.runner = self._stack.enter_context(get_runner(component_defaults={}))
         self._state, self._looked = AppState.SUBMITTED, 0.0
         found = left_behind(run)
-        self.handle = found or self._submit(run, shape)
+        self.handle = found or self._submit(run, shape, comment)
         self.job = self.handle.rpartition("/")[2]
         diary.say(f"{'found' if found else 'submitted'} as Slurm job {self.job}")
         self._over = threading.Event()
@@ -218,12 +219,12 @@ class Apart(Ranks):
             said = log.stat().st_size if found and log.exists() else 0
             self._relay(_tail(log, said, self._over), f"machine {number} " if shape.nodes > 1 else "")
 
-    def _submit(self, run: Path, shape: Shape) -> str:
+    def _submit(self, run: Path, shape: Shape, comment: str) -> str:
         wanted = {
             "partition": shape.partition,
             "constraint": shape.constraint,
             "time": shape.runtime,
-            "comment": "rule_train_arm",
+            "comment": comment,
         }
         options = {name: str(value) for name, value in wanted.items() if value}
         handle = self.runner.schedule(self.runner.dryrun(_application(run, shape, _port_of(run)), "slurm", options))

@@ -63,7 +63,7 @@ def main() -> None:
 
 def _end(jobs: list[Queued], left: list[Worker]) -> None:
     if jobs:
-        slurm.ask("scancel", *(it.job for it in jobs))
+        slurm.ask("scancel", *{it.job.partition("+")[0] for it in jobs})  # of a job in parts all
     if deaf := controller.end(left, PATIENCE):
         raise UserError(f"does not end: {', '.join(map(str, deaf))}; nothing was unlocked")
     if jobs or left:

@@ -129,7 +129,16 @@ class Training:
         os.kill(workflow.process.pid, signal.SIGKILL)
         workflow.process.wait()
         assert "LockException" in self.start().end(1)
-        unlock = subprocess.run(
+        assert f"Slurm job {job} suspended train_arm" in self.unlock()
+        workflow = self.start()
+        workflow.until(lambda: "waiting for it" in self.log())
+        self.cluster.run("scontrol", "resume", job)
+        workflow.end()
+        assert len(self.started_from()) == starts + 1
+
+    def unlock(self) -> str:
+        """What it says that the dead run has left."""
+        done = subprocess.run(
             [sys.executable, "scripts/unlock.py"],
             cwd=self.folder,
             env={**self.project.command()[1]["env"], **self.cluster.environment},
@@ -137,13 +146,8 @@ class Training:
             text=True,
             check=False,
         )
-        assert unlock.returncode == 0, unlock.stderr
-        assert job in unlock.stdout
-        workflow = self.start()
-        workflow.until(lambda: "waiting for it" in self.log())
-        self.cluster.run("scontrol", "resume", job)
-        workflow.end()
-        assert len(self.started_from()) == starts + 1
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
     def near_its_end(self, workflow: "Workflow") -> str:
         """The job, which now has half a minute left or a little more; Slurm's limits are whole minutes."""
@@ -318,7 +322,7 @@ def test_a_job_of_its_own(training: Training, cluster: Sandbox, undisturbed) -> 
     for process in [*psutil.Process(workflow.process.pid).children(recursive=True), workflow.process]:
         process.kill()
     workflow.process.wait()
-    training.project.snakemake("--unlock")
+    assert re.search(rf"Slurm job {first}\S* suspended train_arm dpo/seed0", training.unlock())
     workflow = training.start()
     workflow.until(lambda: "found as Slurm job" in training.log())
     cluster.run("scontrol", "resume", first)
