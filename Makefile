@@ -50,7 +50,7 @@ report: $(VENV)  ## the report alone, and Snakemake's own beside it
 # Side by side, since each waits much: for Slurm, for ranks that start.
 .PHONY: test
 test: $(DEV) vbench captioning  ## run the tests
-	@$(MAKE) --jobs=2 --output-sync=line test-here slurm-test
+	@$(MAKE) --jobs=2 test-here slurm-test
 
 .PHONY: test-here
 test-here: $(DEV) vbench captioning
@@ -66,7 +66,7 @@ slurm-test: $(DEV) vbench  ## the workflow and what can break it on a real Slurm
 	    >/dev/null || echo "apt-get could not install $$lacking" >&2; \
 	fi
 	@missing="$$(.venv/bin/python tests/slurm/sandbox.py missing)"; \
-	if [ -n "$$missing" ]; then echo "tests/slurm is skipped: $$missing"; else .venv/bin/python -m pytest tests/slurm; fi
+	if [ -n "$$missing" ]; then echo "tests/slurm is skipped: $$missing"; else .venv/bin/python -m pytest -vv tests/slurm; fi
 
 .PHONY: lint
 lint: $(DEV)  ## style, types and the workflow
