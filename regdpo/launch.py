@@ -240,7 +240,7 @@ class Launch:
         try:
             with ExitStack() as stack:
                 stack.enter_context(patch.dict(os.environ, self._environment()))
-                if self.job.device == "cuda" and self.options.nodes == 1:
+                if self.job.device == "cuda" and self.options.nodes == 1 and not self.apart:
                     names = visible()
                     mine = ",".join(names[number] for number in stack.enter_context(taken(self.options.processes)))
                     stack.enter_context(patch.dict(os.environ, {"CUDA_VISIBLE_DEVICES": mine}))

@@ -1,11 +1,15 @@
 """What the launcher asks the plan before it starts ranks on GPUs."""
 
+from pathlib import Path
+
 import pytest
 import tiny
+from torchx.specs import macros
 
 from regdpo.errors import UserError
 from regdpo.launch import Launch, LaunchOptions, OutOfTime, planned
 from regdpo.plan.memory import GIB
+from regdpo.ranks import CRASH, HEAD, Shape, _application
 from regdpo.slurm import Allocation
 
 SIZE = {"frames": 9, "height": 32, "width": 32}
@@ -51,3 +55,10 @@ def test_a_job_whose_time_is_over_is_not_requeued_forever(world, tmp_path, resta
     launch.allocation = Allocation("17", ("n1",), restarts, requeue)
     with pytest.raises(OutOfTime, match=why):
         launch._requeue(OutOfTime("training dpo/seed0 stopped at step 5/9"))
+
+
+def test_each_machine_tells_of_its_crash_in_a_file_of_its_own(tmp_path):
+    (role,) = _application(tmp_path, Shape(nodes=2, each=4)).roles
+    files = [macros.Values("", "", str(machine), HEAD).apply(role).env["TORCHELASTIC_ERROR_FILE"] for machine in (0, 1)]
+    assert len(set(files)) == 2
+    assert all(Path(file).match(f"{tmp_path}/{CRASH}") for file in files)
