@@ -37,6 +37,8 @@ from regdpo.train.stop import STOP, UNFINISHED, Left
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 TWICE = 1.0
 """Seconds within which signals count as one."""
+GONE = 15.0
+"""Seconds within which ranks are gone after their torchrun."""
 ASK_TIME_EVERY = 15.0
 """Most seconds between looks at how much time Slurm leaves."""
 SAY_EVERY = 60.0
@@ -263,8 +265,15 @@ class Launch:
             raise (Unfinished if self.asked else OutOfTime)(
                 f"{self.name} was ended ({why}) with nothing saved; the same command goes on from its last checkpoint"
             )
-        if not living(run):  # another one came first by a moment
+        if not self._other_came_first():
             raise UserError(self._cause(state, ranks))
+
+    def _other_came_first(self) -> bool:
+        """By a moment. Ranks of ours that were killed may still be going."""
+        end = time.monotonic() + GONE
+        while living(self.run) and time.monotonic() < end:
+            time.sleep(0.2)
+        return living(self.run) is not None
 
     def _ranks(self) -> Ranks:
         several = self.options.nodes > 1 and self.allocation
