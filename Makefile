@@ -50,16 +50,12 @@ report: $(VENV)  ## the report alone, and Snakemake's own beside it
 # Side by side, since each waits much: for Slurm, for ranks that start.
 .PHONY: test
 test: $(DEV) vbench captioning  ## run the tests
-	@$(MAKE) --jobs=3 test-here parallel-test slurm-test
+	@$(MAKE) --jobs=2 test-here slurm-test
 
 .PHONY: test-here
 test-here: $(DEV) vbench captioning
-	.venv/bin/python -m pytest --ignore tests/slurm --ignore tests/parallel
+	.venv/bin/python -m pytest --ignore tests/slurm
 	.venv-captioning/bin/python -m pytest --noconftest tests/unit/test_captions.py
-
-.PHONY: parallel-test
-parallel-test: $(DEV)  ## trainings on several ranks of this machine: layouts, gradients, interruptions
-	.venv/bin/python -m pytest tests/parallel
 
 .PHONY: slurm-test
 slurm-test: $(DEV) vbench  ## the workflow and what can break it on a real Slurm, brought up here for the tests (Debian, root)
