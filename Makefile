@@ -50,7 +50,7 @@ report: $(VENV)  ## the report alone, and Snakemake's own beside it
 # Side by side, since each waits much: for Slurm, for ranks that start.
 .PHONY: test
 test: $(DEV) vbench captioning  ## run the tests
-	@$(MAKE) --jobs=2 test-here slurm-test
+	@$(MAKE) --jobs=2 SLURM=tests/slurm test-here slurm-test
 
 .PHONY: test-here
 test-here: $(DEV) vbench captioning
@@ -58,7 +58,8 @@ test-here: $(DEV) vbench captioning
 	.venv-captioning/bin/python -m pytest --noconftest tests/unit/test_captions.py
 
 .PHONY: slurm-test
-slurm-test: $(DEV) vbench  ## the workflow and what can break it on a real Slurm, brought up here for the tests (Debian, root)
+slurm-test: SLURM ?= tests/slurm --ignore tests/slurm/test_faults.py
+slurm-test: $(DEV) vbench  ## the workflow on a real Slurm, brought up here for it (Debian, root); SLURM=tests/slurm: and faults
 	@lacking="$$(.venv/bin/python tests/slurm/sandbox.py lacking)"; \
 	if [ -n "$$lacking" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	  echo "installing $$lacking ..."; \
@@ -66,7 +67,7 @@ slurm-test: $(DEV) vbench  ## the workflow and what can break it on a real Slurm
 	    >/dev/null || echo "apt-get could not install $$lacking" >&2; \
 	fi
 	@missing="$$(.venv/bin/python tests/slurm/sandbox.py missing)"; \
-	if [ -n "$$missing" ]; then echo "tests/slurm is skipped: $$missing"; else .venv/bin/python -m pytest -vv tests/slurm; fi
+	if [ -n "$$missing" ]; then echo "tests/slurm is skipped: $$missing"; else .venv/bin/python -m pytest -vv $(SLURM); fi
 
 .PHONY: lint
 lint: $(DEV)  ## style, types and the workflow
