@@ -42,7 +42,7 @@ def killed(running: subprocess.Popen) -> None:
 
 def test_a_killed_run_goes_on_after_one_command(project):
     values = copy.deepcopy(CONFIG)
-    values["clips"]["stride"] = 2  # enough to be caught at work
+    values["clips"] |= {"stride": 2, "crops": [2, 2]}  # enough to be still at work when it is cancelled
     project.configure(values)
     target = "results/clips.parquet"
     assert "no run of the workflow was here" in unlock(project).stdout
