@@ -21,7 +21,6 @@ from regdpo import slurm
 from regdpo.config import canonical
 from regdpo.config_section import Positive, Section
 from regdpo.config_train import PREFERENCE, Parallel
-from regdpo.device import taken, visible
 from regdpo.errors import Unfinished, UserError
 from regdpo.hardware import peak_flops
 from regdpo.lease import living
@@ -175,7 +174,8 @@ class Launch:
 
     def __init__(self, job: Job, options: LaunchOptions, name: str):
         self.job, self.options, self.run = job, options, Path(job.run)
-        self.name = f"training {name or self.run.name[:12]}"
+        self.arm = name or self.run.name[:12]
+        self.name = f"training {self.arm}"
         self.diary = Diary(self.run)
         self.apart = options.scheduler == "slurm"
         self.allocation = None if self.apart else Allocation.here()
@@ -242,10 +242,6 @@ class Launch:
         try:
             with ExitStack() as stack:
                 stack.enter_context(patch.dict(os.environ, self._environment()))
-                if self.job.device == "cuda" and self.options.nodes == 1 and not self.apart:
-                    names = visible()
-                    mine = ",".join(names[number] for number in stack.enter_context(taken(self.options.processes)))
-                    stack.enter_context(patch.dict(os.environ, {"CUDA_VISIBLE_DEVICES": mine}))
                 ranks = stack.enter_context(self._ranks())
                 for number in SIGNALS:  # torchx has set its own
                     if handlers[number] != signal.SIG_IGN:  # as nohup and `&` of scripts have them
@@ -278,10 +274,10 @@ class Launch:
     def _ranks(self) -> Ranks:
         several = self.options.nodes > 1 and self.allocation
         if self.apart:
-            return Apart(self.diary, self.run, self.options.shape, self.name.partition(" ")[2])
+            return Apart(self.diary, self.run, self.options.shape, self.arm)
         if self.options.scheduler == "auto" and several:
             return Nodes(self.diary, self.run, self.options.shape, self.allocation)
-        return Here(self.diary, self.run, self.options.shape)
+        return Here(self.diary, self.run, self.options.shape, self.job.device)
 
     def _environment(self) -> dict[str, str]:
         """What torchrun and the ranks get."""

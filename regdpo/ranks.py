@@ -146,9 +146,9 @@ class _Report:
 
 
 class Here(Ranks):
-    """All ranks on this machine."""
+    """All ranks on this machine; on GPUs, each with one that no other job has."""
 
-    def __init__(self, diary: Diary, run: Path, shape: Shape):
+    def __init__(self, diary: Diary, run: Path, shape: Shape, device: str):
         super().__init__(diary)
         if shape.nodes > 1:
             raise UserError(
@@ -156,7 +156,14 @@ class Here(Ranks):
                 "profiles/slurm`), or set launch.scheduler: slurm"
             )
         self.runner = self._stack.enter_context(get_runner(component_defaults={}))
-        self.handle = _schedule_here(self.runner, run, _application(run, shape))
+        application = _application(run, shape)
+        if device == "cuda":
+            # Here, since a launcher of one machine of several should not wait for torch to load.
+            from regdpo.device import taken, visible
+
+            names, mine = visible(), self._stack.enter_context(taken(shape.each))
+            application.roles[0].env["CUDA_VISIBLE_DEVICES"] = ",".join(names[number] for number in mine)
+        self.handle = _schedule_here(self.runner, run, application)
         self._relay(self.runner.log_lines(self.handle, ROLE, 0, should_tail=True))
 
     def ended(self) -> str:

@@ -1,15 +1,24 @@
-"""What the launcher asks the plan before it starts ranks on GPUs."""
+"""What a launcher does before ranks start, and what it makes of their end."""
 
+import os
+import sys
+import tempfile
+import threading
+import time
 from pathlib import Path
 
 import pytest
 import tiny
+import torch
 from torchx.specs import macros
 
+from regdpo import ranks
+from regdpo.device import taken
 from regdpo.errors import UserError
 from regdpo.launch import Launch, LaunchOptions, OutOfTime, planned
+from regdpo.lease import Lease
 from regdpo.plan.memory import GIB
-from regdpo.ranks import CRASH, HEAD, Shape, _application
+from regdpo.ranks import CRASH, HEAD, ROLE, Diary, Shape, _application
 from regdpo.slurm import Allocation
 
 SIZE = {"frames": 9, "height": 32, "width": 32}
@@ -62,3 +71,34 @@ def test_each_machine_tells_of_its_crash_in_a_file_of_its_own(tmp_path):
     files = [macros.Values("", "", str(machine), HEAD).apply(role).env["TORCHELASTIC_ERROR_FILE"] for machine in (0, 1)]
     assert len(set(files)) == 2
     assert all(Path(file).match(f"{tmp_path}/{CRASH}") for file in files)
+
+
+def test_ranks_of_this_machine_see_gpus_of_their_own(tmp_path, monkeypatch):
+    """A module in the place of the trainer says what it sees; the GPUs are told of, not there."""
+    (tmp_path / f"{ROLE}.py").write_text("import os; print('sees', os.environ['CUDA_VISIBLE_DEVICES'])")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6")
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setattr(ranks, "MODULE", ROLE)
+    with taken(1), ranks.Here(Diary(tmp_path), tmp_path, Shape(nodes=1, each=2), "cuda") as here:
+        while not here.ended():
+            time.sleep(0.1)
+        here.join()
+    said = [line for line in here.diary.path.read_text().splitlines() if "sees" in line]
+    assert sorted(said) == ["[0]:sees 5,6", "[1]:sees 5,6"]
+
+
+def test_ranks_that_still_die_are_no_other_launchers(world, tmp_path, monkeypatch):
+    """Those of a torchrun that was killed; another launcher's live on."""
+    launch = Launch(tiny.job(world, tmp_path / "run"), LaunchOptions(), "dpo/seed0")
+    lease = Lease.acquire(launch.run)
+    dying = threading.Timer(1, lease.release)
+    dying.start()
+    assert not launch._other_came_first()
+    monkeypatch.setattr("regdpo.launch.GONE", 0.5)
+    lease = Lease.acquire(launch.run)
+    assert launch._other_came_first()
+    lease.release()
