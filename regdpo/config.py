@@ -16,6 +16,7 @@ from regdpo.config_section import Count, Even, Fraction, Name, NonNegative, Posi
 from regdpo.config_train import PREFERENCE, Arm, TrainSettings
 from regdpo.errors import UserError
 from regdpo.hardware import GPUS, gpu_named
+from regdpo.original_names import COMFYUI
 
 
 class Paths(Section):
@@ -240,6 +241,11 @@ class Train(Section):
     settings: TrainSettings = TrainSettings()
     seeds: list[int] = Field([0], min_length=1, description="Every arm is trained once a seed.")
     arms: dict[Name, Arm] = Field(min_length=1, description="Name of an arm -> its objective.")
+    export_formats: list[Literal["diffusers", "comfyui"]] = Field(
+        ["diffusers"],
+        description="How adapters of LoRA arms are written. `diffusers` is what sampling loads and always there; "
+        "`comfyui` adds `results/train/ARM/seedN/comfyui.safetensors`, for families whose names there are known.",
+    )
 
     @model_validator(mode="after")
     def _overrides_fit(self) -> Self:
@@ -377,7 +383,22 @@ class Config(Section):
         for name, (settings, losers) in self.trainings().items():
             if reason := settings.parallel.misfit(self.launch.processes, losers, settings.batch):
                 raise ValueError(f"{name}: {reason} (launch.processes)")
+        if "comfyui" in self.train.export_formats:
+            if self.base.family not in COMFYUI:
+                raise ValueError(
+                    f"train.export_formats: comfyui's names of {self.base.family} are not known, only those of "
+                    f"{', '.join(COMFYUI)}; leave it out"
+                )
+            if not self.lora_arms:
+                raise ValueError(
+                    "train.export_formats: comfyui is for adapters, and no arm has tuning `lora`; leave it out"
+                )
         return self
+
+    @property
+    def lora_arms(self) -> list[str]:
+        """Arms that train adapters."""
+        return [name for name in self.train.arms if self.train.arm_settings(name).tuning == "lora"]
 
     def trainings(self) -> dict[str, tuple[TrainSettings, bool]]:
         """Key of every training -> its settings, and whether it has losers."""

@@ -2,7 +2,6 @@
 rectified flow that all but one of them follow."""
 
 import inspect
-import json
 import math
 from functools import cached_property
 from pathlib import Path
@@ -13,12 +12,12 @@ import torch
 import transformers
 from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler
 from diffusers.loaders.lora_base import LORA_WEIGHT_NAME_SAFE
-from diffusers.training_utils import _collate_lora_metadata
-from peft import LoraConfig, get_peft_model_state_dict
+from peft import LoraConfig
 from torch import Tensor, nn
 
 from regdpo.config_train import Lora
 from regdpo.errors import UserError, first_line
+from regdpo.models import adapters
 from regdpo.models.family import Family, check_size
 
 diffusers.utils.logging.disable_progress_bar()
@@ -123,13 +122,7 @@ class DiffusersFamily(Family):
         model.add_adapter(config)  # type: ignore[operator]
 
     def save_lora(self, model: nn.Module, state: dict[str, Tensor], folder: Path) -> None:
-        # Without the metadata the loader falls back to alpha = rank.
-        metadata = _collate_lora_metadata({"transformer": model})
-        for adapters in metadata.values():  # lists made of sets, whose order differs between processes
-            adapters.update({key: sorted(value) for key, value in adapters.items() if isinstance(value, set | list)})
-        layers = get_peft_model_state_dict(model, state_dict=state)
-        self.pipeline_class.save_lora_weights(str(folder), transformer_lora_layers=layers, **metadata)
-        _sort_header(folder / LORA_WEIGHT_NAME_SAFE)
+        adapters.save(self.pipeline_class, model, state, folder)
 
     def blocks(self, transformer: nn.Module) -> list[nn.Module]:
         return list(transformer.transformer_blocks)  # type: ignore[arg-type]
@@ -274,14 +267,3 @@ def keep_first(x_t: Tensor, timestep: Tensor, inputs: dict[str, Tensor], patch: 
         x_t = torch.cat([first, x_t[:, :, given:]], dim=2)
         times = torch.cat([torch.zeros_like(times[:, :given]), times[:, given:]], dim=1)
     return x_t, times.flatten(1)
-
-
-def _sort_header(path: Path) -> None:
-    """Order the metadata of a safetensors file, which its writer leaves in the order of a hash table."""
-    data = path.read_bytes()
-    end = 8 + int.from_bytes(data[:8], "little")
-    header = json.loads(data[8:end])
-    header = {"__metadata__": dict(sorted(header.pop("__metadata__", {}).items())), **header}
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    path.write_bytes(len(text).to_bytes(8, "little") + text + data[end:])

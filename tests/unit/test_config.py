@@ -36,6 +36,11 @@ def test_shipped_configurations_are_valid(path):
     [
         ("clips.frame", 9, r"clips.frame: unknown key"),
         ("clips.fps", "fast", r"clips.fps: .*number.*'fast'"),
+        (
+            "train.export_formats",
+            ["comfyui"],
+            r"train.export_formats: comfyui is for adapters, no arm has tuning `lora`",
+        ),
         ("train.arms.dpo.beta", -1, r"train.arms.dpo.beta: .*greater than 0.*-1"),
         ("train.arms.dpo.r", 5.0, r"train.arms.dpo: objective `dpo` takes \['beta'\]"),
         ("train.arms.dpo.settings", {"learning_rate": 1}, r"train: arms.dpo.settings.learning_rate: unknown key"),
@@ -114,3 +119,14 @@ def test_a_stage_by_hand_and_from_its_rule_are_the_same():
     by_hand = stages.read(stages.TrainStage, str(ROOT / "config/config.yaml"), "dpo", 1)
     by_rule = config.canonical(stages.TrainStage.of(config.check(DEFAULT), "dpo", 1))
     assert by_hand == stages.read(stages.TrainStage, by_rule)
+
+
+def test_comfyui_is_refused_where_its_names_are_not_known():
+    values = changed("train.export_formats", ["diffusers", "comfyui"])
+    values["train"]["settings"]["tuning"] = "lora"
+    assert config.check(values).lora_arms == list(values["train"]["arms"])
+    values["base"] = {"family": "cogvideox", "model": "some/model", "revision": "0" * 40}
+    with pytest.raises(
+        UserError, match=r"train.export_formats: comfyui's names of cogvideox are not known, only .*wan"
+    ):
+        config.check(values)

@@ -1,9 +1,11 @@
 """The contract of every family, on tiny random checkpoints, against diffusers' own pipelines and schedulers."""
 
+import json
 import shutil
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +14,13 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler
+from diffusers.loaders import lora_conversion_utils as conversion
+from diffusers.loaders import single_file_utils as single_file
 from huggingface_hub import constants
 from peft.tuners.tuners_utils import BaseTunerLayer
 from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file
 from tiny_pipelines import CAPTION, CASES, FPS, NEGATIVE, Case, save, video
 from torch import Tensor, nn
 
@@ -26,8 +32,10 @@ from regdpo.data.encoded import read_latents
 from regdpo.data.video import read_stored, write_frames
 from regdpo.device import DTYPES
 from regdpo.errors import UserError
+from regdpo.models import adapters
 from regdpo.models.errors import mean_squares, residuals
 from regdpo.models.family import Family, ModelRef, open_family
+from regdpo.original_names import COMFYUI, original
 from regdpo.store import Store
 from regdpo.tables import PairRow
 
@@ -269,6 +277,69 @@ def test_sampling_with_saved_adapters_is_the_pipelines(made):
     torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
     frames = made.run(pipeline, noise, SAMPLING.guidance, SAMPLING.steps, output_type="np")[0]
     assert np.abs(family.decode_video(ours)[0].numpy() - frames * 255).max() < 1.01
+
+
+def deltas(
+    tensors: dict[str, Tensor], halves: tuple[str, str], alpha: Callable[[str, int], float]
+) -> dict[str, Tensor]:
+    """What adapters add to each layer's weight, ``alpha / rank * B A``."""
+    down, up = (f".{half}.weight" for half in halves)
+    layers = [name.removesuffix(down) for name in tensors if name.endswith(down)]
+    return {
+        name: alpha(name, len(tensors[name + down]))
+        / len(tensors[name + down])
+        * tensors[name + up]
+        @ tensors[name + down]
+        for name in layers
+    }
+
+
+def test_every_reader_of_saved_adapters_finds_what_was_trained(made, tmp_path):
+    """Readers by their own rules: diffusers with and without the header, musubi's converter, ComfyUI."""
+    _, model, path = tuned(made)
+    trained = {
+        name: (module.scaling["default"] * module.lora_B["default"].weight @ module.lora_A["default"].weight).detach()
+        for name, module in model.named_modules()
+        if isinstance(module, BaseTunerLayer)
+    }
+    folder = made.store.existing(str(path))
+    with safe_open(folder / "pytorch_lora_weights.safetensors", "pt") as file:
+        tensors = {name.removeprefix("transformer."): file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        header = json.loads(file.metadata()["lora_adapter_metadata"])
+    ab = ("lora_A", "lora_B")
+    found = [
+        deltas(tensors, ab, lambda name, rank: header["transformer.lora_alpha"]),
+        deltas(tensors, ab, lambda name, rank: rank),
+    ]
+    if made.case.family in COMFYUI:
+        adapters.save_for_comfyui(folder, made.case.family, tmp_path / "comfyui.safetensors")
+        written = load_file(tmp_path / "comfyui.safetensors")
+        comfyui = deltas(written, ("lora_down", "lora_up"), lambda name, rank: written[f"{name}.alpha"].item())
+        names = {f"diffusion_model.{original(made.case.family, name)}": name for name in trained}
+        found.append({names[name]: delta for name, delta in comfyui.items()})
+        if "wan" in made.case.family:
+            back = conversion._convert_non_diffusers_wan_lora_to_diffusers(dict(written))
+            back = {name.removeprefix("transformer."): tensor for name, tensor in back.items()}
+            found.append(deltas(back, ab, lambda name, rank: rank))
+    for read in found:
+        assert read.keys() == trained.keys()
+        for name, delta in read.items():
+            torch.testing.assert_close(delta, trained[name])
+
+
+def test_original_names_are_those_that_diffusers_converts(made):
+    """Of every linear layer, with diffusers' own conversion of original checkpoints as the way back."""
+    back = {
+        "wan": single_file.convert_wan_transformer_to_diffusers,
+        "ltx_video": single_file.convert_ltx_transformer_checkpoint_to_diffusers,
+    }
+    if made.case.family not in back:
+        return
+    model = made.open().empty_transformer()
+    layers = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    checkpoint = {f"{original(made.case.family, name)}.weight": name for name in layers}
+    assert len(checkpoint) == len(layers)
+    assert back[made.case.family](checkpoint) == {f"{name}.weight": name for name in layers}
 
 
 def test_the_empty_transformer_is_the_loaded_one(made, tmp_path):

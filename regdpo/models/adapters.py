@@ -1,0 +1,78 @@
+"""Adapters as files that mean the same wherever they are loaded.
+
+An adapter adds ``alpha / rank * B A`` to a layer. Readers disagree on where alpha stands: current diffusers takes it
+from the header, older ones and musubi's converter take alpha = rank, ComfyUI reads a tensor and else takes alpha =
+rank. So the factor is multiplied into B, and every place that can hold an alpha says alpha = rank.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers.loaders.lora_base import LORA_WEIGHT_NAME_SAFE
+from diffusers.training_utils import _collate_lora_metadata
+from peft import get_peft_model_state_dict
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from regdpo.errors import UserError
+from regdpo.original_names import original
+from regdpo.store import atomic
+
+PREFIX = "transformer."
+
+
+def save(pipeline_class: Any, model: nn.Module, state: dict[str, Tensor], folder: Path) -> None:
+    """Write adapters as diffusers' pipelines load them, with the same bytes in every process.
+
+    Args:
+        state: the model's state dict, or the adapters' part of it.
+    """
+    metadata = _collate_lora_metadata({"transformer": model})
+    (config,) = metadata.values()
+    config.update({key: sorted(value) for key, value in config.items() if isinstance(value, set | list)})  # of sets
+    scale = config["lora_alpha"] / config["r"]
+    config["lora_alpha"] = config["r"]
+    layers = {
+        name: tensor * scale if ".lora_B." in name else tensor
+        for name, tensor in get_peft_model_state_dict(model, state_dict=state).items()
+    }
+    pipeline_class.save_lora_weights(str(folder), transformer_lora_layers=layers, **metadata)
+    _sort_header(folder / LORA_WEIGHT_NAME_SAFE)
+
+
+def save_for_comfyui(folder: Path, family: str, path: Path) -> None:
+    """Write what ``save`` wrote in ComfyUI's names: ``lora_down`` (A), ``lora_up`` (B) and ``alpha`` of each layer.
+
+    Raises:
+        UserError: the adapters cannot be read, or are not as ``save`` writes them.
+    """
+    source = folder / LORA_WEIGHT_NAME_SAFE
+    try:
+        tensors = load_file(source)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{source}: cannot be read ({error})") from None
+    written = {}
+    for name, tensor in tensors.items():
+        layer, _, half = name.removeprefix(PREFIX).rpartition(".lora_")
+        if not name.startswith(PREFIX) or half not in ("A.weight", "B.weight"):
+            raise UserError(f"{source}: {name} is no adapter of a denoiser")
+        there = f"diffusion_model.{original(family, layer)}"
+        written[f"{there}.lora_{'down' if half == 'A.weight' else 'up'}.weight"] = tensor.contiguous()
+        if half == "A.weight":
+            written[f"{there}.alpha"] = torch.tensor(float(len(tensor)))
+    with atomic(path) as temporary:
+        save_file(written, temporary)
+
+
+def _sort_header(path: Path) -> None:
+    """Order the metadata of a safetensors file, which its writer leaves in the order of a hash table."""
+    data = path.read_bytes()
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:end])
+    header = {"__metadata__": dict(sorted(header.pop("__metadata__", {}).items())), **header}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    path.write_bytes(len(text).to_bytes(8, "little") + text + data[end:])

@@ -1,0 +1,29 @@
+"""Write the adapters of a trained model as ComfyUI reads them; as diffusers does, they lie in the store already."""
+
+import argparse
+from pathlib import Path
+
+from regdpo import errors, stages
+from regdpo.errors import UserError
+from regdpo.models import adapters
+from regdpo.models.family import ModelFile
+from regdpo.original_names import COMFYUI
+from regdpo.store import Store
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", required=True, help="model.json of a training with LoRA")
+    stages.store_option(parser)
+    parser.add_argument("--out", required=True, type=Path, help="the safetensors file to write")
+    args = parser.parse_args()
+    ref = ModelFile.read(args.model).ref
+    if not ref.lora:
+        raise UserError(f"{args.model}: has no adapters; only what was trained with LoRA can be written for ComfyUI")
+    if ref.family not in COMFYUI:
+        raise UserError(f"{args.model}: is a {ref.family}; ComfyUI's names are known of {', '.join(COMFYUI)}")
+    adapters.save_for_comfyui(Store(args.store).existing(ref.lora), ref.family, args.out)
+
+
+if __name__ == "__main__":
+    errors.run(main)
