@@ -127,7 +127,11 @@ class TrainSettings(Section):
     precision: Literal["fp32", "bf16"] = Field("bf16", description="Of the forward pass; master weights stay fp32.")
     timesteps: Timesteps = Timesteps()
     shared_noise: bool = Field(True, description="Winner and loser get the same noise and timestep.")
-    ema: Share | None = Field(None, description="Decay of an average of the weights, which is evaluated and exported.")
+    ema: Share | None = Field(
+        None,
+        description="Decay of an average of the weights, which is evaluated and exported; after step n it is at most "
+        "n / (n + 9), so that the untrained start has no share.",
+    )
     reference_ema: ReferenceEma | None = Field(None, description="A reference that follows the policy; empty: fixed.")
     guards: Guards = Guards()
     export: Literal["last", "best"] = Field(

@@ -7,17 +7,24 @@ import torch
 from torch import Tensor, nn
 
 
+def ramped(decay: float, step: int) -> float:
+    """The decay at a step (counted from 1): ``min(decay, step / (step + 9))``, and 0 at the first, so that the
+    untrained start has no share in the average. Source: diffusers' ``EMAModel.get_decay`` with its defaults."""
+    return min(decay, step / (step + 9)) if step > 1 else 0.0
+
+
 class Ema:
-    """``average = decay * average + (1 - decay) * weights`` after every step."""
+    """``average = d * average + (1 - d) * weights`` after every step, d ramping up to ``decay``."""
 
     def __init__(self, parameters: dict[str, nn.Parameter], decay: float):
         self.parameters, self.decay = parameters, decay
         self.average: dict[str, Tensor] = {name: value.detach().clone() for name, value in parameters.items()}
 
     @torch.no_grad()
-    def update(self) -> None:
+    def update(self, step: int) -> None:
+        """Take in the weights after a step (counted from 1)."""
         for name, parameter in self.parameters.items():
-            self.average[name].lerp_(parameter.detach(), 1 - self.decay)
+            self.average[name].lerp_(parameter.detach(), 1 - ramped(self.decay, step))
 
     @contextmanager
     def swapped(self) -> Iterator[None]:

@@ -87,6 +87,7 @@ class Trainer:
         self.ema = Ema(self.parameters, self.settings.ema) if self.settings.ema else None
         averages: dict[str, dict[str, Tensor]] = {"ema": self.ema.average} if self.ema else {}
         if self.copy is not None and self.settings.reference_ema:
+            follow(self.copy, self.policy, 0.0)  # adapters too: an average of other ones would follow nothing
             copied = dict(self.copy.named_parameters())
             averages["reference"] = {name: copied[name] for name in self.parameters}
         self.checkpoints = Checkpoints(self.run, self.policy, self.optimizer, averages, job.keep)
@@ -239,7 +240,7 @@ class Trainer:
 
     def _follow(self, done: int) -> None:
         if self.ema:
-            self.ema.update()
+            self.ema.update(done)
         moving = self.settings.reference_ema
         if moving and self.copy is not None and done % moving.every == 0:
             follow(self.copy, self.policy, moving.decay)

@@ -9,6 +9,7 @@ import pytest
 import tiny
 import torch
 import torch.distributed as dist
+from diffusers.training_utils import EMAModel
 from safetensors.torch import load_file, save_file
 
 from regdpo import tables
@@ -19,6 +20,7 @@ from regdpo.parallel.mesh import check_context, layout
 from regdpo.tables import LatentRow
 from regdpo.train import data
 from regdpo.train.checkpoint import complete
+from regdpo.train.ema import Ema, ramped
 from regdpo.train.guards import Watch
 from regdpo.train.job import Job
 from regdpo.train.loop import Trainer
@@ -56,19 +58,45 @@ def exported(run: Path) -> dict[str, torch.Tensor]:
 
 
 def test_the_average_is_exported(world, tmp_path, monkeypatch):
-    trainer = opened(tiny.job(world, tmp_path / "run", ema=0.75))
-    seen = [weights(trainer)]
+    """Beside diffusers' EMAModel over the same weights, and by the formula with its decays 0, 2/11, 3/12, 4/13."""
+    trainer = opened(tiny.job(world, tmp_path / "run", ema=0.3))
+    theirs = EMAModel([value.clone() for value in weights(trainer).values()], decay=0.3)
+    seen = []
     follow = trainer._follow
-    monkeypatch.setattr(trainer, "_follow", lambda done: (follow(done), seen.append(weights(trainer))))
+
+    def watch(done):
+        follow(done)
+        seen.append(weights(trainer))
+        theirs.step([torch.nn.Parameter(value) for value in seen[-1].values()])
+
+    monkeypatch.setattr(trainer, "_follow", watch)
     trainer.train()
-    # a_n = 0.75^n w_0 + sum over k of 0.25 * 0.75^(n-k) w_k
     found = exported(tmp_path / "run")
-    for name, start in seen[0].items():
-        wanted = 0.75**4 * start + sum(0.25 * 0.75 ** (4 - k) * seen[k][name] for k in range(1, 5))
+    assert len(seen) == 4
+    for (name, last), average in zip(seen[-1].items(), theirs.shadow_params, strict=True):
+        wanted = seen[0][name]
+        for decay, now in zip((2 / 11, 3 / 12, 0.3), seen[1:], strict=True):
+            wanted = decay * wanted + (1 - decay) * now[name]
         torch.testing.assert_close(found[name], wanted, rtol=1e-5, atol=1e-7)
-    assert not torch.equal(found[name], seen[-1][name])
+        torch.testing.assert_close(found[name], average, rtol=1e-5, atol=1e-7)
+        assert not torch.equal(found[name], last) or not last.any()
     for name, now in weights(trainer).items():
         assert torch.equal(now, seen[-1][name]), "the average was not swapped out again"
+
+
+def test_the_untrained_start_has_no_share_in_the_average():
+    """The average of a start of 1 that is 0 ever after: its value is the share. Without a ramp it would be .55."""
+    weight = torch.nn.Parameter(torch.ones(()))
+    ema = Ema({"weight": weight}, 0.9999)
+    theirs = EMAModel([torch.ones(())], decay=0.9999)
+    with torch.no_grad():
+        weight.zero_()
+    for step in range(1, 6001):
+        ema.update(step)
+        theirs.optimization_step = step
+        assert ramped(0.9999, step) == theirs.get_decay(step)
+    assert ema.average["weight"] == 0
+    assert ramped(0.9, 1000) == 0.9
 
 
 def test_the_best_evaluation_is_exported(world, tmp_path, monkeypatch):
@@ -109,13 +137,29 @@ def test_a_resumed_average_reference_and_optimiser_go_on(world, tmp_path):
     assert all(torch.equal(value.full_tensor(), copies[1][name].full_tensor()) for name, value in copies[0].items())
 
 
-def test_a_moving_reference_is_half_way(world, tmp_path):
-    trainer = opened(tiny.job(world, tmp_path / "run", reference_ema={"decay": 0.5, "every": 1}, steps=1))
-    start = weights(trainer)
-    trainer.step(0)
-    copy = dict(trainer.copy.named_parameters())
-    for name, now in weights(trainer).items():
-        torch.testing.assert_close(copy[name].full_tensor(), (start[name] + now) / 2)
+@pytest.mark.parametrize("tuning", ["full", "lora"])
+def test_a_moving_reference_is_the_average_of_the_policy(world, tmp_path, tuning):
+    """It starts as the policy, adapters too: after n updates ``d^n w_0 + (1 - d) sum over k of d^(n - k) w_k``."""
+    moving = {"decay": 0.75, "every": 1}
+    lora = {"rank": 2, "targets": ["to_q", "to_v"]}
+    trainer = opened(tiny.job(world, tmp_path / "run", reference_ema=moving, tuning=tuning, lora=lora))
+    copied = dict(trainer.copy.named_parameters())
+    seen = [weights(trainer)]
+    for name, start in seen[0].items():
+        assert torch.equal(copied[name].full_tensor(), start)
+    for step in range(3):
+        trainer.step(step)
+        seen.append(weights(trainer))
+    for name, start in seen[0].items():
+        wanted = 0.75**3 * start + sum(0.25 * 0.75 ** (3 - k) * seen[k][name] for k in (1, 2, 3))
+        torch.testing.assert_close(copied[name].full_tensor(), wanted)
+    if tuning == "lora":
+        pairs = [name for name in seen[0] if ".lora_A." in name]
+        delta = lambda of: torch.cat(  # noqa: E731
+            [(of[name.replace(".lora_A.", ".lora_B.")] @ of[name]).flatten() for name in pairs]
+        )
+        policy, reference = delta(seen[-1]), delta({name: copied[name].full_tensor() for name in seen[0]})
+        assert torch.nn.functional.cosine_similarity(policy, reference, dim=0) > 0.9
 
 
 @pytest.fixture
