@@ -39,7 +39,7 @@ def test_shipped_configurations_are_valid(path):
         (
             "train.export_formats",
             ["comfyui"],
-            r"train.export_formats: comfyui is for adapters, no arm has tuning `lora`",
+            r"train.export_formats: comfyui is for adapters, and no arm has tuning `lora`",
         ),
         ("train.arms.dpo.beta", -1, r"train.arms.dpo.beta: .*greater than 0.*-1"),
         ("train.arms.dpo.r", 5.0, r"train.arms.dpo: objective `dpo` takes \['beta'\]"),
