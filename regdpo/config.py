@@ -22,8 +22,14 @@ from regdpo.original_names import COMFYUI
 class Paths(Section):
     """Where things lie, relative to the working directory."""
 
-    results: str = Field("results", description="Manifests, scores and the report: small, declared to Snakemake.")
-    store: str = Field("store", description="Clips, latents, models: large, kept by content, never deleted by a rerun.")
+    results: str = Field(
+        "results",
+        pattern=r"^[^{}\x00-\x1f]+$",
+        description="Manifests, scores and the report: small, declared to Snakemake, which wants no braces.",
+    )
+    store: str = Field(
+        "store", min_length=1, description="Clips, latents, models: large, kept by content, never deleted by a rerun."
+    )
 
 
 class Videos(Section):
@@ -111,7 +117,9 @@ class Captions(Section):
     max_new_tokens: Count = Field(160, description="qwen_vl: longest caption in tokens.")
     batch: Count = Field(4, description="qwen_vl: clips a forward pass.")
     python: str = Field(
-        ".venv-captioning/bin/python", description="qwen_vl: interpreter of its environment (`make captioning`)."
+        ".venv-captioning/bin/python",
+        description="qwen_vl: interpreter of its environment (`make captioning`). It is a program "
+        "that jobs run: whoever sets this key runs code.",
     )
 
     @model_validator(mode="after")
@@ -299,7 +307,11 @@ class Bootstrap(Section):
 class VBench(Section):
     """VBench, in an environment of its own."""
 
-    python: str = Field(".venv-vbench/bin/python", description="Interpreter of that environment (`make vbench`).")
+    python: str = Field(
+        ".venv-vbench/bin/python",
+        description="Interpreter of that environment (`make vbench`). It is a program that jobs run: whoever sets this "
+        "key runs code.",
+    )
     dimensions: list[Literal["temporal_flickering"]] = Field(
         ["temporal_flickering"], description="Dimensions to run; those that need weights come with the full suite."
     )

@@ -7,7 +7,9 @@ import os
 import platform
 import socket
 import sys
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -16,6 +18,8 @@ from regdpo.errors import UserError
 
 PACKAGE = "regdpo"
 ROOT = Path(__file__).resolve().parent
+KEEP_EVERY = 30.0
+"""Seconds after which a cache of digests is saved while it grows, so that Ctrl-C loses little."""
 
 PLUMBING = frozenset(
     {
@@ -73,30 +77,60 @@ def versions(*packages: str) -> str:
 
 
 class DigestCache:
-    """Digests of large files, kept by path, size and modification time, so that a video is read once."""
+    """Digests of large files, kept by path, size and modification time, so that a video is read once.
 
-    def __init__(self, path: str | Path):
+    What cannot be read of it, or not be kept, costs another reading and nothing else.
+
+    Args:
+        path: its file. others: files of more such caches, which are read alone.
+    """
+
+    def __init__(self, path: str | Path, *others: str | Path):
         self.path = Path(path)
-        try:
-            self.known: dict[str, str] = json.loads(self.path.read_text())
-        except (OSError, ValueError):
-            self.known = {}
-        self.changed = False
+        mine = _cached(self.path)
+        self.known = {key: value for other in others for key, value in _cached(Path(other)).items()} | mine
+        self.changed = self.known != mine
+        self._kept = time.monotonic()
+
+    def knows(self, path: str | Path) -> bool:
+        """Whether ``digest`` would not have to read the file."""
+        return self._key(path) in self.known
 
     def digest(self, path: str | Path) -> str:
-        stat = os.stat(path)
-        key = f"{Path(path).resolve()}|{stat.st_size}|{stat.st_mtime_ns}"
+        key = self._key(path)
         if key not in self.known:
             self.known[key] = file_digest(path)
             self.changed = True
+            if time.monotonic() > self._kept + KEEP_EVERY:
+                self.save()
         return self.known[key]
 
     def save(self) -> None:
-        if self.changed:
+        self._kept = time.monotonic()
+        if not self.changed:
+            return
+        temporary = self.path.with_name(f"{self.path.name}.{os.getpid()}")
+        try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = self.path.with_name(f"{self.path.name}.{os.getpid()}")
             temporary.write_text(json.dumps(self.known))
             os.replace(temporary, self.path)
+            self.changed = False
+        except OSError:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+    @staticmethod
+    def _key(path: str | Path) -> str:
+        stat = os.stat(path)
+        return f"{Path(path).resolve()}|{stat.st_size}|{stat.st_mtime_ns}"
+
+
+def _cached(path: Path) -> dict[str, str]:
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return {key: value for key, value in found.items() if isinstance(value, str)} if isinstance(found, dict) else {}
 
 
 def code_digest(*entries: str) -> str:

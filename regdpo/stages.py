@@ -1,7 +1,8 @@
 """What each stage reads of the configuration, and the command line its script has in common with the others.
 
-``rules/common.smk`` passes ``params.config`` = ``stage_json(config, ...)`` to the script as ``--config``; the script
-reads nothing else. By hand, ``--config`` may also be the path of a whole configuration.
+The workflow writes what its stages read to one file (``write_parts``), which scripts find by the environment, and a
+script reads its own part alone. Text of any length and with any character gets there as it was written: neither
+Snakemake nor a shell sees it. By hand, ``--config`` is the path of a whole configuration.
 """
 
 import argparse
@@ -16,6 +17,11 @@ from regdpo import config as c
 from regdpo.config_section import Section
 from regdpo.config_train import Terms, TrainSettings
 from regdpo.errors import UserError
+from regdpo.provenance import text_digest
+from regdpo.store import atomic
+
+PARTS = ".parts"
+"""Suffix of the file of parts."""
 
 
 class Geometry(Section):
@@ -153,6 +159,20 @@ class ReportStage(Section):
         return {**self.config, "train": {**train, "arms": {name: train["arms"][name] for name in self.arms}}}
 
 
+STAGES: tuple[Any, ...] = (
+    ClipsStage,
+    CaptionsStage,
+    BaseStage,
+    NegativesStage,
+    PairsStage,
+    LatentsStage,
+    SamplesStage,
+    ErrorsStage,
+    VBenchStage,
+    ReportStage,
+)
+"""All but ``TrainStage``, which is asked for by arm and seed."""
+
 S = TypeVar("S", bound=Section)
 
 
@@ -167,37 +187,66 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     result = argparse.ArgumentParser(
         description=(description or "").strip(), formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    default = os.environ.get("REGDPO_CONFIG")
     result.add_argument(
-        "--config", required=True, help="a whole configuration (YAML file), or the stage's part as JSON"
+        "--config",
+        required=default is None,
+        default=default,
+        help="a whole configuration (YAML); default: the workflow's",
     )
     store_option(result)
     result.add_argument("--out", required=True, type=Path, help="the manifest to write")
     return result
 
 
-def read(stage: type[S], argument: str, *which: Any) -> S:
-    """The stage's part of the configuration, from the value of ``--config``.
+def part_name(stage: type[Section], *which: Any) -> str:
+    """Name of a stage's part, of a training by its arm and seed."""
+    return " ".join([stage.__name__, *map(str, which)])
+
+
+def parts(config: c.Config) -> dict[str, dict[str, Any]]:
+    """What every stage reads, by ``part_name``."""
+    found = {part_name(stage): stage.of(config) for stage in STAGES}
+    trained = [(arm, seed) for arm in config.train.arms for seed in config.train.seeds]
+    if config.base.pretrain:
+        trained.append(("pretrain", config.base.pretrain.seed))
+    return found | {part_name(TrainStage, *which): TrainStage.of(config, *which) for which in trained}
+
+
+def parts_path(config: c.Config, folder: Path) -> Path:
+    """Where ``write_parts`` writes; by content, since runs with other configurations may go on at the same time."""
+    return folder / (text_digest(c.canonical(parts(config)))[:16] + PARTS)
+
+
+def write_parts(config: c.Config, folder: Path) -> None:
+    """Write what the stages read to ``parts_path``."""
+    with atomic(parts_path(config, folder)) as temporary:
+        temporary.write_text(c.canonical(parts(config)), encoding="utf-8")
+
+
+def read(stage: type[S], path: str | Path, *which: Any) -> S:
+    """The stage's part of the configuration.
 
     Args:
-        stage: one of the classes above.
-        argument: JSON of the part, or the path of a whole configuration.
+        stage: one of ``STAGES``, or ``TrainStage``.
+        path: of a whole configuration, or of what ``write_parts`` wrote.
         which: what ``stage.of`` wants beside the configuration (the arm and the seed of a training).
 
     Raises:
         UserError: it cannot be read or does not fit.
     """
-    if argument.lstrip().startswith("{"):
-        try:
-            values = json.loads(argument)
-        except json.JSONDecodeError as error:
-            raise UserError(f"--config: is neither a file nor JSON ({error})") from None
-    else:
-        values = stage.of(c.load(argument), *which)  # type: ignore[attr-defined]
+    if Path(path).suffix != PARTS:
+        return stage.model_validate(stage.of(c.load(path), *which))  # type: ignore[attr-defined]
+    name = part_name(stage, *which)
     try:
-        return stage.model_validate(values)
+        return stage.model_validate(json.loads(Path(path).read_text(encoding="utf-8"))[name])
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); Snakemake writes it when a run starts") from None
     except ValidationError as error:
         item = error.errors()[0]
-        raise UserError(f"--config: {'.'.join(map(str, item['loc']))}: {item['msg']}") from None
+        raise UserError(f"{path}: {name}.{'.'.join(map(str, item['loc']))}: {item['msg']}") from None
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{path}: holds no {name}; delete it and start Snakemake again") from None
 
 
 def shard(text: str) -> tuple[int, int]:

@@ -15,10 +15,9 @@ if settings.base.pretrain is None:
             config=stage(stages.BaseStage),
             code=code("base"),
             env=env("huggingface-hub"),
-            weights=weights_of(settings.base.model),
+            weights=lambda wildcards: weights_of(settings.base.model),
         shell:
-            "stage base --config {params.config:q} --out {output.model:q}"
-            " 2>&1 | tee -i {log:q}"
+            "stage base --out {output.model:q}" " 2>&1 | tee -i {log:q}"
 
 else:
 
@@ -37,7 +36,7 @@ else:
             config=stage(stages.PairsStage),
             code=code("pairs"),
         shell:
-            "stage pairs --config {params.config:q} --clips {input.clips:q}"
+            "stage pairs --clips {input.clips:q}"
             " --captions {input.captions:q} --out {output.manifest:q} 2>&1 | tee -i {log:q}"
 
     rule base_from_scratch:
@@ -60,7 +59,7 @@ else:
             code=code("base"),
             env=env(*MODEL_PACKAGES),
         shell:
-            "stage base --config {params.config:q} --pairs {input.pairs:q}"
+            "stage base --pairs {input.pairs:q}"
             " --out {output.model:q} 2>&1 | tee -i {log:q}"
 
     rule pretrain:
@@ -85,13 +84,17 @@ else:
             mem_mb=memory(4000, 600000),
             runtime=240,
         params:
-            config=stage(stages.TrainStage, "pretrain", settings.base.pretrain.seed),
+            config=stage(
+                stages.TrainStage,
+                lambda wildcards: ("pretrain", settings.base.pretrain.seed),
+            ),
+            seed=settings.base.pretrain.seed,
             code=code("train", *objective_code("pretrain")),
             env=env("torch", "diffusers"),
             launch=lambda wildcards, resources, threads: launch_options(
                 settings.base.pretrain.settings, resources, threads
             ),
         shell:
-            "stage train --as-base --name pretrain/seed0 --config {params.config:q}"
+            "stage train --as-base --name pretrain/seed{params.seed}"
             " --model {input.model:q} --latents {input.latents:q} --code {params.code}-{params.env}"
             " --launch {params.launch:q} --out {output.model:q} 2>&1 | tee -i {log:q}"

@@ -22,9 +22,9 @@ rule caption_clips:
         env=env("transformers") if settings.captions.source == "qwen_vl" else "",
         sidecars=lambda wildcards: sidecars_of(wildcards.shard),
         shards=settings.clips.shards,
-        weights=weights_of(settings.captions.model),
+        weights=lambda wildcards: weights_of(settings.captions.model),
     shell:
-        "REGDPO_PYTHON=$REGDPO_CAPTIONER stage captions --config {params.config:q} --clips {input.clips:q}"
+        "REGDPO_PYTHON=$REGDPO_CAPTIONER stage captions --clips {input.clips:q}"
         " --shard {wildcards.shard}/{params.shards} --out {output.manifest:q} 2>&1 | tee -i {log:q}"
 
 

@@ -19,7 +19,7 @@ rule cut_clips:
         videos=lambda wildcards: videos_of(wildcards.shard),
         shards=settings.clips.shards,
     shell:
-        "stage clips --config {params.config:q}"
+        "stage clips"
         " --shard {wildcards.shard}/{params.shards} --out {output.manifest:q} 2>&1 | tee -i {log:q}"
 
 
@@ -40,7 +40,7 @@ rule merge_clips:
         code=code("merge_clips"),
         env=env("numpy", "pyarrow"),
     shell:
-        "stage merge_clips --config {params.config:q} --out {output.manifest:q} {input.shards:q}"
+        "stage merge_clips --out {output.manifest:q} {input.shards:q}"
         " 2>&1 | tee -i {log:q}"
 
 

@@ -1,4 +1,5 @@
 # Configuration, digests and paths that the rules share; no rules here.
+import functools
 import glob
 import json
 import os
@@ -9,7 +10,6 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
-from snakemake.utils import validate
 
 import regdpo
 from regdpo import config as configuration
@@ -28,19 +28,31 @@ if Path(regdpo.__file__).resolve().parent != ROOT / "regdpo":
         f"this environment has the regdpo of another checkout: {regdpo.__file__}; run `make venv` here"
     )
 
-# A worker has to see the environment that the controlling process sees.
-if workflow.is_main_process:
-    os.environ["REGDPO_ENVIRONMENT"] = provenance.environment()
+
+def refuse(error):
+    """End the run, before its first job, with one line."""
+    logger.error(f"error: {error}")
+    sys.exit(1)
+
+
+# To read the rules, as dry runs, listings and linters do, writes nothing but notes in here and starts no program.
+NOTES = Path(".snakemake/regdpo")
+
+try:
+    settings = configuration.check(config)
+    # A worker has to see the environment and the configuration that the controlling process sees.
+    if workflow.is_main_process:
+        os.environ["REGDPO_ENVIRONMENT"] = provenance.environment()
+        os.environ["REGDPO_CONFIG"] = str(stages.parts_path(settings, NOTES))
+    provenance.check_environment(os.environ.get("REGDPO_ENVIRONMENT", ""))
+except UserError as error:
+    refuse(error)
 
 
 envvars:
     "REGDPO_ENVIRONMENT",
+    "REGDPO_CONFIG",
 
-
-try:
-    provenance.check_environment(os.environ["REGDPO_ENVIRONMENT"])
-except UserError as error:
-    raise WorkflowError(str(error)) from None
 
 # Rules call `python`: the one that runs Snakemake, or that of the rule's conda environment. `stage NAME` is scripts/NAME.py.
 os.environ.update(
@@ -52,21 +64,13 @@ shell.prefix(
     'stage() {{ "${{REGDPO_PYTHON:-python}}" "$REGDPO_SCRIPTS/$1.py" "${{@:2}}"; }}; set -euo pipefail; '
 )
 
-try:
-    settings = configuration.check(config)
-except UserError as error:
-    raise WorkflowError(str(error)) from None
-validate(config, "../config/config.schema.json", set_default=False)
-
 RESULTS = settings.paths.results
 STORE = settings.paths.store
 # A captioner's environment that is not there is told by the stage, in the one that is.
 captioner = "python"
 if settings.captions.source == "qwen_vl" and shutil.which(settings.captions.python):
     captioner = settings.captions.python
-# What shapes no result reaches the scripts by the environment. Jobs get the controlling process' store by name and identity.
-if workflow.is_main_process:
-    os.environ.update(REGDPO_STORE_IDENTITY=Store(STORE).identity())
+# What shapes no result reaches the scripts by the environment.
 os.environ.update(
     REGDPO_STORE=STORE,
     REGDPO_DEVICE=settings.launch.device,
@@ -88,9 +92,12 @@ wildcard_constraints:
     pairs=r"gt|pretrain",
 
 
-def stage(of, *which):
-    """`params.config` of a rule: what the stage reads of the configuration, as JSON."""
-    return configuration.canonical(of.of(settings, *which))
+def stage(of, which=lambda wildcards: ()):
+    """`params.config` of a rule: what the stage reads of the configuration, as JSON.
+
+    A function, since Snakemake takes braces in text for wildcards.
+    """
+    return lambda wildcards: configuration.canonical(of.of(settings, *which(wildcards)))
 
 
 def code(script, *chosen):
@@ -198,25 +205,37 @@ def launch_options(training, resources, threads):
     )
 
 
+@functools.cache
+def digest_cache():
+    """Known digests: the store's, and what runs have read that started no job."""
+    return provenance.DigestCache(NOTES / "digests.json", f"{STORE}/digests.json")
+
+
+@functools.cache
 def source_digests():
     """Relative path -> sha256 of the source videos, which count by content; read again only if size or time changed."""
-    cache = provenance.DigestCache(f"{STORE}/digests.json")
+    cache = digest_cache()
     try:
-        digests = footage.source_digests(settings.videos, cache)
-    except UserError:
+        root = video.footage_root(settings.videos.root)
+        names = video.list_videos(settings.videos)
+        new = [root / name for name in names if not cache.knows(root / name)]
+        size = sum(path.stat().st_size for path in new) / 1e9
+        if size > 1:
+            logger.info(
+                f"reading {len(new)} videos, {size:.0f} GB, to know them again by content; once, and Ctrl-C loses little"
+            )
+        return footage.source_digests(settings.videos, cache)
+    except (OSError, UserError):
         return {}  # check_footage tells, once jobs are to run
-    cache.save()
-    return digests
-
-
-SOURCES = source_digests()
+    finally:
+        cache.save()
 
 
 def videos_of(shard):
     """Digest of the videos of a shard; it changes with their names and bytes alone."""
     mine = {
-        name: SOURCES[name]
-        for name in SOURCES
+        name: digest
+        for name, digest in source_digests().items()
         if footage.shard_of(name, settings.clips.shards) == int(shard)
     }
     return provenance.text_digest(json.dumps(mine, sort_keys=True))[:16]
@@ -232,7 +251,7 @@ def sidecars_of(shard):
         return ""  # the stage tells
     mine = [
         name
-        for name in SOURCES
+        for name in source_digests()
         if footage.shard_of(name, settings.clips.shards) == int(shard)
     ]
     files = [
@@ -247,20 +266,25 @@ def sidecars_of(shard):
     )[:16]
 
 
+@functools.cache
 def weights_of(model):
     """Digest of a local model folder, which may change under its name; a hub name is pinned by its revision."""
     if not model or not Path(model).is_dir():
         return ""
-    cache = provenance.DigestCache(f"{STORE}/digests.json")
-    digest = provenance.folder_digest(model, cache)
-    cache.save()
+    digest = provenance.folder_digest(model, digest_cache())
+    digest_cache().save()
     return digest[:16]
 
 
-def refuse(error):
-    """End the run, before its first job, with one line."""
-    logger.error(f"error: {error}")
-    sys.exit(1)
+def begin():
+    """What a run writes before its first job."""
+    try:
+        os.environ["REGDPO_STORE_IDENTITY"] = Store(STORE).identity()
+        stages.write_parts(settings, NOTES)
+        known = provenance.DigestCache(f"{STORE}/digests.json", NOTES / "digests.json")
+        known.save()
+    except OSError as error:
+        refuse(f"{error.filename or STORE}: cannot be written ({error.strerror})")
 
 
 def check_footage():

@@ -21,7 +21,7 @@ rule encode_latents:
         env=env(*MODEL_PACKAGES),
         shards=settings.latents.shards,
     shell:
-        "stage latents --config {params.config:q} --model {input.model:q}"
+        "stage latents --model {input.model:q}"
         " --pairs {input.pairs:q} --shard {wildcards.shard}/{params.shards} --out {output.manifest:q}"
         " 2>&1 | tee -i {log:q}"
 

@@ -23,7 +23,7 @@ rule render_negatives:
         env=env(*MODEL_PACKAGES, "imageio-ffmpeg"),
         shards=settings.negatives.shards,
     shell:
-        "stage negatives --config {params.config:q} --model {input.model:q}"
+        "stage negatives --model {input.model:q}"
         " --clips {input.clips:q} --captions {input.captions:q} --shard {wildcards.shard}/{params.shards}"
         " --out {output.manifest:q} 2>&1 | tee -i {log:q}"
 

@@ -15,7 +15,7 @@ rule gt_pairs:
         config=stage(stages.PairsStage),
         code=code("pairs"),
     shell:
-        "stage pairs --config {params.config:q} --clips {input.clips:q} --captions {input.captions:q}"
+        "stage pairs --clips {input.clips:q} --captions {input.captions:q}"
         " --negatives {input.negatives:q} --out {output.manifest:q} 2>&1 | tee -i {log:q}"
 
 

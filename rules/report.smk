@@ -31,7 +31,7 @@ rule report_page:
         code=code("report"),
         env=env("matplotlib", "jinja2", "scipy", "pandas"),
     shell:
-        "stage report --config {params.config:q}"
+        "stage report"
         " --clips {input.clips:q} --captions {input.captions:q} --negatives {input.negatives:q} --pairs {input.pairs:q}"
         " --samples {input.samples:q} --scores {input.scores:q} --models {input.models:q} --out {output.page:q}"
         " 2>&1 | tee -i {log:q}"

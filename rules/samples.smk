@@ -13,7 +13,7 @@ rule real_samples:
         config=stage(stages.SamplesStage),
         code=code("samples", FAMILY),
     shell:
-        "stage samples --config {params.config:q} --pairs {input.pairs:q}"
+        "stage samples --pairs {input.pairs:q}"
         " --out {output.manifest:q} 2>&1 | tee -i {log:q}"
 
 
@@ -39,7 +39,7 @@ rule render_samples:
         code=code("samples", FAMILY),
         env=env(*MODEL_PACKAGES, "imageio-ffmpeg", "peft"),
     shell:
-        "stage samples --config {params.config:q} --model {input.model:q}"
+        "stage samples --model {input.model:q}"
         " --pairs {input.pairs:q} --out {output.manifest:q} 2>&1 | tee -i {log:q}"
 
 

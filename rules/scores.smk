@@ -44,9 +44,9 @@ rule vbench:
         config=stage(stages.VBenchStage),
         code=code("vbench"),
         env=env("vbench", "decord", "numpy", lock="vbench"),
-        available=vbench.unavailable(settings.scores.vbench.python) == "",
+        available=vbench.installed(settings.scores.vbench.python),
     shell:
-        "stage vbench --config {params.config:q}"
+        "stage vbench"
         " --samples {input.samples:q} --out {output.scores:q} 2>&1 | tee -i {log:q}"
 
 
@@ -72,7 +72,7 @@ rule held_out_error:
         code=code("held_out", FAMILY),
         env=env("torch", "diffusers", "peft"),
     shell:
-        "stage held_out --config {params.config:q} --model {input.model:q}"
+        "stage held_out --model {input.model:q}"
         " --latents {input.latents:q} --out {output.scores:q} 2>&1 | tee -i {log:q}"
 
 

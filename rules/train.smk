@@ -21,8 +21,9 @@ rule train_arm:
         mem_mb=memory(4000, 600000),
         runtime=2880,
     params:
-        config=lambda wildcards: stage(
-            stages.TrainStage, wildcards.arm, int(wildcards.seed)
+        config=stage(
+            stages.TrainStage,
+            lambda wildcards: (wildcards.arm, int(wildcards.seed)),
         ),
         code=lambda wildcards: code(
             "train", *objective_code(settings.train.arms[wildcards.arm].objective)
@@ -32,7 +33,7 @@ rule train_arm:
             settings.train.arm_settings(wildcards.arm), resources, threads
         ),
     shell:
-        "stage train --name {wildcards.arm}/seed{wildcards.seed} --config {params.config:q}"
+        "stage train --name {wildcards.arm}/seed{wildcards.seed}"
         " --model {input.model:q} --latents {input.latents:q} --code {params.code}-{params.env}"
         " --launch {params.launch:q} --out {output.model:q} 2>&1 | tee -i {log:q}"
 

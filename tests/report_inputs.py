@@ -101,9 +101,12 @@ def arguments(made: Made, out: Path) -> list[str]:
     single = [
         f"--{name}={getattr(files, name)}" for name in ("clips", "captions", "negatives", "pairs", "scores", "lock")
     ]
-    whole = json.dumps({"config": made.values, "arms": list(made.values["train"]["arms"])})
+    part = {"config": made.values, "arms": list(made.values["train"]["arms"])}
+    whole = out.with_suffix(".parts")
+    whole.parent.mkdir(parents=True, exist_ok=True)
+    whole.write_text(json.dumps({"ReportStage": part}))
     many = ["--samples", *map(str, files.samples), "--models", *map(str, files.models)]
-    return ["--config", whole, "--store", str(made.store.root), "--out", str(out), *single, *many]
+    return ["--config", str(whole), "--store", str(made.store.root), "--out", str(out), *single, *many]
 
 
 class _Maker:

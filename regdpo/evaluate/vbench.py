@@ -48,6 +48,13 @@ def coverage(measured: list[str]) -> list[tuple[str, str]]:
     return [(name, "" if name in measured else reason or "not asked for") for name, reason in DIMENSIONS.items()]
 
 
+def installed(python: str) -> bool:
+    """Whether VBench lies in the environment of an interpreter; looked for, with nothing run."""
+    found = shutil.which(python)
+    root = Path(os.path.abspath(found or "")).parent.parent
+    return found is not None and any(root.glob("lib/python3.*/site-packages/vbench-*.dist-info"))
+
+
 def unavailable(python: str) -> str:
     """Why VBench cannot run with this interpreter; "" if it can."""
     if shutil.which(python) is None:

@@ -172,10 +172,11 @@ def command(folder: Path, **settings) -> subprocess.CompletedProcess[str]:
     """scripts/captions.py on the second of two clips, the first being rejected."""
     rejected = clip("0").model_copy(update={"status": "rejected", "reason": "static"})
     tables.write(folder / "clips.parquet", [rejected, clip("1", source="b.mp4")], ClipRow)
-    values = json.dumps({"captions": settings, "videos_root": str(folder)})
+    part = {"captions": settings, "videos_root": str(folder)}
+    (folder / "a.parts").write_text(json.dumps({"CaptionsStage": part}))
     arguments = [
         "--config",
-        values,
+        "a.parts",
         "--store",
         "store",
         "--clips",

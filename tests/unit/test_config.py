@@ -50,6 +50,7 @@ def test_shipped_configurations_are_valid(path):
         ("launch.nodes", 3, r"launch: `nodes` 3 does not divide `processes` 2"),
         ("launch.gpu", "H1000", r"launch.gpu: there is no such GPU .*; there are H100 PCIe, .*'H1000'"),
         ("launch.requeues", -1, r"launch.requeues: .*greater than or equal to 0"),
+        ("paths.results", "results {x}", r"paths.results: String should match pattern .* \(got 'results \{x\}'\)"),
         ("launch.scheduler", "lsf", r"launch.scheduler: .*'auto', 'local_cwd' or 'slurm'"),
     ],
 )
@@ -115,12 +116,6 @@ def test_an_arm_overrides_what_it_names():
     assert (settings.lr, settings.lora.rank, settings.lora.alpha) == (1e-6, 4, 32.0)
 
 
-def test_a_stage_by_hand_and_from_its_rule_are_the_same():
-    by_hand = stages.read(stages.TrainStage, str(ROOT / "config/config.yaml"), "dpo", 1)
-    by_rule = config.canonical(stages.TrainStage.of(config.check(DEFAULT), "dpo", 1))
-    assert by_hand == stages.read(stages.TrainStage, by_rule)
-
-
 def test_comfyui_is_refused_where_its_names_are_not_known():
     values = changed("train.export_formats", ["diffusers", "comfyui"])
     values["train"]["settings"]["tuning"] = "lora"
@@ -130,3 +125,26 @@ def test_comfyui_is_refused_where_its_names_are_not_known():
         UserError, match=r"train.export_formats: comfyui's names of cogvideox are not known, only .*wan"
     ):
         config.check(values)
+
+
+def test_a_stage_by_hand_and_from_its_rule_are_the_same(tmp_path):
+    values = changed("base.pretrain.seed", 3)
+    values["report"] = {"title": "{shard} " * 20_000}
+    settings = config.check(values)
+    whole = tmp_path / "config.yaml"
+    whole.write_text(yaml.safe_dump(values, sort_keys=False))
+    stages.write_parts(settings, tmp_path)
+    parts = stages.parts_path(settings, tmp_path)
+    for stage, *which in [(stages.ReportStage,), (stages.TrainStage, "dpo", 1), (stages.TrainStage, "pretrain", 3)]:
+        assert stages.read(stage, whole, *which) == stages.read(stage, parts, *which)
+    assert stages.read(stages.ReportStage, parts).config["report"]["title"] == values["report"]["title"]
+
+
+def test_parts_that_are_not_there_or_not_ours(tmp_path):
+    path = tmp_path / f"a{stages.PARTS}"
+    with pytest.raises(UserError, match="Snakemake writes it when a run starts"):
+        stages.read(stages.PairsStage, path)
+    for text in ("[1]", "{", "{}"):
+        path.write_text(text)
+        with pytest.raises(UserError, match="holds no PairsStage"):
+            stages.read(stages.PairsStage, path)

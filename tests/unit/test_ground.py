@@ -1,5 +1,6 @@
 """The ground floor: store, tables, provenance, errors."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -81,6 +82,36 @@ def test_digest_cache_reads_a_file_once(tmp_path, monkeypatch):
     cache.save()
     monkeypatch.setattr(provenance, "file_digest", lambda path: pytest.fail("read again"))
     assert provenance.DigestCache(tmp_path / "digests.json").digest(path) == wanted
+
+
+@pytest.mark.parametrize("text", ["[]", '"x"', "{", '{"a": 1}', "[" * 100_000])
+def test_a_broken_digest_cache_is_an_empty_one(tmp_path, text):
+    path = tmp_path / "digests.json"
+    path.write_text(text)
+    cache = provenance.DigestCache(path)
+    assert cache.digest(__file__) == provenance.file_digest(__file__)
+    cache.save()
+    assert len(provenance.DigestCache(path).known) == 1
+
+
+def test_digest_caches_are_read_together_and_saved_apart(tmp_path):
+    one, two = (provenance.DigestCache(tmp_path / name / "digests.json") for name in ("one", "two"))
+    for cache, name in ((one, "a"), (two, "b")):
+        (tmp_path / name).write_text(name)
+        cache.digest(tmp_path / name)
+        cache.save()
+    both = provenance.DigestCache(one.path, two.path)
+    assert both.knows(tmp_path / "a")
+    assert both.knows(tmp_path / "b")
+    both.save()
+    assert json.loads(one.path.read_text()) == one.known | two.known
+    assert json.loads(two.path.read_text()) == two.known
+
+
+def test_a_digest_cache_that_cannot_be_written_is_no_failure():
+    cache = provenance.DigestCache("/proc/none/digests.json")
+    cache.digest(__file__)
+    cache.save()
 
 
 CODE = '''

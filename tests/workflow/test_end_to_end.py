@@ -35,6 +35,7 @@ def test_everything_was_made(finished: Project):
     assert {clip.source for clip in clips if clip.status == "accepted"} == {"bigbuckbunny.mp4", "carphone_pristine.mp4"}
     pairs = tables.read(results / "pairs.parquet", PairRow)
     assert {pair.source for pair in pairs} == {"bigbuckbunny.mp4"}
+    assert not (finished.folder / "made").exists(), "the configuration's text was run"
     assert {pair.split for pair in pairs} == {"train", "validation", "test"}
     scores = tables.read(results / "scores.parquet", ScoreRow)
     assert {row.model for row in scores} == {"real", "base", "dpo/seed0", "reg_dpo_lora/seed0"}

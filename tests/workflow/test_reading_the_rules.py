@@ -1,0 +1,109 @@
+"""What Snakemake is told when it reads the rules: text as it was written; and that reading writes and starts nothing."""
+
+import copy
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import chdir
+from pathlib import Path
+
+import pytest
+from project import CONFIG, TEXT, Project
+
+from regdpo import config, stages
+from regdpo.config import Config
+
+JOBS = """
+import json, sys
+from pathlib import Path
+from snakemake.api import SnakemakeApi
+from snakemake.settings.types import ConfigSettings, DAGSettings, OutputSettings, Quietness, ResourceSettings
+
+with SnakemakeApi(OutputSettings(quiet={Quietness.ALL})) as api:
+    workflow = api.workflow(ResourceSettings(cores=1), ConfigSettings(configfiles=[Path(sys.argv[1])]))
+    workflow.dag(DAGSettings(targets={"all"})).summary()
+    jobs = workflow._workflow_store.dag.jobs
+    print(json.dumps([job.params.get("config") for job in jobs]))
+"""
+"""Prints `params.config` of every job."""
+
+
+@pytest.fixture
+def fresh(tmp_path: Path) -> Project:
+    return Project(tmp_path)
+
+
+def written(project: Project) -> set[str]:
+    files = (path for path in project.folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    return {path.relative_to(project.folder).as_posix() for path in files}
+
+
+def test_a_dry_run_writes_nothing_and_starts_nothing(fresh: Project):
+    """VBench's Python is named by the configuration, which may be a stranger's. What was read is known to the next."""
+    values = copy.deepcopy(CONFIG)
+    program = fresh.folder / "python"
+    program.write_text(f"#!/bin/sh\ntouch {fresh.folder}/started\necho 3 11\n")
+    program.chmod(0o755)
+    values["scores"]["vbench"]["python"] = str(program)
+    fresh.configure(values)
+    before = written(fresh)
+    assert fresh.planned()["cut_clips"] == 2
+    notes = fresh.folder / ".snakemake/regdpo/digests.json"
+    known = dict.fromkeys(json.loads(notes.read_text()), "0" * 64)
+    assert len(known) == 2
+    notes.write_text(json.dumps(known))
+    assert fresh.snakemake("--summary", "all").returncode == 0
+    assert json.loads(notes.read_text()) == known
+    assert {name for name in written(fresh) - before if not name.startswith(".snakemake/")} == set()
+
+
+def test_a_mistake_on_the_command_line_is_one_line(fresh: Project):
+    done = fresh.snakemake("--list", "--config", "clips={fps: fast, width: 64}")
+    assert done.returncode == 1
+    assert done.stdout.splitlines()[-1].startswith("error: config: clips.fps: Input should be a valid number")
+    assert "schema" not in done.stdout
+
+
+def free_text(node: dict, schema: dict, path: str = "") -> Iterator[str]:
+    """The keys that take any text; `[]` and `.*` stand for what a list or a table holds."""
+    node = schema["$defs"][node["$ref"].rpartition("/")[2]] if "$ref" in node else node
+    if node.get("type") == "string" and not {"enum", "const", "pattern"} & node.keys():
+        yield path
+    below = [(choice, "") for choice in node.get("anyOf", [])]
+    below += [(node[key], "[]") for key in ("items",) if key in node]
+    below += [(value, f".{key}") for key, value in node.get("properties", {}).items()]
+    for choice, step in below:
+        yield from free_text(choice, schema, f"{path}{step}".lstrip("."))
+
+
+def placed(values: dict, path: str, text: str) -> None:
+    *folders, key = path.removesuffix("[]").split(".")
+    for folder in folders:
+        values = values.setdefault(folder, {})
+    values[key] = [text] if path.endswith("[]") else text
+
+
+def test_text_reaches_the_stages_as_it_was_written(fresh: Project):
+    values = copy.deepcopy(CONFIG)
+    (fresh.folder / TEXT).mkdir()
+    schema = Config.model_json_schema()
+    paths = set(free_text(schema, schema))
+    assert {"negatives.sampling.negative_prompt", "report.title", "videos.include[]"} < paths
+    for path in paths - {"launch.gpu", "base.model", "base.revision"}:  # known names; what is made here has none
+        placed(values, path, TEXT)
+    fresh.configure(values)
+    command = [sys.executable, "-c", JOBS, "config/config.yaml"]
+    done = subprocess.run(command, cwd=fresh.folder, env=fresh.command()[1]["env"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    told = {text for text in json.loads(done.stdout.splitlines()[-1]) if text}
+
+    with chdir(fresh.folder):
+        checked = config.check(values)
+        parts = stages.parts(checked)
+        stages.write_parts(checked, Path("notes"))
+        path = stages.parts_path(checked, Path("notes"))
+    assert told == {config.canonical(part) for part in parts.values()}
+    for stage in stages.STAGES:
+        assert stages.read(stage, fresh.folder / path) == stage.model_validate(stage.of(checked))
+    assert not (fresh.folder / "made").exists()
