@@ -43,6 +43,7 @@ try:
     # A worker has to see the environment and the configuration that the controlling process sees.
     if workflow.is_main_process:
         os.environ["REGDPO_ENVIRONMENT"] = provenance.environment()
+    if workflow.is_main_process or "REGDPO_CONFIG" not in os.environ:
         os.environ["REGDPO_CONFIG"] = str(stages.parts_path(settings, NOTES))
     provenance.check_environment(os.environ.get("REGDPO_ENVIRONMENT", ""))
 except UserError as error:

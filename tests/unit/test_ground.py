@@ -69,6 +69,65 @@ def test_a_wrong_row_is_named(tmp_path):
         tables.read(tmp_path / "no", CaptionRow)
 
 
+def test_no_flipped_bit_changes_a_value_silently(tmp_path):
+    """Anywhere in the file, its footer too."""
+    rows = [caption(f"clip-{number:03}", f"a cat, take {number}") for number in range(60)]
+    path = tmp_path / "t"
+    tables.write(path, rows, CaptionRow)
+    data = path.read_bytes()
+    refused = 0
+    for bit in range(0, 8 * len(data), 8 * len(data) // 150 + 1):
+        flipped = bytearray(data)
+        flipped[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(flipped)
+        try:
+            assert tables.read(path, CaptionRow) == rows, f"bit {bit}"
+        except UserError as error:
+            assert "the same command makes it again" in str(error)  # noqa: PT017
+            refused += 1
+    assert refused > 75
+
+
+def _bomb(kind: str) -> pa.Table:
+    if kind == "rows":
+        return pa.table({"clip_id": pa.nulls(tables.MOST_ROWS + 1, pa.string())})
+    size, count = (2**20, 4000) if kind == "one text in many rows" else (2**24, 200)
+    text = pa.array(["x" * size])
+    column = pa.DictionaryArray.from_arrays(pa.array([0] * count, pa.int32()), text)
+    return pa.table({"clip_id": pa.array(map(str, range(count))), "caption": column})
+
+
+@pytest.mark.parametrize("kind", ["rows", "one text in many rows", "a large text"])
+def test_a_table_that_unfolds_to_gigabytes_is_refused(tmp_path, kind):
+    pq.write_table(_bomb(kind), tmp_path / "t", compression="zstd")
+    assert (tmp_path / "t").stat().st_size < 400_000
+    before = pa.default_memory_pool().max_memory()
+    with pytest.raises(
+        UserError, match=r"unfolds to \d+ rows of [\d.]+ GiB; a manifest has at most 20000000 and 2 GiB"
+    ):
+        tables.read(tmp_path / "t", CaptionRow)
+    assert pa.default_memory_pool().max_memory() - before < 500e6
+
+
+@pytest.mark.parametrize(
+    ("columns", "what"),
+    [
+        ({"clip_id": ["a"], "x": [1]}, "column x: is none of a CaptionRow"),
+        ({"clip_id": [["a"]]}, "column clip_id: is none of a CaptionRow"),
+        (
+            {"clip_id": [1], "caption": ["a"], "captioner": ["m"]},
+            "row 0, column clip_id: Input should be a valid string",
+        ),
+        ({"clip_id": ["a"]}, "row 0, column caption: Field required"),
+        ({"clip_id": pa.array([b"\xff"]).cast(pa.string(), safe=False)}, "cannot be read as a parquet table"),
+    ],
+)
+def test_tables_of_others(tmp_path, columns, what):
+    pq.write_table(pa.table(columns), tmp_path / "t")
+    with pytest.raises(UserError, match=what):
+        tables.read(tmp_path / "t", CaptionRow)
+
+
 def test_an_id_occurs_once(tmp_path):
     with pytest.raises(UserError, match="the id a occurs twice"):
         tables.write(tmp_path / "t", [caption("a"), caption("a", "a dog")], CaptionRow)
