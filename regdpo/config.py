@@ -59,12 +59,10 @@ class Filters(Section):
     )
     min_luma: NonNegative = Field(8.0, description="Least mean luma (0..255); below: black.")
     max_frozen: Fraction = Field(0.5, description="Greatest share of frames equal to the one before; above: frozen.")
-    duplicate_bits: int = Field(
-        10,
-        ge=0,
-        le=64,
-        description="Two shots of different sources whose 64-bit frame hashes differ by at most "
-        "this many bits in every compared frame are the same content.",
+    same_footage: Share = Field(
+        0.85,
+        description="Least correlation, of the pictures and of what moves in them, at which two shots show the same "
+        "footage. Clips of it are kept from one source.",
     )
 
 
@@ -216,7 +214,7 @@ class Negatives(Section):
 
 
 class Pairs(Section):
-    """The GT-Pair manifest and its split. Train, validation and test never share footage."""
+    """The GT-Pair manifest and its split. Train, validation and test share no footage that is found to be the same."""
 
     split: Literal["auto", "source", "segment"] = Field(
         "auto",
@@ -224,8 +222,8 @@ class Pairs(Section):
         "validation and test with gaps wider than a clip. `auto`: by source from `min_sources` videos on.",
     )
     min_sources: Count = Field(10, description="auto: sources needed for a split by source.")
-    validation: Share = Field(0.1, description="Share of sources, or of a shot's frames.")
-    test: Share = Field(0.1, description="Share of sources, or of a shot's frames.")
+    validation: Share = Field(0.1, description="Share of sources (expected, at least one), or of a shot's frames.")
+    test: Share = Field(0.1, description="Share of sources (expected, at least one), or of a shot's frames.")
     limit: Count | None = Field(None, description="Most training pairs, chosen by seed; empty: all.")
     seed: int = 0
 

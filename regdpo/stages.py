@@ -43,6 +43,17 @@ class ClipsStage(Section):
         return {"videos": _dump(config.videos), "clips": _dump(config.clips, exclude={"shards"})}
 
 
+class MergeStage(Section):
+    same_footage: float
+    pairs: c.Pairs  # of the same footage the held-out clips are kept
+    known: list[str]  # glob patterns of sources the base model was trained on: they are in no split
+
+    @classmethod
+    def of(cls, config: c.Config) -> dict[str, Any]:
+        pairs = _dump(config.pairs, exclude={"limit"})
+        return {"same_footage": config.clips.filters.same_footage, "pairs": pairs, "known": _known(config)}
+
+
 class CaptionsStage(Section):
     captions: c.Captions
     videos_root: str  # where sidecars lie unless captions.root says otherwise

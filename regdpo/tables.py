@@ -61,9 +61,22 @@ class ClipRow(Row):
     motion: float = 0.0  # mean absolute luma difference of neighbouring frames, 0..255
     luma: float = 0.0  # mean, 0..255
     frozen: float = 0.0  # share of frames equal to the one before
-    fingerprint: str = ""  # hex of 64-bit difference hashes of the shot's first, middle and last frame
+    fingerprint: str = ""  # what the shot looks like; only in a shard's manifest, in the row of its first clip
     path: str = ""  # in the store
     sha256: str = ""
+
+
+class CopyRow(Row):
+    """Two shots that show the same footage, of two sources or of one. Frames at the normalised fps."""
+
+    copy_id: str
+    source: str
+    shot: int
+    start: int  # first common frame, counted from the shot's first
+    frames: int  # that they have in common
+    other_source: str
+    other_shot: int
+    other_start: int
 
 
 class CaptionRow(Row):

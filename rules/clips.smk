@@ -30,20 +30,21 @@ rule merge_clips:
         ),
     output:
         manifest=f"{RESULTS}/clips.parquet",
+        copies=f"{RESULTS}/copies.parquet",
     log:
         f"{LOGS}/clips/merge.log",
     localrule: True
     conda:
         "../envs/regdpo.yaml"
     params:
-        config=stage(stages.ClipsStage),
+        config=stage(stages.MergeStage),
         code=code("merge_clips"),
         env=env("numpy", "pyarrow"),
     shell:
-        "stage merge_clips --out {output.manifest:q} {input.shards:q}"
+        "stage merge_clips --out {output.manifest:q} --copies {output.copies:q} {input.shards:q}"
         " 2>&1 | tee -i {log:q}"
 
 
 rule clips:
     input:
-        rules.merge_clips.output,
+        rules.merge_clips.output.manifest,

@@ -2,6 +2,7 @@
 rule gt_pairs:
     input:
         clips=rules.merge_clips.output.manifest,
+        copies=rules.merge_clips.output.copies,
         captions=rules.merge_captions.output.manifest,
         negatives=rules.merge_negatives.output.manifest,
     output:
@@ -15,7 +16,7 @@ rule gt_pairs:
         config=stage(stages.PairsStage),
         code=code("pairs"),
     shell:
-        "stage pairs --clips {input.clips:q} --captions {input.captions:q}"
+        "stage pairs --clips {input.clips:q} --copies {input.copies:q} --captions {input.captions:q}"
         " --negatives {input.negatives:q} --out {output.manifest:q} 2>&1 | tee -i {log:q}"
 
 

@@ -1,8 +1,10 @@
 """Build the pair manifest: winner = real clip, loser = generated; or, for a base made here, the clips to learn from."""
 
+import sys
+
 from regdpo import errors, stages, tables
 from regdpo.data import pairs
-from regdpo.tables import CaptionRow, ClipRow, NegativeRow, PairRow
+from regdpo.tables import CaptionRow, ClipRow, CopyRow, NegativeRow, PairRow
 
 
 def main() -> None:
@@ -10,11 +12,14 @@ def main() -> None:
     parser.add_argument("--clips", required=True, help="manifest of the clips stage")
     parser.add_argument("--captions", required=True, help="manifest of the captions stage")
     parser.add_argument("--negatives", help="manifest of the negatives stage; without it, the clips for pretraining")
+    parser.add_argument("--copies", help="which shots show the same footage, from the clips stage; with --negatives")
     args = parser.parse_args()
     stage = stages.read(stages.PairsStage, args.config)
     clips, captions = tables.read(args.clips, ClipRow), tables.read(args.captions, CaptionRow)
     if args.negatives:
-        rows = pairs.build(stage, clips, captions, tables.read(args.negatives, NegativeRow))
+        copies = tables.read(args.copies, CopyRow) if args.copies else []
+        rows, left_out = pairs.build(stage, clips, captions, tables.read(args.negatives, NegativeRow), copies)
+        print("\n".join(left_out), end="\n" if left_out else "", file=sys.stderr)
     else:
         rows = pairs.pretraining(stage, clips, captions)
     tables.write(args.out, rows, PairRow)

@@ -1,8 +1,8 @@
 """The clips stage: real videos in, normalised clips and a reason for every rejection out.
 
 A video belongs to one shard by the hash of its path. Each shard finds shots, cuts every shot into windows of time and
-space, measures the clips and writes their rows; merging the shards marks the same content from two sources. What was
-found out about a video, and what was cut and measured of a span, is remembered in the store.
+space, measures the clips and writes their rows. What was found out about a video, and what was cut and measured of a
+span, is remembered in the store.
 """
 
 import hashlib
@@ -16,7 +16,6 @@ from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import numpy as np
 from imageio_ffmpeg import get_ffmpeg_version
 
 from regdpo import config
@@ -52,7 +51,6 @@ class Source:
             stream=self.probe.index,
             shot=shot,
             shot_frames=self.shots[shot].frames,
-            fingerprint=self.shots[shot].fingerprint,
             **values,
         )
 
@@ -130,39 +128,6 @@ def cut_shard(stage: ClipsStage, digests: dict[str, str], index: int, count: int
     return rows
 
 
-def merge(rows: list[ClipRow], filters: config.Filters) -> list[ClipRow]:
-    """Reject all but one of the shots that show the same content in different sources.
-
-    Kept is the one whose source has more pixels, then more bits a second, then the first name. Shots are compared by
-    their first, middle and last frame, so copies count as the same only where their cuts agree.
-
-    Raises:
-        UserError: no clip is accepted.
-    """
-    accepted = [row for row in rows if row.status == "accepted"]
-    if not accepted:
-        raise UserError("no clip is accepted: " + "; ".join(summary(rows)))
-    order = sorted(accepted, key=lambda row: (-row.source_pixels, -row.source_rate, row.source, row.shot))
-    shots = list({(row.source, row.shot): row for row in order}.values())
-    hashes = quality.hash_bits([row.fingerprint for row in shots])
-    names = np.array([row.source for row in shots])
-    kept = np.zeros(len(shots), dtype=bool)
-    reasons = {}
-    for number, row in enumerate(shots):
-        near = quality.distance(hashes[number], hashes[:number]) <= filters.duplicate_bits
-        same = np.flatnonzero(near & kept[:number] & (names[:number] != row.source))
-        kept[number] = not same.size
-        if same.size:
-            other = shots[same[0]]
-            reasons[row.source, row.shot] = f"duplicate: same content as {other.source} shot {other.shot}"
-    return [
-        row.model_copy(update={"status": "rejected", "reason": reasons[row.source, row.shot]})
-        if row.status == "accepted" and (row.source, row.shot) in reasons
-        else row
-        for row in rows
-    ]
-
-
 def summary(rows: list[ClipRow]) -> list[str]:
     """One line for the accepted clips and one for each kind of rejection, with counts."""
     kinds = Counter(row.reason.split(":")[0] for row in rows if row.status == "rejected")
@@ -198,10 +163,13 @@ def _span_rows(span: Span, clips: config.Clips, store: Store) -> Iterator[ClipRo
     first = shot.start + span.start
     place = {"start": span.start, "start_s": round(source.probe.start + first / clips.fps, 6)}
     name = f"s{span.shot:03}-f{span.start:06}"
+    looks = {} if span.start else {"fingerprint": shot.fingerprint}
     try:
         cuts = _cut(source, first, scaled, windows, clips, store)
     except video.BrokenVideo as error:
-        yield source.row(_id(source.name, name), span.shot, status="rejected", reason=f"broken: {error}", **place)
+        yield source.row(
+            _id(source.name, name), span.shot, status="rejected", reason=f"broken: {error}", **place, **looks
+        )
         return
     for number, (window, made) in enumerate(zip(windows, cuts, strict=True)):
         measures = quality.Measures(**made["measures"])
@@ -221,6 +189,7 @@ def _span_rows(span: Span, clips: config.Clips, store: Store) -> Iterator[ClipRo
             **asdict(measures),
             path=made["path"],
             sha256=made["sha256"],
+            **(looks if number == 0 else {}),
         )
 
 

@@ -1,11 +1,15 @@
 """The GT-Pair manifest (arXiv 2511.01450, section 3.1): winner = real clip, loser = generated from it.
 
-Train, validation and test never share footage. With enough sources a source belongs to one split. With few, every
-shot is cut in time: its first part trains, the middle validates, the end tests, and between the parts lies a gap
-wider than a clip, so that no clip has a frame, or a neighbouring frame, in two splits.
+Train, validation and test share no footage that is found to be the same. With enough sources a source belongs to one
+split, by the hash of its name, so that a new source moves no other. With few, every shot is cut in time: its first part
+trains, the middle validates, the end tests, and between the parts lies a gap wider than a clip, so that no clip has a
+frame, or a neighbouring frame, in two splits. Where two shots show the same footage (a trimmed copy, a recap), what is
+held out stays, and clips of the other shot that come nearer to it than that gap are left out.
 """
 
-from collections import Counter
+import bisect
+import itertools
+from collections import Counter, defaultdict
 from typing import Any
 
 from regdpo.config import Pairs
@@ -13,7 +17,7 @@ from regdpo.data.video import matches
 from regdpo.errors import UserError
 from regdpo.provenance import text_digest
 from regdpo.stages import PairsStage
-from regdpo.tables import CaptionRow, ClipRow, NegativeRow, PairRow
+from regdpo.tables import CaptionRow, ClipRow, CopyRow, NegativeRow, PairRow
 
 SPLITS = ("train", "validation", "test")
 
@@ -24,20 +28,29 @@ def is_known(source: str, known: list[str]) -> bool:
 
 
 def build(
-    stage: PairsStage, clips: list[ClipRow], captions: list[CaptionRow], negatives: list[NegativeRow]
-) -> list[PairRow]:
-    """One row a negative, for accepted clips of footage that the base model does not know.
+    stage: PairsStage,
+    clips: list[ClipRow],
+    captions: list[CaptionRow],
+    negatives: list[NegativeRow],
+    copies: list[CopyRow],
+) -> tuple[list[PairRow], list[str]]:
+    """One row a negative, for accepted clips of footage that the base model does not know and no other split holds.
+
+    Returns:
+        The rows; and lines about the clips that were left out, because what they show is held out.
 
     Raises:
         UserError: a split would be empty, or a clip lacks its caption.
     """
-    splits = assign([clip for clip in clips if not is_known(clip.source, stage.known)], stage.pairs, stage.frames)
+    new = [clip for clip in clips if not is_known(clip.source, stage.known)]
+    splits = assign(new, stage.pairs, stage.frames)
+    elsewhere = shared(new, splits, copies, stage.frames)
     texts = {row.clip_id: row.caption for row in captions}
     by_id = {clip.clip_id: clip for clip in clips}
     rows = []
     for negative in negatives:
         split = splits.get(negative.clip_id)
-        if split is None:
+        if split is None or negative.clip_id in elsewhere:
             continue
         clip = by_id[negative.clip_id]
         if texts.get(clip.clip_id) != negative.caption:
@@ -55,7 +68,7 @@ def build(
                 loser_seed=negative.seed,
             )
         )
-    return _limited(_complete(rows), stage.pairs)
+    return _limited(_complete(rows), stage.pairs), _told(elsewhere, splits, by_id)
 
 
 def pretraining(stage: PairsStage, clips: list[ClipRow], captions: list[CaptionRow]) -> list[PairRow]:
@@ -79,20 +92,70 @@ def pretraining(stage: PairsStage, clips: list[ClipRow], captions: list[CaptionR
 
 def assign(clips: list[ClipRow], settings: Pairs, frames: int) -> dict[str, str]:
     """Clip id -> split. Rejected clips, and clips that would reach over a gap, are in none."""
-    clips = [clip for clip in clips if clip.status == "accepted"]
-    sources = sorted({clip.source for clip in clips})
-    by_source = settings.split == "source" or (settings.split == "auto" and len(sources) >= settings.min_sources)
-    if by_source:
-        return _by_source(clips, sources, settings)
-    return {clip.clip_id: split for clip in clips if (split := _segment(clip, settings, frames))}
+    split_of = source_splits([clip for clip in clips if clip.status == "accepted" or _is_duplicate(clip)], settings)
+    accepted = [clip for clip in clips if clip.status == "accepted"]
+    if split_of:
+        return {clip.clip_id: split_of[clip.source] for clip in accepted}
+    return {clip.clip_id: split for clip in accepted if (split := _segment(clip, settings, frames))}
 
 
-def _by_source(clips: list[ClipRow], sources: list[str], settings: Pairs) -> dict[str, str]:
-    order = sorted(sources, key=lambda source: text_digest(str(settings.seed), source))
-    tests, validations = (max(1, round(len(order) * share)) for share in (settings.test, settings.validation))
-    names = ["test"] * tests + ["validation"] * validations
-    split_of = dict(zip(order, names + ["train"] * (len(order) - len(names)), strict=False))
-    return {clip.clip_id: split_of[clip.source] for clip in clips}
+def source_splits(clips: list[ClipRow], settings: Pairs) -> dict[str, str]:
+    """Source -> split, by the hash of its name alone, but that validation and test get one source at least; nothing
+    where shots are cut in time instead.
+
+    Args:
+        clips: of the sources that there are, without regard to which of several copies is kept.
+        settings: how to split.
+    """
+    place = {clip.source: int(text_digest(str(settings.seed), clip.source)[:13], 16) / 16**13 for clip in clips}
+    if settings.split == "segment" or (settings.split == "auto" and len(place) < settings.min_sources):
+        return {}
+    order = sorted(place, key=lambda source: (place[source], source))
+    tests = max(1, sum(where < settings.test for where in place.values()))
+    held = sum(where < settings.test + settings.validation for where in place.values())
+    names = ["test"] * tests + ["validation"] * max(1, held - tests)
+    return dict(itertools.zip_longest(order, names[: len(order)], fillvalue="train"))
+
+
+def _is_duplicate(clip: ClipRow) -> bool:
+    return clip.reason.startswith("duplicate:")
+
+
+def shared(
+    clips: list[ClipRow], splits: dict[str, str], copies: list[CopyRow], frames: int
+) -> dict[str, tuple[str, str]]:
+    """Id of a clip -> split and source of a clip that is held out further (test before validation before train) and
+    shows the same footage, or some that lies no further off than a clip is long."""
+    mine: dict[tuple[str, int], list[ClipRow]] = defaultdict(list)
+    starts: dict[tuple[str, int, str], list[int]] = defaultdict(list)
+    for clip in sorted(clips, key=lambda clip: clip.start):
+        if clip.clip_id in splits:
+            mine[clip.source, clip.shot].append(clip)
+            starts[clip.source, clip.shot, splits[clip.clip_id]].append(clip.start)
+    found = {}
+    for copy in copies:
+        one, other = (copy.source, copy.shot, copy.start), (copy.other_source, copy.other_shot, copy.other_start)
+        for (source, shot, start), (held, held_shot, held_start) in ((one, other), (other, one)):
+            for clip in mine[source, shot]:
+                for split in SPLITS[SPLITS.index(splits[clip.clip_id]) + 1 :]:
+                    if near(starts[held, held_shot, split], clip.start - start + held_start, 2 * frames):
+                        found[clip.clip_id] = split, held
+    return found
+
+
+def near(starts: list[int], start: float, far: float) -> bool:
+    """Whether one of the sorted starts lies no further than that from another."""
+    after = bisect.bisect_left(starts, start - far)
+    return after < len(starts) and starts[after] <= start + far
+
+
+def _told(elsewhere: dict[str, tuple[str, str]], splits: dict[str, str], by_id: dict[str, ClipRow]) -> list[str]:
+    """One line for each source and what it shares."""
+    counts = Counter((by_id[clip].source, splits[clip], *held) for clip, held in elsewhere.items())
+    return [
+        f"{number} clips of {source} are left out of {split}: {held} holds the same footage out for {held_split}"
+        for (source, split, held_split, held), number in sorted(counts.items())
+    ]
 
 
 def _segment(clip: ClipRow, settings: Pairs, frames: int) -> str | None:

@@ -1,4 +1,4 @@
-"""What is measured on a clip, why one is rejected, and how the same content is recognised."""
+"""What is measured on a clip, and why one is rejected."""
 
 from dataclasses import dataclass
 from itertools import pairwise
@@ -42,21 +42,3 @@ def reject_reason(measures: Measures, filters: config.Filters) -> str:
     if measures.motion < filters.min_motion:
         return f"static: motion {measures.motion:.2f} is below {filters.min_motion:g}"
     return ""
-
-
-def frame_hash(frame: np.ndarray) -> str:
-    """64-bit difference hash of a uint8 RGB frame (H, W, 3) as 16 hex digits: is each of 8x8 cells darker than the
-    next to its right? (N. Krawetz, "Kind of Like That", 2013)"""
-    cells = cv2.resize(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), (9, 8), interpolation=cv2.INTER_AREA)
-    return np.packbits(cells[:, :-1] < cells[:, 1:]).tobytes().hex()
-
-
-def hash_bits(fingerprints: list[str]) -> np.ndarray:
-    """Fingerprints of ``k`` hashes each as uint64 (N, k)."""
-    parts = [[int(text[i : i + 16], 16) for i in range(0, len(text), 16)] for text in fingerprints]
-    return np.array(parts, dtype=np.uint64)
-
-
-def distance(one: np.ndarray, many: np.ndarray) -> np.ndarray:
-    """Greatest Hamming distance over the compared frames: uint64 (k,) against (N, k) gives ints (N,)."""
-    return np.bitwise_count(one ^ many).max(axis=-1)

@@ -4,8 +4,8 @@ ffmpeg makes the proxy from the chosen stream at the normalised rate: PySceneDet
 so a cut's frame number is the number that cutting uses.
 """
 
+import itertools
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -14,7 +14,7 @@ from scenedetect import AdaptiveDetector, ContentDetector, SceneManager, open_vi
 
 from regdpo import config
 from regdpo.data.cut import write_proxy
-from regdpo.data.quality import frame_hash
+from regdpo.data.fingerprint import fingerprint
 from regdpo.data.video import BrokenVideo, Probe, frame_rate
 
 SHORT_SIDE = 144
@@ -30,7 +30,7 @@ class Shot:
 
     start: int
     end: int
-    fingerprint: str  # difference hashes of the first, middle and last frame; empty if the margin leaves nothing
+    fingerprint: str  # what it looks like (regdpo/data/fingerprint.py)
 
     @property
     def frames(self) -> int:
@@ -58,9 +58,9 @@ def find_shots(path: str | Path, source: Probe, fps: float, shots: config.Shots)
         if source.duration and seconds < READABLE * source.duration:
             raise BrokenVideo(f"truncated: {seconds:.1f} of {source.duration:.1f} s can be read")
         edges = [0, *cuts, total]
-        spans = [(a + shots.margin * (a > 0), b - shots.margin * (b < total)) for a, b in pairwise(edges)]
-        hashes = _hashes(proxy, {frame for span in spans for frame in _compared(*span)})
-    return [Shot(start, end, "".join(hashes[frame] for frame in _compared(start, end))) for start, end in spans]
+        spans = [(a + shots.margin * (a > 0), b - shots.margin * (b < total)) for a, b in itertools.pairwise(edges)]
+        prints = _fingerprints(proxy, spans, fps)
+    return [Shot(start, end, looks) for (start, end), looks in zip(spans, prints, strict=True)]
 
 
 def _cuts(proxy: Path, shots: config.Shots) -> tuple[int, list[int]]:
@@ -75,11 +75,14 @@ def _cuts(proxy: Path, shots: config.Shots) -> tuple[int, list[int]]:
     return total, [start.frame_num for start, _ in manager.get_scene_list()[1:]]
 
 
-def _compared(start: int, end: int) -> list[int]:
-    return [start, (start + end - 1) // 2, end - 1] if end > start else []
-
-
-def _hashes(proxy: Path, wanted: set[int]) -> dict[int, str]:
+def _fingerprints(proxy: Path, spans: list[tuple[int, int]], fps: float) -> list[str]:
+    found = []
     with av.open(str(proxy)) as container:
-        frames = enumerate(container.decode(video=0))
-        return {number: frame_hash(frame.to_ndarray(format="rgb24")) for number, frame in frames if number in wanted}
+        lumas, read = (frame.to_ndarray(format="gray") for frame in container.decode(video=0)), 0
+        for start, end in spans:
+            if end <= start:  # the margin leaves nothing
+                found.append("")
+                continue
+            found.append(fingerprint(itertools.islice(lumas, start - read, end - read), fps))
+            read = end
+    return found

@@ -97,7 +97,14 @@ def test_a_stage_is_given_what_it_reads_and_no_more():
     for arm in plain.train.arms:
         same = stages.TrainStage.of(plain, arm, 0) == stages.TrainStage.of(other, arm, 0)
         assert same == (arm != "dpo")
-    for stage in (stages.ClipsStage, stages.BaseStage, stages.NegativesStage, stages.PairsStage, stages.SamplesStage):
+    for stage in (
+        stages.ClipsStage,
+        stages.MergeStage,
+        stages.BaseStage,
+        stages.NegativesStage,
+        stages.PairsStage,
+        stages.SamplesStage,
+    ):
         assert stage.of(plain) == stage.of(other)
 
 

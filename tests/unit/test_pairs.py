@@ -1,13 +1,15 @@
 """Pairs and their split: no footage in two splits."""
 
 import itertools
+from collections import Counter
 
 import pytest
 
+from regdpo.config import Pairs
 from regdpo.data import pairs
 from regdpo.errors import UserError
 from regdpo.stages import PairsStage
-from regdpo.tables import CaptionRow, ClipRow, NegativeRow
+from regdpo.tables import CaptionRow, ClipRow, CopyRow, NegativeRow
 
 FRAMES = 9
 
@@ -43,7 +45,7 @@ def captions(clips: list[ClipRow]) -> list[CaptionRow]:
 
 def build(rows: list[ClipRow], known: tuple[str, ...] = (), **settings):
     stage = PairsStage.model_validate({"pairs": settings, "frames": FRAMES, "known": list(known)})
-    return pairs.build(stage, rows, captions(rows), negatives(rows))
+    return pairs.build(stage, rows, captions(rows), negatives(rows), [])[0]
 
 
 @pytest.mark.parametrize("share", [0.1, 0.18, 0.3])
@@ -65,7 +67,31 @@ def test_by_source_from_enough_sources_on():
     for row in built:
         split_of.setdefault(row.source, set()).add(row.split)
     assert all(len(splits) == 1 for splits in split_of.values())
-    assert sorted(next(iter(s)) for s in split_of.values()).count("test") == 2
+    assert {split for splits in split_of.values() for split in splits} == set(pairs.SPLITS)
+
+
+def test_of_many_sources_each_split_gets_its_share():
+    many = [clips()[0].model_copy(update={"source": str(number)}) for number in range(4000)]
+    found = pairs.source_splits(many, Pairs(validation=0.1, test=0.2))
+    counts = Counter(found.values())
+    assert counts["test"] == pytest.approx(800, abs=100)
+    assert counts["validation"] == pytest.approx(400, abs=80)
+    few = Counter(pairs.source_splits(many[:10], Pairs(validation=1e-9, test=1e-9)).values())
+    assert few == {"train": 8, "validation": 1, "test": 1}
+
+
+def test_a_clip_of_held_out_footage_makes_no_pair_and_a_line():
+    rows = clips(sources=12, stride=9)
+    split_of = pairs.source_splits(rows, Pairs(validation=0.2, test=0.2))
+    test, train = (next(source for source in split_of if split_of[source] == split) for split in ("test", "train"))
+    copy = CopyRow(
+        copy_id="1", source=test, shot=0, start=0, frames=132, other_source=train, other_shot=0, other_start=0
+    )
+    stage = PairsStage.model_validate({"pairs": {"validation": 0.2, "test": 0.2}, "frames": FRAMES, "known": []})
+    built, lines = pairs.build(stage, rows, captions(rows), negatives(rows), [copy])
+    assert {row.source for row in built} == set(split_of) - {train}
+    held = sum(row.source == train for row in rows)
+    assert lines == [f"{held} clips of {train} are left out of train: {test} holds the same footage out for test"]
 
 
 def test_few_sources_asked_to_split_by_source_are_refused():
@@ -89,7 +115,7 @@ def test_a_negative_of_another_caption_is_refused():
     rows = clips()
     stage = PairsStage.model_validate({"pairs": {}, "frames": FRAMES, "known": []})
     with pytest.raises(UserError, match="made from another caption"):
-        pairs.build(stage, rows, captions(rows), negatives(rows, "y"))
+        pairs.build(stage, rows, captions(rows), negatives(rows, "y"), [])
 
 
 def test_pretraining_takes_known_footage_whole():
