@@ -89,6 +89,9 @@ class Clips(Section):
     crops: tuple[Count, Count] = Field(
         (1, 1), description="Rows and columns of crop windows spread over the scaled frame; (1, 1) is the centre crop."
     )
+    hdr: Literal["tonemap", "reject"] = Field(
+        "tonemap", description="HLG and PQ footage: tone-mapped to SDR (docs/clips.md), or rejected."
+    )
     shots: Shots = Shots()
     filters: Filters = Filters()
     encode: Encode = Encode()

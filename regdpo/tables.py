@@ -48,6 +48,7 @@ class ClipRow(Row):
     source_pixels: int = 0  # of one frame of the chosen stream
     source_rate: float = 0.0  # bits of the file a second
     stream: int = -1  # index of the video stream in the container
+    conversion: str = ""  # what was assumed of its picture or changed in it, such as "deinterlaced"
     shot: int = -1
     shot_frames: int = 0  # length of the shot at the normalised fps
     start: int = -1  # first frame, counted from the shot's first at the normalised fps

@@ -49,6 +49,7 @@ class Source:
             source_pixels=self.probe.width * self.probe.height,
             source_rate=self.rate,
             stream=self.probe.index,
+            conversion=self.probe.picture.conversion,
             shot=shot,
             shot_frames=self.shots[shot].frames,
             **values,
@@ -112,7 +113,7 @@ def cut_shard(stage: ClipsStage, digests: dict[str, str], index: int, count: int
         try:
             source = _examine(root / name, name, digests[name], stage.clips, store)
         except video.BrokenVideo as error:
-            reason = f"broken: {error}"
+            reason = f"{error.kind}: {error}"
             rows.append(
                 ClipRow(clip_id=_id(name), status="rejected", reason=reason, source=name, source_digest=digests[name])
             )
@@ -150,10 +151,13 @@ def _examine(path: Path, name: str, digest: str, clips: config.Clips, store: Sto
     settings = config.canonical({"fps": clips.fps, "shots": clips.shots.model_dump()})
     key = text_digest(digest, settings, _tools("regdpo.data.scenes"))
     found = _remembered(store, "shots", key, look)
+    probe = video.probed(found["probe"])
+    if probe.picture.hdr and clips.hdr == "reject":
+        raise video.UnwantedVideo(f"{probe.picture.hdr} footage is rejected by clips.hdr")
     shots = [Shot(**shot) for shot in found["shots"]]
     seconds = (shots[-1].end / clips.fps) or 1.0
     rate = round(8 * path.stat().st_size / seconds, 1)
-    return Source(path, name, digest, video.Probe(**found["probe"]), rate, shots)
+    return Source(path, name, digest, probe, rate, shots)
 
 
 def _span_rows(span: Span, clips: config.Clips, store: Store) -> Iterator[ClipRow]:

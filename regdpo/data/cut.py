@@ -12,7 +12,8 @@ import ffmpeg
 import numpy as np
 
 from regdpo import config
-from regdpo.data.video import Probe, encoding, even, frame_rate, normal_colours, run
+from regdpo.data import picture
+from regdpo.data.video import Probe, encoding, even, frame_rate, reading, run
 
 LEAD = 1.0
 """Seconds before the wanted frame at which decoding begins at the latest; indexes of containers are not exact."""
@@ -97,7 +98,7 @@ def write_proxy(path: str | Path, source: Probe, target: str | Path, fps: float,
 
 
 def _normalised(path: str | Path, source: Probe, first: int, scaled: tuple[int, int], fps: float) -> Any:
-    """The chosen stream from frame ``first`` on at the normalised rate, scaled, with normal colours.
+    """The chosen stream from frame ``first`` on, progressive, at the normalised rate, scaled, with normal colours.
 
     Timestamps stay those of the file (copyts) and decoding starts at a keyframe (noaccurate_seek), so the frame shown
     at a time is the same wherever decoding began.
@@ -105,6 +106,7 @@ def _normalised(path: str | Path, source: Probe, first: int, scaled: tuple[int, 
     rate = frame_rate(fps)
     begin = source.start + float(first / rate)
     seek = {"ss": f"{begin - LEAD:.6f}", "noaccurate_seek": None} if begin > LEAD else {}
-    file = ffmpeg.input(str(path), copyts=None, start_at_zero=None, protocol_whitelist="file", **seek)
-    stream = file[f"v:{source.number}"].filter("fps", fps=str(rate), start_time=f"{begin:.6f}").filter("setpts", "N")
-    return normal_colours(stream, *scaled)
+    file = ffmpeg.input(str(path), copyts=None, start_at_zero=None, **reading(source.number, source.picture), **seek)
+    stream = picture.progressive(file[f"v:{source.number}"], source.picture)
+    stream = stream.filter("fps", fps=str(rate), start_time=f"{begin:.6f}").filter("setpts", "N")
+    return picture.normal(stream, source.picture, *scaled)

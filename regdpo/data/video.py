@@ -6,9 +6,10 @@ ffmpeg (the program that imageio-ffmpeg carries) encodes; PyAV probes and reads.
 import errno
 import math
 import os
+import re
 import signal
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from fractions import Fraction
 from importlib.util import find_spec
@@ -22,16 +23,39 @@ from av.stream import Disposition
 from imageio_ffmpeg import get_ffmpeg_exe
 
 from regdpo import config
+from regdpo.data.picture import FIELDS, Picture, field_order, from_log, normal
 from regdpo.errors import UserError
 from regdpo.store import Store
 
 SUFFIXES = {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".m2ts", ".wmv", ".flv", ".gif"}
+
+RGB = Picture(matrix="gbr")
+
+PLACES = (0.0, 0.25, 0.5, 0.75)
+"""Shares of a video's length at which it is looked for fields, ..."""
+
+LOOKED_AT = 30
+"""... in so many frames each, ..."""
+
+HD = 1088
+"""... up to so many rows: larger formats know no fields."""
+
+DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
+"""ffmpeg's decoders of WebM's transparency; its own decode the pictures without it."""
 
 av.logging.set_libav_level(av.logging.PANIC)  # what matters comes as BrokenVideo
 
 
 class BrokenVideo(Exception):
     """One line: why a file cannot be used."""
+
+    kind = "broken"
+
+
+class UnwantedVideo(BrokenVideo):
+    """One line: why a file is not to be used."""
+
+    kind = "unwanted"
 
 
 @dataclass(frozen=True)
@@ -46,6 +70,12 @@ class Probe:
     duration: float | None  # seconds, where the container tells
     start: float  # seconds from the container's start to the stream's first frame
     rotation: int  # degrees by which ffmpeg turns the frames before any filter
+    picture: Picture = field(default_factory=Picture)
+
+
+def probed(values: dict[str, Any]) -> Probe:
+    """A probe from what ``asdict`` made of it."""
+    return Probe(**{**values, "picture": Picture(**values["picture"])})
 
 
 def footage_root(root: str) -> Path:
@@ -112,20 +142,19 @@ def probe(path: str | Path) -> Probe:
             raise BrokenVideo(f"the first frame cannot be decoded ({error.strerror})") from None
         if frame is None:
             raise BrokenVideo("holds no frames")
-        width = even(frame.width * float(stream.sample_aspect_ratio or 1))
-        height = even(frame.height)
-        if frame.rotation % 180:
-            width, height = height, width
+        number = container.streams.video.index(stream)
+        picture, width, height = _look(path, number, stream, frame.rotation, (container.duration or 0) / av.time_base)
         start = float((stream.start_time or 0) * stream.time_base) - (container.start_time or 0) / av.time_base
         return Probe(
             index=stream.index,
-            number=container.streams.video.index(stream),
+            number=number,
             width=width,
             height=height,
             fps=float(stream.average_rate or 0),
             duration=float(stream.duration * stream.time_base) if stream.duration else None,
             start=max(0.0, start),
             rotation=frame.rotation,
+            picture=picture,
         )
 
 
@@ -170,7 +199,7 @@ def write_frames(path: str | Path, frames: np.ndarray, fps: float, encode: confi
     count, height, width, _ = frames.shape
     layout = {"format": "rawvideo", "pix_fmt": "rgb24", "video_size": (width, height)}
     source = ffmpeg.input("pipe:", **layout, framerate=str(frame_rate(fps)))
-    stream = normal_colours(source.video, width, height)
+    stream = normal(source.video, RGB, width, height)
     run(stream.output(str(path), **encoding(encode, count)), np.ascontiguousarray(frames, np.uint8).tobytes())
 
 
@@ -195,38 +224,72 @@ def frame_rate(fps: float) -> Fraction:
     return Fraction(fps).limit_denominator(1001)
 
 
-def normal_colours(stream: Any, width: int, height: int) -> Any:
-    """Scale to 8-bit 4:2:0 BT.709 in the limited range with square pixels, and say so in the stream."""
-    flags = "bicubic+accurate_rnd+full_chroma_int+bitexact"
-    stream = stream.filter("scale", width, height, flags=flags, out_color_matrix="bt709", out_range="tv")
-    stream = stream.filter("format", "yuv420p").filter("setsar", 1)
-    return stream.filter("setparams", range="tv", color_primaries="bt709", color_trc="bt709", colorspace="bt709")
-
-
 def even(length: float) -> int:
     """The nearest even length, at least 2: 4:2:0 halves the sides."""
     return max(2, 2 * math.floor(length / 2 + 0.5))
 
 
-def run(stream: Any, data: bytes | None = None) -> None:
-    """Run ffmpeg, overwriting its outputs.
+def run(stream: Any, data: bytes | None = None, loglevel: str = "error") -> str:
+    """Run ffmpeg, overwriting its outputs. Returns its log.
 
     Raises:
         BrokenVideo: it fails; the reason is its last line.
         OSError: ENOSPC, the disk is full.
         UserError: somebody killed it, which says nothing about the video.
     """
-    options = ["-hide_banner", "-loglevel", "error", *([] if data else ["-nostdin"])]
+    options = ["-hide_banner", "-loglevel", loglevel, *([] if data else ["-nostdin"])]
     command = stream.global_args(*options).compile(cmd=get_ffmpeg_exe(), overwrite_output=True)
     done = subprocess.run(command, input=data, capture_output=True)
+    log = done.stderr.decode(errors="replace")
     if done.returncode == 0:
-        return
-    lines = done.stderr.decode(errors="replace").strip().splitlines()
+        return log
+    lines = log.strip().splitlines()
     if any(os.strerror(errno.ENOSPC) in line for line in lines):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     if -done.returncode in (signal.SIGKILL, signal.SIGTERM):
         raise UserError("ffmpeg was killed, perhaps for want of memory: free some and give the same command again")
     raise BrokenVideo(f"ffmpeg: {lines[-1] if lines else f'exit code {done.returncode}'}")
+
+
+def reading(number: int, picture: Picture) -> dict[str, Any]:
+    """ffmpeg's input options: files alone are opened, and transparency is decoded."""
+    return {"protocol_whitelist": "file", **({f"c:v:{number}": picture.decoder} if picture.decoder else {})}
+
+
+def _look(path: str | Path, number: int, stream: Any, rotation: int, seconds: float) -> tuple[Picture, int, int]:
+    """The picture as ffmpeg gives it to its filters (cropped, turned), and its width and height in square pixels.
+
+    Raises:
+        BrokenVideo: ffmpeg fails, or the colours cannot be converted.
+    """
+    decoder = DECODERS.get(stream.codec_context.name, "") if stream.metadata.get("alpha_mode") == "1" else ""
+    options = reading(number, Picture(decoder=decoder))
+
+    def seen(share: float, frames: int, *filters: tuple[Any, ...]) -> Any:
+        seek = {"ss": f"{share * seconds:.3f}", "noaccurate_seek": None} if share else {}
+        video = ffmpeg.input(str(path), **options, **seek)[f"v:{number}"]
+        for name, *values in filters:
+            video = video.filter(name, *values)
+        return video.output("pipe:", format="null", **{"frames:v": frames})
+
+    def log(*outputs: Any) -> str:
+        return run(ffmpeg.merge_outputs(*outputs), loglevel="info")
+
+    places = PLACES if seconds else PLACES[:1]
+    picture, width, height, aspect = from_log(log(seen(0, 1, ("showinfo",))), decoder)
+    if picture.unreadable:
+        raise BrokenVideo(picture.unreadable)
+    if stream.height <= HD:
+        found = log(*(seen(place, LOOKED_AT, *FIELDS) for place in places))
+        picture = replace(picture, fields=field_order(found, picture.fields))
+    if picture.alpha:
+        opaque = [("format", "rgba"), ("alphaextract",), ("showinfo",)]
+        means = re.findall(r"mean:\[(\d+)", log(*(seen(place, LOOKED_AT, *opaque) for place in places)))
+        if not any(map(int, means)):  # a fourth byte without meaning: nobody shoots what cannot be seen
+            picture = replace(picture, alpha="")
+    if rotation % 180:  # what was the width is stretched
+        return picture, even(width), even(height / aspect)
+    return picture, even(width * aspect), even(height)
 
 
 def _open(path: str | Path) -> Any:
