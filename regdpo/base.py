@@ -65,7 +65,7 @@ def from_scratch(stage: BaseStage, pairs: list[PairRow], store: Store) -> ModelF
         videos = torch.from_numpy(np.stack([video.read_stored(store, pair.winner) for pair in pairs]))
         with store.writing(path) as folder:
             captions = [pair.caption for pair in pairs]
-            psnr = wan_scratch.make(base, videos, captions, stage.shift, folder)
+            psnr = wan_scratch.make(base, videos, captions, stage.shift or 1.0, folder)
             (folder / PSNR).write_text(json.dumps({"codec_psnr": round(psnr, 2)}))
     folder = store.existing(path)
     file = _file(stage, "store", path, None, folder_digest(folder))

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from regdpo.config_section import Count, Even, Fraction, Name, NonNegative, Positive, Section, Share
+from regdpo.config_section import AtLeastOne, Count, Even, Fraction, Name, NonNegative, Positive, Section, Share
 from regdpo.config_train import PREFERENCE, Arm, TrainSettings
 from regdpo.errors import UserError
 from regdpo.hardware import GPUS, gpu_named
@@ -198,13 +198,41 @@ class Base(Section):
 
 
 class Sampling(Section):
-    """The sampler: Euler steps of a flow, DDIM's for CogVideoX, with guidance (docs/families.md)."""
+    """The sampler: the steps of the checkpoint's own scheduler, with guidance (docs/families.md)."""
 
     steps: Count = Field(40, description="Denoising steps.")
-    guidance: Annotated[float, Field(ge=1)] = Field(5.0, description="Guidance scale; 1 switches it off.")
-    shift: Positive = Field(5.0, description="Shift of a flow's sigmas.")
+    guidance: AtLeastOne | dict[Literal["high", "low"], AtLeastOne] = Field(
+        5.0,
+        description="Guidance scale; 1 switches it off. Of a checkpoint with two experts also one each: "
+        "`{high: 4, low: 3}`.",
+    )
+    shift: Positive | None = Field(None, description="Shift of a flow's sigmas; empty: the checkpoint's own.")
     negative_prompt: str = Field("", description="What guidance leads away from.")
     batch: Count = Field(1, description="Videos rendered at once.")
+
+    @field_validator("guidance")
+    @classmethod
+    def _both_experts(cls, guidance: float | dict[str, float]) -> float | dict[str, float]:
+        if isinstance(guidance, dict) and len(guidance) < 2:
+            raise ValueError("give a number, or one each for `high` and `low`")
+        return guidance
+
+    def scale(self, expert: Literal["high", "low"] | None) -> float:
+        """The guidance scale while an expert answers; None for a denoiser that has none."""
+        if isinstance(self.guidance, float):
+            return self.guidance
+        assert expert is not None, "the configuration is refused that has scales for experts and no experts"
+        return self.guidance[expert]
+
+    @property
+    def scales(self) -> tuple[float, ...]:
+        """All guidance scales."""
+        return (self.guidance,) if isinstance(self.guidance, float) else tuple(self.guidance.values())
+
+    @property
+    def guided(self) -> bool:
+        """Whether any step asks the denoiser twice."""
+        return max(self.scales) > 1
 
 
 class Negatives(Section):
@@ -406,6 +434,9 @@ class Config(Section):
                 raise ValueError(
                     "train.export_formats: comfyui is for adapters, and no arm has tuning `lora`; leave it out"
                 )
+        for name, sampling in {"negatives": self.negatives.sampling, "samples": self.samples.sampling}.items():
+            if isinstance(sampling.guidance, dict) and not self.base.expert:
+                raise ValueError(f"{name}.sampling.guidance: a scale for each expert needs `base.expert`")
         return self
 
     @property

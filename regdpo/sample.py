@@ -48,18 +48,19 @@ def denoise(
     family: Family, denoiser: nn.Module, inputs: dict[str, Tensor], noise: Tensor, sampling: Sampling
 ) -> Tensor:
     """Latents (B, C, F, H, W) from noise of that shape; ``inputs`` is text and condition, batch first."""
-    scheduler = family.sampler(sampling.steps, sampling.shift)
-    guided = sampling.guidance > 1 and not family.embeds_guidance
+    scheduler = family.sampler(sampling.steps, sampling.shift, tuple(noise.shape[1:]))
+    guided = sampling.guided and not family.embeds_guidance
     if family.embeds_guidance:
-        inputs = {**inputs, "guidance": noise.new_full((len(noise),), sampling.guidance)}
+        inputs = {**inputs, "guidance": noise.new_full((len(noise),), sampling.scale(None))}
     unconditional = {**inputs, **family.encode_text([sampling.negative_prompt] * len(noise))} if guided else {}
     latents = noise
     for t in scheduler.timesteps:
         sigma = family.sigma_of(t).expand(len(latents))
         prediction = family.predict(denoiser, latents.to(family.dtype), sigma, inputs).float()
-        if guided:
+        scale = sampling.scale(family.expert(sigma))
+        if guided and scale > 1:
             plain = family.predict(denoiser, latents.to(family.dtype), sigma, unconditional).float()
-            prediction = plain + sampling.guidance * (prediction - plain)
+            prediction = plain + scale * (prediction - plain)
         latents = scheduler.step(prediction, t, latents, return_dict=False)[0]
     if "first" in inputs:
         latents[:, :, : inputs["first"].shape[2]] = inputs["first"]

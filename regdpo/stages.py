@@ -66,7 +66,7 @@ class CaptionsStage(Section):
 class BaseStage(Section):
     base: c.Base
     geometry: Geometry
-    shift: float  # of the scheduler that a pipeline made here carries
+    shift: float | None  # of the scheduler that a pipeline made here carries
 
     @classmethod
     def of(cls, config: c.Config) -> dict[str, Any]:

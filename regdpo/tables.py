@@ -98,8 +98,9 @@ class NegativeRow(Row):
     task: str
     seed: int
     steps: int
-    guidance: float
-    shift: float
+    guidance: float  # of the expert for high noise, where there are two
+    guidance_low: float | None = None  # of the other
+    shift: float | None  # none: the checkpoint's own
     frames: int
     fps: float
     width: int
@@ -148,8 +149,9 @@ class SampleRow(Row):
     clip_id: str
     seed: int
     steps: int
-    guidance: float
-    shift: float
+    guidance: float  # of the expert for high noise, where there are two
+    guidance_low: float | None = None  # of the other
+    shift: float | None  # none: the checkpoint's own
     path: str
     sha256: str
     real: str  # the real clip, in the store

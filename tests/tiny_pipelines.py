@@ -90,7 +90,8 @@ def wan_vae(**config: Any) -> d.AutoencoderKLWan:
 def wan(kind: Any, vae: dict[str, Any] | None = None, **parts: Any) -> d.DiffusionPipeline:
     return kind(
         tokenizer=tokenizer(), text_encoder=umt5(), vae=wan_vae(**(vae or {})),
-        scheduler=d.FlowMatchEulerDiscreteScheduler(shift=3.0), **parts,
+        scheduler=d.UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0),
+        **parts,
     )  # fmt: skip
 
 
@@ -183,7 +184,10 @@ def ltx_video(kind: Any) -> d.DiffusionPipeline:
         in_channels=8, out_channels=8, num_attention_heads=4, attention_head_dim=8, cross_attention_dim=32,
         num_layers=2, caption_channels=32,
     )  # fmt: skip
-    scheduler = d.FlowMatchEulerDiscreteScheduler(shift=3.0)
+    scheduler = d.FlowMatchEulerDiscreteScheduler(
+        shift=1.0, use_dynamic_shifting=True, base_shift=0.95, max_shift=2.05, base_image_seq_len=1024,
+        max_image_seq_len=4096, shift_terminal=0.1,
+    )  # fmt: skip
     return kind(tokenizer=tokenizer(), text_encoder=t5(), vae=codec, transformer=transformer, scheduler=scheduler)
 
 

@@ -31,8 +31,7 @@ class CogVideoX(DiffusersFamily):
     pipeline_class = CogVideoXPipeline
     autoencoders: ClassVar = {"AutoencoderKLCogVideoX": AutoencoderKLCogVideoX}
 
-    def check(self) -> None:
-        super().check()
+    def check_scheduler(self) -> None:
         kind = self._scheduler.config.prediction_type
         if kind != "v_prediction":
             raise UserError(f"{self._location}: its scheduler says {kind}, CogVideoX is trained for v_prediction")
@@ -93,8 +92,9 @@ class CogVideoX(DiffusersFamily):
         )[0]
         return answer.transpose(1, 2)
 
-    def sampler(self, steps: int, shift: float) -> Any:
-        """DDIM without noise of its own, also for checkpoints that name the DPM scheduler. There is no shift."""
+    def sampler(self, steps: int, shift: float | None, latent_shape: tuple[int, ...]) -> Any:
+        """DDIM, also for checkpoints that name the DPM scheduler, whose timesteps are the same and whose steps draw
+        noise. There is no shift."""
         scheduler = CogVideoXDDIMScheduler.from_config(self._scheduler.config)
         scheduler.set_timesteps(steps, device=self.device)
         return scheduler

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import diffusers
+import numpy as np
 import torch
 import transformers
 from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 
 from regdpo.config_train import Lora
 from regdpo.errors import UserError, first_line
-from regdpo.models import adapters
+from regdpo.models import adapters, flow_sampler
 from regdpo.models.family import Family, check_size
 
 diffusers.utils.logging.disable_progress_bar()
@@ -53,6 +54,11 @@ class DiffusersFamily(Family):
             raise UserError(
                 f"base.text_length: {self._location} wants {self.demanded_text_length}, got {self.ref.text_length}"
             )
+        self.check_scheduler()
+
+    def check_scheduler(self) -> None:
+        """Raise UserError for a checkpoint whose scheduler is not the family's."""
+        flow_sampler.check(self._scheduler_config, self._location)
 
     def check_geometry(self, frames: int, height: int, width: int) -> None:
         check_size(self.name, (frames, height, width), self.compression, self.patch)
@@ -162,14 +168,13 @@ class DiffusersFamily(Family):
     def target(self, x0: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
         return noise - x0
 
-    def sampler(self, steps: int, shift: float) -> Any:
-        scheduler: Any = FlowMatchEulerDiscreteScheduler(num_train_timesteps=TRAIN_TIMESTEPS, shift=shift)
-        scheduler.set_timesteps(device=self.device, **self.schedule(steps))
-        return scheduler
+    def sampler(self, steps: int, shift: float | None, latent_shape: tuple[int, ...]) -> Any:
+        tokens = self.tokens(latent_shape)
+        return flow_sampler.make(self._scheduler_config, self.schedule(steps), shift, tokens, self.device)
 
-    def schedule(self, steps: int) -> dict[str, Any]:
-        """How the family's pipeline asks its scheduler for steps."""
-        return {"num_inference_steps": steps}
+    def schedule(self, steps: int) -> np.ndarray:
+        """The sigmas of the steps before the shift, as the family's pipeline spaces them."""
+        return np.linspace(1, 1 / steps, steps)
 
     def sigma_of(self, timestep: Tensor) -> Tensor:
         return timestep / TRAIN_TIMESTEPS
@@ -185,6 +190,10 @@ class DiffusersFamily(Family):
     @cached_property
     def _transformer_config(self) -> dict[str, Any]:
         return self._config(self.transformer_class, self.part)
+
+    @cached_property
+    def _scheduler_config(self) -> dict[str, Any]:
+        return self._config(FlowMatchEulerDiscreteScheduler, "scheduler", defaults=False)
 
     @cached_property
     def _vae_config(self) -> dict[str, Any]:
@@ -207,12 +216,14 @@ class DiffusersFamily(Family):
     def _text(self) -> Any:
         return self._pipeline(self.pipeline_class, ("transformer", "transformer_2", "vae"))
 
-    def _config(self, kind: Any, part: str | None = None) -> dict[str, Any]:
+    def _config(self, kind: Any, part: str | None = None, defaults: bool = True) -> dict[str, Any]:
         """A part's configuration, with the defaults of what an older checkpoint does not name."""
         try:
             config = kind.load_config(self._location, subfolder=part, revision=self.ref.revision)
         except OSError as error:
             raise UserError(f"{self._location}: is not a diffusers checkpoint ({first_line(error)})") from None
+        if not defaults:
+            return config
         return {name: field.default for name, field in inspect.signature(kind).parameters.items()} | config
 
     def _pipeline(self, kind: Any, without: tuple[str, ...]) -> Any:

@@ -178,6 +178,10 @@ class Family(ABC):
     def predict(self, transformer: nn.Module, x_t: Tensor, sigma: Tensor, inputs: dict[str, Tensor]) -> Tensor:
         """The denoiser's answer, of the shape of ``x_t``; ``inputs`` are cast to its dtype."""
 
+    def expert(self, sigma: Tensor) -> Literal["high", "low"] | None:
+        """Which of two experts answers at sigma (B,); None of a denoiser without experts."""
+        return None
+
     @property
     def embeds_guidance(self) -> bool:
         """Whether the denoiser takes the guidance scale as ``inputs["guidance"]`` (B,), which replaces classifier-free
@@ -185,8 +189,13 @@ class Family(ABC):
         return False
 
     @abstractmethod
-    def sampler(self, steps: int, shift: float) -> Any:
-        """A diffusers scheduler with its ``timesteps`` set, whose ``step`` is deterministic."""
+    def sampler(self, steps: int, shift: float | None, latent_shape: tuple[int, ...]) -> Any:
+        """A diffusers scheduler with its ``timesteps`` set, whose ``step`` is deterministic.
+
+        Args:
+            shift: of a flow's sigmas; None for the checkpoint's own. latent_shape: (C, F', H', W'), by which some
+                checkpoints shift.
+        """
 
     @abstractmethod
     def sigma_of(self, timestep: Tensor) -> Tensor:

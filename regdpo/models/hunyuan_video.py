@@ -1,8 +1,7 @@
 """HunyuanVideo: text-to-video, rectified flow; text as tokens with a mask and as one pooled vector."""
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
-import numpy as np
 import torch
 from diffusers import AutoencoderKLHunyuanVideo, HunyuanVideoPipeline, HunyuanVideoTransformer3DModel
 from torch import Tensor, nn
@@ -63,6 +62,3 @@ class HunyuanVideo(DiffusersFamily):
     @property
     def embeds_guidance(self) -> bool:
         return bool(self._transformer_config["guidance_embeds"])
-
-    def schedule(self, steps: int) -> dict[str, Any]:
-        return {"sigmas": np.linspace(1, 1 / steps, steps)}

@@ -4,9 +4,8 @@ One model does both: for image-to-video the first latent frame is given clean, a
 seconds, so the clips' frame rate counts.
 """
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
-import numpy as np
 import torch
 from diffusers import AutoencoderKLLTXVideo, LTXPipeline, LTXVideoTransformer3DModel
 from torch import Tensor, nn
@@ -58,9 +57,6 @@ class LTXVideo(DiffusersFamily):
             return_dict=False,
         )[0]
         return answer.transpose(1, 2).unflatten(2, size)
-
-    def schedule(self, steps: int) -> dict[str, Any]:
-        return {"sigmas": np.linspace(1, 1 / steps, steps)}
 
     def _decode(self, latents: Tensor) -> Tensor:
         """Without noise of its own, as the pipeline's defaults have it."""

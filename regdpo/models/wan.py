@@ -3,6 +3,7 @@
 from functools import cached_property
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from diffusers import AutoencoderKLWan, WanImageToVideoPipeline, WanPipeline, WanTransformer3DModel
 from torch import Tensor, nn
@@ -51,6 +52,10 @@ class Wan(DiffusersFamily):
     @property
     def context(self) -> bool:
         return True
+
+    def schedule(self, steps: int) -> np.ndarray:
+        """One step short of a grid that ends at the first timestep, as UniPC spaces a flow."""
+        return np.linspace(1, 1 / TRAIN_TIMESTEPS, steps + 1)[:-1]
 
     def blocks(self, transformer: nn.Module) -> list[nn.Module]:
         return list(transformer.blocks)  # type: ignore[arg-type]

@@ -4,7 +4,7 @@ The 5B model is given the first frame of image-to-video clean, at timestep 0, in
 Of the 14B models ``transformer`` answers for sigmas from ``boundary_ratio`` upwards, ``transformer_2`` for those below.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -24,9 +24,14 @@ class Experts(nn.Module):
         self.high, self.low, self.boundary = high, low, boundary
 
     def forward(self, timestep: Tensor, **inputs: Any) -> Any:
-        noisy = timestep >= self.boundary
-        assert noisy.all() or not noisy.any(), "a batch on both sides of the experts' boundary"
-        return (self.high if noisy.all() else self.low)(timestep=timestep, **inputs)
+        return getattr(self, asked(timestep, self.boundary))(timestep=timestep, **inputs)
+
+
+def asked(timestep: Tensor, boundary: float) -> Literal["high", "low"]:
+    """Which expert answers for a batch's timesteps (B,), all on one side of the boundary."""
+    noisy = timestep >= boundary
+    assert noisy.all() or not noisy.any(), "a batch on both sides of the experts' boundary"
+    return "high" if noisy.all() else "low"
 
 
 class Wan22(Wan):
@@ -63,6 +68,11 @@ class Wan22(Wan):
             other: self._load(self.transformer_class, PARTS[other], self._location).to(self.device),
         }
         return Experts(experts["high"], experts["low"], self._boundary * TRAIN_TIMESTEPS)
+
+    def expert(self, sigma: Tensor) -> Literal["high", "low"] | None:
+        if not self.ref.expert:
+            return None
+        return asked(sigma.float() * TRAIN_TIMESTEPS, self._boundary * TRAIN_TIMESTEPS)
 
     @torch.no_grad()
     def encode_first_frame(self, frame: Tensor, frames: int) -> dict[str, Tensor]:

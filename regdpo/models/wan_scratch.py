@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler, WanImageToVideoPipeline, WanPipeline, WanTransformer3DModel
+from diffusers import UniPCMultistepScheduler, WanImageToVideoPipeline, WanPipeline, WanTransformer3DModel
 from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
@@ -57,7 +57,7 @@ def make(base: Base, videos: Tensor, captions: list[str], shift: float, folder: 
         tokenizer=tokenizer,
         text_encoder=text_encoder.eval(),
         vae=codec,
-        scheduler=FlowMatchEulerDiscreteScheduler(shift=shift),
+        scheduler=UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=shift),
         transformer=transformer,
     )
     pipeline.save_pretrained(folder, safe_serialization=True)

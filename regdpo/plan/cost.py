@@ -105,7 +105,7 @@ def _stages(asked: Asked) -> str:
 
 def _sampling(asked: Asked, sampling: Sampling, videos: int) -> tuple[str, float]:
     """What is counted, and GPU-hours."""
-    passes = 2 if sampling.guidance > 1 else 1
+    passes = 2 if sampling.guided else 1
     what = f"{videos:,} videos x {sampling.steps} steps" + (" x 2 (guidance)" if passes == 2 else "")
     return what, videos * sampling.steps * passes * asked.forward
 

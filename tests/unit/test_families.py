@@ -40,7 +40,7 @@ from regdpo.store import Store
 from regdpo.tables import PairRow
 
 CPU = torch.device("cpu")
-SAMPLING = Sampling(steps=4, guidance=3.0, shift=3.0, negative_prompt=NEGATIVE)
+SAMPLING = Sampling(steps=4, guidance=3.0, negative_prompt=NEGATIVE)
 LORA = Lora(rank=2, alpha=8)
 
 
@@ -69,8 +69,6 @@ class Made:
     def pipeline(self) -> DiffusionPipeline:
         pipeline = DiffusionPipeline.from_pretrained(self.folder)
         pipeline.set_progress_bar_config(disable=True)
-        if self.case.family != "cogvideox":
-            pipeline.scheduler = FlowMatchEulerDiscreteScheduler(shift=SAMPLING.shift)
         return pipeline
 
     def run(self, pipeline: DiffusionPipeline, noise: Tensor, guidance: float, steps: int, **options: Any) -> Any:
@@ -340,6 +338,19 @@ def test_original_names_are_those_that_diffusers_converts(made):
     checkpoint = {f"{original(made.case.family, name)}.weight": name for name in layers}
     assert len(checkpoint) == len(layers)
     assert back[made.case.family](checkpoint) == {f"{name}.weight": name for name in layers}
+
+
+def test_each_expert_has_its_own_guidance(made):
+    if made.case.expert is None:
+        return
+    family, pipeline = made.open(), made.pipeline()
+    inputs = made.inputs(family)
+    noise = made.noise(family, inputs)
+    each = SAMPLING.model_copy(update={"guidance": {"high": 4.0, "low": 1.5}})
+    ours = sample.denoise(family, family.load_denoiser().eval(), inputs, noise, each)
+    theirs = made.run(pipeline, noise, 4.0, SAMPLING.steps, guidance_scale_2=1.5)
+    torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
+    assert not torch.allclose(ours, made.run(pipeline, noise, 4.0, SAMPLING.steps), atol=0.01)
 
 
 def test_the_empty_transformer_is_the_loaded_one(made, tmp_path):
