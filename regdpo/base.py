@@ -13,9 +13,9 @@ from regdpo.hub import download
 from regdpo.models import wan_scratch
 from regdpo.models.family import ModelFile, ModelRef, check_size, family_class, open_family
 from regdpo.models.wan import Wan
-from regdpo.provenance import code_digest, folder_digest, text_digest, versions
+from regdpo.provenance import DigestCache, code_digest, folder_digest, text_digest, versions
 from regdpo.stages import BaseStage
-from regdpo.store import Store
+from regdpo.store import DIGESTS, Store
 from regdpo.tables import PairRow
 
 PSNR = "codec_psnr.json"
@@ -37,7 +37,9 @@ def by_name(stage: BaseStage, store: Store) -> ModelFile:
         if not (folder / part).is_file():
             raise UserError(f"base.model: {base.model} has no {part}; it is not a checkpoint in diffusers' layout")
     if local:
-        file = _file(stage, "folder", str(folder.resolve()), None, folder_digest(folder))
+        cache = DigestCache(store.root / DIGESTS)
+        file = _file(stage, "folder", str(folder.resolve()), None, folder_digest(folder, cache))
+        cache.save()
     else:
         commit = folder.name  # the hub's cache names a snapshot by the commit that the revision was resolved to
         file = _file(stage, "hub", base.model, commit, text_digest(base.model, commit))
@@ -62,7 +64,9 @@ def from_scratch(stage: BaseStage, pairs: list[PairRow], store: Store) -> ModelF
     )
     path = store.relative("models", key)
     if not store.resolve(path).exists():
-        videos = torch.from_numpy(np.stack([video.read_stored(store, pair.winner) for pair in pairs]))
+        videos = torch.from_numpy(
+            np.stack([video.read_stored(store, pair.winner, pair.winner_sha256) for pair in pairs])
+        )
         with store.writing(path) as folder:
             captions = [pair.caption for pair in pairs]
             psnr = wan_scratch.make(base, videos, captions, stage.shift or 1.0, folder)
@@ -86,5 +90,6 @@ def _file(stage: BaseStage, where: str, path: str, revision: str | None, content
         fps=fps,
         text_length=text_length,
         digest=digest,
+        content="" if where == "hub" else content,
     )
     return ModelFile(name="base", ref=ref, digest=text_digest(digest, base.expert or ""))

@@ -432,7 +432,8 @@ def outcome(
     export = f"{run}/{EXPORT}"
     weights = folder_digest(store.existing(export))
     digest = text_digest(model.ref.digest, weights)
-    tuned = {"transformer": export} if stage.settings.tuning == "full" else {"lora": export}
+    part = "transformer" if stage.settings.tuning == "full" else "lora"
+    tuned = {part: export, f"{part}_content": weights}
     return ModelFile(
         name=name,
         ref=model.ref.model_copy(update={**tuned, "digest": digest}),

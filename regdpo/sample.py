@@ -110,7 +110,9 @@ def render(
 def _render(
     family: Family, denoiser: nn.Module, group: list[Request], sampling: Sampling, geometry: Geometry, store: Store
 ) -> Tensor:
-    first = torch.stack([torch.from_numpy(read_stored(store, request.first_frame)[0]) for request in group])
+    first = torch.stack(
+        [torch.from_numpy(read_stored(store, request.first_frame, request.clip_sha256)[0]) for request in group]
+    )
     inputs = family.encode_text([request.caption for request in group])
     inputs |= family.encode_first_frame(first, geometry.frames)
     shape = family.latent_shape(geometry.frames, geometry.height, geometry.width)

@@ -14,11 +14,25 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from regdpo.errors import UserError
+from regdpo.provenance import file_digest
 
+DIGESTS = "digests.json"
+"""File of a store that digests of large files are kept in, as ``DigestCache``."""
 IDENTITY = ".store"
 """File of a store that says which one it is, in any words."""
 SHOWN = 10.0
 """Seconds that a network file system may take to show it."""
+
+
+RULES = {
+    "clips": "cut_clips",
+    "negatives": "render_negatives",
+    "samples": "render_samples",
+    "latents": "encode_latents",
+    "models": "base_from_scratch",
+    "runs": "train_arm",
+}
+"""Kind of an artefact -> the rule that makes it."""
 
 
 class Store:
@@ -31,6 +45,7 @@ class Store:
 
     def __init__(self, root: str | Path):
         self.root = Path(root)
+        self._checked: set[tuple[str, str]] = set()
         named, meant = os.environ.get("REGDPO_STORE", ""), os.environ.get("REGDPO_STORE_IDENTITY", "")
         if not meant or self.root.resolve() != Path(named).resolve():
             return
@@ -85,11 +100,29 @@ class Store:
         """
         path = self.resolve(relative)
         if not path.exists():
-            raise UserError(
-                f"{path}: missing from the store although a manifest names it; "
-                "delete that manifest under the results folder and give the same command again"
-            )
+            raise UserError(f"{path}: missing from the store although a manifest names it; {_again(relative)}")
         return path
+
+    def checked(self, relative: str, sha256: str) -> Path:
+        """Like ``existing``, for a file whose bytes have to be those that the manifest names; read once a process.
+
+        Raises:
+            UserError: it is not there, or its bytes are others.
+        """
+        path = self.existing(relative)
+        if (relative, sha256) not in self._checked:
+            if (found := file_digest(path)) != sha256:
+                raise self.damaged(relative, f"sha256 {found[:12]}, its manifest says {sha256[:12]}")
+            self._checked.add((relative, sha256))
+        return path
+
+    def damaged(self, relative: str, reason: str, rule: str = "") -> UserError:
+        """What to raise for an artefact that is not what was written: the file, and the command that makes it again.
+
+        Args:
+            rule: that makes it, where its kind does not say.
+        """
+        return UserError(f"{self.resolve(relative)} is damaged ({reason}); delete it, then {_again(relative, rule)}")
 
     @contextmanager
     def writing(self, relative: str) -> Iterator[Path]:
@@ -105,6 +138,11 @@ class Store:
             _rename(temporary, final)
         finally:
             _remove(temporary)
+
+
+def _again(relative: str, rule: str = "") -> str:
+    rule = rule or RULES.get(relative.partition("/")[0], "")
+    return "give the same command again" + (f" with --forcerun {rule}" if rule else "")
 
 
 def _rename(source: Path, target: Path) -> None:

@@ -155,6 +155,7 @@ class SampleRow(Row):
     path: str
     sha256: str
     real: str  # the real clip, in the store
+    real_sha256: str
 
 
 class ScoreRow(Row):

@@ -20,7 +20,7 @@ from regdpo.errors import UserError
 from regdpo.evaluate import vbench
 from regdpo.models import FAMILIES
 from regdpo.objectives import FUNCTIONS
-from regdpo.store import Store
+from regdpo.store import DIGESTS, Store
 
 ROOT = Path(workflow.basedir).parent.resolve()
 if Path(regdpo.__file__).resolve().parent != ROOT / "regdpo":
@@ -209,7 +209,7 @@ def launch_options(training, resources, threads):
 @functools.cache
 def digest_cache():
     """Known digests: the store's, and what runs have read that started no job."""
-    return provenance.DigestCache(NOTES / "digests.json", f"{STORE}/digests.json")
+    return provenance.DigestCache(NOTES / DIGESTS, Path(STORE) / DIGESTS)
 
 
 @functools.cache
@@ -282,7 +282,7 @@ def begin():
     try:
         os.environ["REGDPO_STORE_IDENTITY"] = Store(STORE).identity()
         stages.write_parts(settings, NOTES)
-        known = provenance.DigestCache(f"{STORE}/digests.json", NOTES / "digests.json")
+        known = provenance.DigestCache(Path(STORE) / DIGESTS, NOTES / DIGESTS)
         known.save()
     except OSError as error:
         refuse(f"{error.filename or STORE}: cannot be written ({error.strerror})")

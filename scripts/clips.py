@@ -9,7 +9,7 @@ from pathlib import Path
 
 from regdpo import errors, provenance, stages, tables
 from regdpo.data import clips
-from regdpo.store import Store
+from regdpo.store import DIGESTS, Store
 
 
 def main() -> None:
@@ -18,7 +18,7 @@ def main() -> None:
     parser.add_argument("--digests", type=Path, help="cache of the videos' digests; default: in the store")
     args = parser.parse_args()
     stage = stages.read(stages.ClipsStage, args.config)
-    cache = provenance.DigestCache(args.digests or Path(args.store) / "digests.json")
+    cache = provenance.DigestCache(args.digests or Path(args.store) / DIGESTS)
     digests = clips.source_digests(stage.videos, cache)
     cache.save()
     tables.write(args.out, clips.cut_shard(stage, digests, *args.shard, Store(args.store)), tables.ClipRow)

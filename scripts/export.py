@@ -17,12 +17,13 @@ def main() -> None:
     stages.store_option(parser)
     parser.add_argument("--out", required=True, type=Path, help="the safetensors file to write")
     args = parser.parse_args()
-    ref = ModelFile.read(args.model).ref
+    store = Store(args.store)
+    ref = ModelFile.read(args.model, store).ref
     if not ref.lora:
         raise UserError(f"{args.model}: has no adapters; only what was trained with LoRA can be written for ComfyUI")
     if ref.family not in COMFYUI:
         raise UserError(f"{args.model}: is a {ref.family}; ComfyUI's names are known of {', '.join(COMFYUI)}")
-    adapters.save_for_comfyui(Store(args.store).existing(ref.lora), ref.family, args.out)
+    adapters.save_for_comfyui(store.existing(ref.lora), ref.family, args.out)
 
 
 if __name__ == "__main__":

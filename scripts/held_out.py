@@ -12,9 +12,10 @@ def main() -> None:
     parser.add_argument("--model", required=True, help="model.json")
     parser.add_argument("--latents", required=True, help="manifest of the latents stage")
     args = parser.parse_args()
+    store = Store(args.store)
     stage = stages.read(stages.ErrorsStage, args.config)
     latents = tables.read(args.latents, LatentRow)
-    rows = held_out.score(stage, ModelFile.read(args.model), latents, Store(args.store), device.pick())
+    rows = held_out.score(stage, ModelFile.read(args.model, store), latents, store, device.pick())
     tables.write(args.out, rows, ScoreRow)
 
 

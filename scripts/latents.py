@@ -13,9 +13,10 @@ def main() -> None:
     parser.add_argument("--pairs", required=True, help="manifest of the pairs stage")
     parser.add_argument("--shard", type=stages.shard, default=(0, 1), help="INDEX/COUNT; default: all")
     args = parser.parse_args()
+    store = Store(args.store)
     stage = stages.read(stages.LatentsStage, args.config)
     pairs = tables.in_shard(tables.read(args.pairs, PairRow), *args.shard)
-    rows = latents.encode(stage, ModelFile.read(args.model), pairs, Store(args.store), device.pick())
+    rows = latents.encode(stage, ModelFile.read(args.model, store), pairs, store, device.pick())
     tables.write(args.out, rows, LatentRow)
 
 

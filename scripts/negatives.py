@@ -15,7 +15,8 @@ def main() -> None:
     args = parser.parse_args()
     stage = stages.read(stages.NegativesStage, args.config)
     clips, captions = tables.read(args.clips, ClipRow), tables.read(args.captions, CaptionRow)
-    model, store = ModelFile.read(args.model), Store(args.store)
+    store = Store(args.store)
+    model = ModelFile.read(args.model, store)
     rows = negatives.render(stage, model, tables.in_shard(clips, *args.shard), captions, store, device.pick())
     tables.write(args.out, rows, NegativeRow)
 

@@ -12,10 +12,11 @@ def main() -> None:
     parser.add_argument("--model", help="model.json; without it, the real clips in the place of samples")
     parser.add_argument("--pairs", required=True, help="manifest of the pairs stage")
     args = parser.parse_args()
+    store = Store(args.store)
     stage = stages.read(stages.SamplesStage, args.config)
     pairs = tables.read(args.pairs, PairRow)
     if args.model:
-        rows = samples.render(stage, ModelFile.read(args.model), pairs, Store(args.store), device.pick())
+        rows = samples.render(stage, ModelFile.read(args.model, store), pairs, store, device.pick())
     else:
         rows = samples.real(stage, pairs)
     tables.write(args.out, rows, SampleRow)

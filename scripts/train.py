@@ -29,10 +29,9 @@ def main() -> None:
     args = parser.parse_args()
     arm, _, seed = args.name.partition("/seed")
     stage = stages.read(stages.TrainStage, args.config, arm, int(seed or 0))
+    store = Store(args.store)
     options = launch.LaunchOptions.model_validate_json(args.launch)
-    model = launch.outcome(
-        stage, args.name, ModelFile.read(args.model), args.latents, args.code, Store(args.store), options
-    )
+    model = launch.outcome(stage, args.name, ModelFile.read(args.model, store), args.latents, args.code, store, options)
     if args.as_base:
         model = model.model_copy(update={"name": "base", "arm": ""})
     with atomic(args.out) as temporary:

@@ -220,6 +220,7 @@ class _Maker:
             path=path,
             sha256=file_digest(self.store.existing(path)),
             real=pair.winner,
+            real_sha256=pair.winner_sha256,
         )
 
     def run(self, arm: str, seed: int) -> str:

@@ -19,7 +19,7 @@ from regdpo.hub import download
 from regdpo.progress import track
 from regdpo.provenance import DigestCache, code_digest, folder_digest, text_digest, versions
 from regdpo.stages import CaptionsStage
-from regdpo.store import Store
+from regdpo.store import DIGESTS, Store
 from regdpo.tables import CaptionRow, ClipRow
 from regdpo.torchvision_stub import torchvision_operators
 
@@ -89,7 +89,7 @@ def _qwen_vl(stage: CaptionsStage, clips: list[ClipRow], store: Store) -> list[C
     settings = stage.captions
     assert settings.model is not None  # the configuration refuses that
     local = Path(settings.model).is_dir()
-    cache = DigestCache(store.root / "digests.json")
+    cache = DigestCache(store.root / DIGESTS)
     identity = f"{settings.model}@{folder_digest(settings.model, cache)[:12] if local else settings.revision}"
     cache.save()
     code = code_digest("regdpo.data.captions") + versions("torch", "transformers")
@@ -148,7 +148,7 @@ def _answers(processor: Any, model: Any, clips: list[ClipRow], settings: config.
 
     videos, metadata = [], []
     for clip in clips:
-        frames = read_stored(store, clip.path)
+        frames = read_stored(store, clip.path, clip.sha256)
         shown = evenly(len(frames), settings.frames)
         videos.append(frames[shown])
         metadata.append(VideoMetadata(total_num_frames=len(frames), fps=clip.fps, frames_indices=shown.tolist()))

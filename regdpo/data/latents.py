@@ -62,8 +62,10 @@ def encode(
 
 
 def _encode_pair(family: Family, pair: PairRow, stage: LatentsStage, store: Store) -> dict[str, torch.Tensor]:
-    halves = {"winner": pair.winner, "loser": pair.loser} if pair.loser else {"winner": pair.winner}
-    frames = {name: _frames(store, path, stage, pair.pair_id) for name, path in halves.items()}
+    halves = {"winner": (pair.winner, pair.winner_sha256)}
+    if pair.loser:
+        halves["loser"] = pair.loser, pair.loser_sha256
+    frames = {name: _frames(store, *half, stage, pair.pair_id) for name, half in halves.items()}
     latents = family.encode_video(torch.stack(list(frames.values())))
     tensors = {name: latents[index] for index, name in enumerate(frames)}
     inputs = family.encode_text([pair.caption])
@@ -74,8 +76,8 @@ def _encode_pair(family: Family, pair: PairRow, stage: LatentsStage, store: Stor
     return {name: tensor.to("cpu", dtype).contiguous() for name, tensor in tensors.items()}
 
 
-def _frames(store: Store, path: str, stage: LatentsStage, pair_id: str) -> torch.Tensor:
-    frames = read_stored(store, path)
+def _frames(store: Store, path: str, sha256: str, stage: LatentsStage, pair_id: str) -> torch.Tensor:
+    frames = read_stored(store, path, sha256)
     wanted = (stage.geometry.frames, stage.geometry.height, stage.geometry.width, 3)
     if frames.shape != wanted:
         raise UserError(f"pair {pair_id}: {path} holds {frames.shape} (frames, height, width, 3), wanted {wanted}")

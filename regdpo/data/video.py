@@ -176,17 +176,17 @@ def read_frames(path: str | Path) -> np.ndarray:
     return np.stack(frames)
 
 
-def read_stored(store: Store, relative: str) -> np.ndarray:
+def read_stored(store: Store, relative: str, sha256: str) -> np.ndarray:
     """All frames of a clip that a manifest names, uint8 RGB (F, H, W, 3).
 
     Raises:
-        UserError: it is missing from the store or damaged.
+        UserError: it is missing from the store, or its bytes are not those that the manifest names.
     """
-    path = store.existing(relative)
+    path = store.checked(relative, sha256)
     try:
         return read_frames(path)
     except BrokenVideo as error:
-        raise UserError(f"{path}: {error}; delete it and the manifest that names it, and run again") from None
+        raise store.damaged(relative, str(error)) from None
 
 
 def write_frames(path: str | Path, frames: np.ndarray, fps: float, encode: config.Encode) -> None:

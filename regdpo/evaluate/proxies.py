@@ -19,10 +19,10 @@ def score(samples: list[SampleRow], store: Store) -> list[ScoreRow]:
     """
     rows = []
     for sample in track(samples, "proxies", len(samples)):
-        video = read_stored(store, sample.path)
+        video = read_stored(store, sample.path, sample.sha256)
         values = {"motion": motion(video), "sharpness": sharpness(video)}
         if sample.model != REAL:
-            real = read_stored(store, sample.real)
+            real = read_stored(store, sample.real, sample.real_sha256)
             values["psnr"] = peak_signal_noise_ratio(real[1:], video[1:], data_range=255)
             values["ssim"] = float(np.mean([_ssim(a, b) for a, b in zip(real[1:], video[1:], strict=True)]))
         rows += [row(sample.model, metric, sample.clip_id, sample.seed, value) for metric, value in values.items()]

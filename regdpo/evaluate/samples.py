@@ -36,6 +36,7 @@ def real(stage: SamplesStage, pairs: list[PairRow]) -> list[SampleRow]:
             path=pair.winner,
             sha256=pair.winner_sha256,
             real=pair.winner,
+            real_sha256=pair.winner_sha256,
         )
         for pair in chosen(stage.samples, pairs)
     ]
@@ -65,6 +66,7 @@ def render(
             path=video.path,
             sha256=video.sha256,
             real=pair.winner,
+            real_sha256=pair.winner_sha256,
         )
         for (pair, seed), video in zip(asked, rendered, strict=True)
     ]

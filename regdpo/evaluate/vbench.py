@@ -112,7 +112,7 @@ def _run(stage: VBenchStage, python: str, samples: list[SampleRow], store: Store
         videos.mkdir()
         names = {f"{number:06d}.mp4": sample.sample_id for number, sample in enumerate(samples)}
         for name, sample in zip(names, samples, strict=True):
-            (videos / name).symlink_to(store.existing(sample.path))
+            (videos / name).symlink_to(store.checked(sample.path, sample.sha256))
         done = subprocess.run(
             [
                 os.path.abspath(shutil.which(python) or python),

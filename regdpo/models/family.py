@@ -17,7 +17,10 @@ from regdpo.config_train import Lora
 from regdpo.errors import UserError, first_line
 from regdpo.hub import cached
 from regdpo.models import FAMILIES
-from regdpo.store import Store
+from regdpo.provenance import DigestCache, folder_digest
+from regdpo.store import DIGESTS, Store
+
+OTHER = "its bytes are not those that its model.json names"
 
 
 class ModelRef(Section):
@@ -34,12 +37,41 @@ class ModelRef(Section):
     digest: str  # of everything above but the expert, and of the weights
     transformer: str = ""  # below the store: a fully tuned transformer in place of the base's
     lora: str = ""  # below the store: adapters on the base's transformer
+    content: str = ""  # digest of the folder's bytes; of a hub's model the revision stands for it
+    transformer_content: str = ""
+    lora_content: str = ""
 
     def location(self, store: Store) -> str:
         """The folder to give to ``from_pretrained``; of a hub model what the base stage has downloaded."""
         if self.where == "hub":
             return str(cached("base.model", self.path, self.revision))
         return str(store.existing(self.path)) if self.where == "store" else self.path
+
+    def check_weights(self, store: Store, base: bool) -> None:
+        """Hold every folder to the digest that it was named with. Trained weights are read whole; the base's are where
+        path, size or time of a file are not those of its last reading.
+
+        Args:
+            base: it is the base model, not an arm.
+
+        Raises:
+            UserError: one is missing, or holds other bytes.
+        """
+        cache = DigestCache(store.root / DIGESTS)
+        if self.content and self.where == "folder" and folder_digest(self.path, cache) != self.content:
+            raise UserError(
+                f"base.model: {self.path} holds other bytes than when it was read; give the same command again with "
+                "--forcerun base_by_name, or put back what was there"
+            )
+        if self.content and self.where == "store" and folder_digest(store.existing(self.path), cache) != self.content:
+            raise store.damaged(self.path, OTHER)
+        cache.save()
+        for path, content, of_base in (
+            (self.transformer, self.transformer_content, base or self.lora),
+            (self.lora, self.lora_content, base),
+        ):
+            if content and folder_digest(store.existing(path)) != content:
+                raise store.damaged(path, OTHER, "pretrain" if of_base else "train_arm")
 
 
 class ModelFile(Section):
@@ -59,16 +91,19 @@ class ModelFile(Section):
     codec_psnr: float | None = None  # dB, of real clips through encode and decode; for codecs fitted here
 
     @classmethod
-    def read(cls, path: str | Path) -> "ModelFile":
-        """Read a model.json.
+    def read(cls, path: str | Path, store: Store | None = None) -> "ModelFile":
+        """Read a model.json; with a store, check the weights that it names.
 
         Raises:
-            UserError: it is missing or was not written by regdpo.
+            UserError: it is missing or was not written by regdpo; weights are missing or damaged.
         """
         try:
-            return cls.model_validate(json.loads(Path(path).read_text()))
+            model = cls.model_validate(json.loads(Path(path).read_text()))
         except (OSError, ValueError) as error:
             raise UserError(f"{path}: is not a model file of regdpo ({first_line(error)})") from None
+        if store is not None:
+            model.ref.check_weights(store, base=model.name == "base")
+        return model
 
 
 class Family(ABC):

@@ -114,7 +114,10 @@ def halves(inputs: Inputs) -> tuple[list[Feature], int]:
     """What tells winners and losers apart without looking at quality, and from how many pairs."""
     pairs = spread(pairs_with_losers(inputs), COMPARED)
     measured = [
-        [_features(inputs.store, path) for path in (pair.winner, pair.loser)]
+        [
+            _features(inputs.store, *half)
+            for half in ((pair.winner, pair.winner_sha256), (pair.loser, pair.loser_sha256))
+        ]
         for pair in track(pairs, "both halves", len(pairs))
     ]
     found = []
@@ -143,8 +146,8 @@ FEATURES = {
 }
 
 
-def _features(store: Store, relative: str) -> dict[str, float]:
-    video = read_stored(store, relative)
+def _features(store: Store, relative: str, sha256: str) -> dict[str, float]:
+    video = read_stored(store, relative, sha256)
     lumas = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in video]
     return {
         "brightness": float(np.mean(lumas)),

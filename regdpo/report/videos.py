@@ -47,13 +47,13 @@ def examples(inputs: Inputs, scores: Scores) -> list[Example]:
     columns = {BASE: BASE} | {arm: runs[0].model.name for arm, runs in inputs.arms.items()}
     found = []
     for clip_id, labels in chosen.items():
-        real = inputs.clips[clip_id].path
-        shown = [Shown(REAL, REAL, data_uri(inputs, real))]
+        real = inputs.clips[clip_id]
+        shown = [Shown(REAL, REAL, data_uri(inputs, real.path, real.sha256))]
         for label, model in columns.items():
             if row := paths.get((clip_id, model)):
                 psnr = scores.of([model], "psnr").get(clip_id)
                 note = f"{fmean(psnr):.1f} dB" if psnr else ""
-                shown.append(Shown(label, label, data_uri(inputs, row.path), note))
+                shown.append(Shown(label, label, data_uri(inputs, row.path, row.sha256), note))
         found.append(Example(inputs.clips[clip_id], _caption(inputs, clip_id), shown, labels))
     return found
 
@@ -66,8 +66,8 @@ def pair_examples(inputs: Inputs) -> list[Example]:
             inputs.clips[pair.clip_id],
             pair.caption,
             [
-                Shown("winner", REAL, data_uri(inputs, pair.winner)),
-                Shown("loser", BASE, data_uri(inputs, pair.loser)),
+                Shown("winner", REAL, data_uri(inputs, pair.winner, pair.winner_sha256)),
+                Shown("loser", BASE, data_uri(inputs, pair.loser, pair.loser_sha256)),
             ],
             [pair.split],
         )
@@ -97,13 +97,13 @@ def _chosen(inputs: Inputs, scores: Scores) -> dict[str, list[str]]:
     return chosen
 
 
-def data_uri(inputs: Inputs, relative: str) -> str:
+def data_uri(inputs: Inputs, relative: str, sha256: str) -> str:
     """A video of the store as a ``data:`` URI, scaled down if it is large.
 
     Raises:
-        UserError: it is missing from the store.
+        UserError: it is missing from the store or damaged.
     """
-    path = inputs.store.existing(relative)
+    path = inputs.store.checked(relative, sha256)
     if inputs.config.clips.width <= WIDEST:
         data = path.read_bytes()
     else:

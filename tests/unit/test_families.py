@@ -36,6 +36,7 @@ from regdpo.models import adapters
 from regdpo.models.errors import mean_squares, residuals
 from regdpo.models.family import Family, ModelRef, open_family
 from regdpo.original_names import COMFYUI, original
+from regdpo.provenance import file_digest
 from regdpo.store import Store
 from regdpo.tables import PairRow
 
@@ -435,7 +436,8 @@ def test_pairs_are_encoded_with_all_that_the_denoiser_needs(made, dtype):
     winner, loser = paths
     pair = PairRow(
         pair_id="pair", split="train", clip_id="clip", source="source", shot=0, start=0, caption=CAPTION, winner=winner,
-        winner_sha256="0", loser=loser, loser_sha256="1",
+        winner_sha256=file_digest(made.store.existing(winner)), loser=loser,
+        loser_sha256=file_digest(made.store.existing(loser)),
     )  # fmt: skip
     model = base.by_name(stage_of(made), made.store)
     geometry = {"frames": frames, "fps": FPS, "width": width, "height": height, "encode": {}}
@@ -443,7 +445,7 @@ def test_pairs_are_encoded_with_all_that_the_denoiser_needs(made, dtype):
     (row,) = latents.encode(stage, model, [pair], made.store, CPU)
     tensors = read_latents(row, made.store)
     family = made.open()
-    first = torch.from_numpy(read_stored(made.store, winner)[:1])
+    first = torch.from_numpy(read_stored(made.store, winner, pair.winner_sha256)[:1])
     wanted = family.encode_text([CAPTION]) | family.encode_first_frame(first, frames)
     assert tensors.keys() == wanted.keys() | {"winner", "loser"}
     for name, value in wanted.items():

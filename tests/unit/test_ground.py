@@ -11,6 +11,7 @@ import pytest
 
 from regdpo import errors, provenance, tables
 from regdpo.errors import UserError
+from regdpo.models.family import ModelFile, ModelRef
 from regdpo.store import Store
 from regdpo.tables import CaptionRow, ScoreRow
 
@@ -45,6 +46,53 @@ def test_store_keeps_paths_inside(tmp_path, path):
 def test_store_names_what_is_missing(tmp_path):
     with pytest.raises(UserError, match=r"missing from the store.*same command again"):
         Store(tmp_path).existing("clips/ab/ab12.mp4")
+
+
+def test_an_artefact_has_the_bytes_that_its_manifest_names(tmp_path, monkeypatch):
+    """A flipped bit, or the winner in the loser's place; the line names the file and the command."""
+    store = Store(tmp_path)
+    winner, loser = "clips/ab/winner.mp4", "negatives/ab/loser.mp4"
+    for path in (winner, loser):
+        with store.writing(path) as temporary:
+            temporary.write_text(path)
+    digest = provenance.file_digest(store.existing(loser))
+    assert store.checked(loser, digest).read_text() == loser
+    monkeypatch.setattr("regdpo.store.file_digest", lambda path: pytest.fail("read again"))
+    store.checked(loser, digest)
+    monkeypatch.undo()
+    store.existing(winner).replace(store.existing(loser))
+    with pytest.raises(
+        UserError,
+        match=r"/negatives/ab/loser.mp4 is damaged \(sha256 .*\); delete it, .* with --forcerun render_negatives$",
+    ):
+        Store(tmp_path).checked(loser, digest)
+
+
+def test_a_model_has_the_bytes_that_its_file_names(tmp_path):
+    store = Store(tmp_path / "store")
+    base, adapters, tuned = (store.relative(kind, kind * 9) for kind in ("models", "runs", "other"))
+    folder = tmp_path / "folder"
+    for place in (store.resolve(base), store.resolve(adapters), store.resolve(tuned), folder):
+        place.mkdir(parents=True)
+        (place / "weights").write_bytes(b"good")
+    content = provenance.folder_digest(folder)
+    path = tmp_path / "model.json"
+    common = {"family": "wan", "task": "i2v", "text_length": 8, "digest": "d", "content": content}
+    arm = {**common, "where": "store", "path": base, "lora": adapters, "lora_content": content}
+    arm |= {"transformer": tuned, "transformer_content": content}
+    cases = [
+        ("base", {**common, "where": "store", "path": base}, store.resolve(base), "base_from_scratch"),
+        ("base", {**common, "where": "folder", "path": str(folder)}, folder, "base_by_name"),
+        ("sft/seed0", arm, store.resolve(adapters), "train_arm"),
+        ("sft/seed0", arm, store.resolve(tuned), "pretrain"),
+    ]
+    for name, ref, place, rule in cases:
+        path.write_text(ModelFile(name=name, ref=ModelRef(**ref), digest="d").model_dump_json())
+        ModelFile.read(path, store)
+        (place / "weights").write_bytes(b"hood")
+        with pytest.raises(UserError, match=rf"{place}.*--forcerun {rule}"):
+            ModelFile.read(path, store)
+        (place / "weights").write_bytes(b"good")
 
 
 def test_equal_rows_are_equal_bytes(tmp_path):

@@ -1,17 +1,24 @@
 """Batches, order and logs of a training."""
 
 import json
+import shutil
 
 import pytest
 import tiny
 import torch
 
+from regdpo.config import Sampling
 from regdpo.config_train import TrainSettings
+from regdpo.data import latents
+from regdpo.data.encoded import read_latents
 from regdpo.errors import UserError
+from regdpo.evaluate import proxies
 from regdpo.models.errors import mean_squares, residuals
 from regdpo.models.family import open_family
-from regdpo.stages import TrainStage
-from regdpo.tables import LatentRow
+from regdpo.sample import Request, render
+from regdpo.stages import Geometry, LatentsStage, TrainStage
+from regdpo.store import Store
+from regdpo.tables import LatentRow, SampleRow
 from regdpo.train import data
 from regdpo.train.loop import rate
 from regdpo.train.metrics import Log, terms
@@ -70,6 +77,34 @@ def test_latents_that_cannot_be_trained_on_are_named(world):
         temporary.write_bytes(world.store.existing(row.path).read_bytes()[:200])
     with pytest.raises(UserError, match=r"pair pair0: .* is damaged"):
         load(world, [row.model_copy(update={"path": path})], 0)
+
+
+def test_a_flipped_bit_in_a_latent_or_a_clip_is_refused(world, tmp_path):
+    """Where they are used: in training, encoding and scoring."""
+    store = Store(tmp_path / "store")
+    shutil.copytree(world.store.root, store.root)
+    row, pair = world.latents[0], world.pairs[0]
+    path = store.existing(row.path)
+    whole = bytearray(path.read_bytes())
+    whole[-5] ^= 4
+    path.write_bytes(whole)
+    with pytest.raises(UserError, match=rf"^pair {row.pair_id}: .* is damaged \(sha256 .*--forcerun encode_latents$"):
+        read_latents(row, store)
+    shutil.copy(store.existing(pair.loser), store.existing(pair.winner))
+    stage = LatentsStage.model_validate({"latents": {"dtype": "bf16"}, "geometry": tiny.GEOMETRY})
+    with pytest.raises(UserError, match=r"is damaged \(sha256 .*--forcerun cut_clips$"):
+        latents.encode(stage, world.model, [pair], store, CPU)
+    loser, winner = (pair.loser, pair.loser_sha256), (pair.winner, pair.winner_sha256)
+    request = Request(pair.caption, *winner, seed=0)
+    sampling = Sampling(steps=1, guidance=1)
+    geometry = Geometry.model_validate(tiny.GEOMETRY)
+    with pytest.raises(UserError, match=r"is damaged \(sha256 .*--forcerun cut_clips$"):
+        render("negatives", world.model, [request], sampling, geometry, store, CPU)
+    for (path, digest), (real, real_digest) in ((winner, loser), (loser, winner)):
+        values = {"sample_id": "a", "model": "base", "clip_id": "a", "seed": 0, "steps": 1, "guidance": 1, "shift": 1}
+        sample = SampleRow(**values, path=path, sha256=digest, real=real, real_sha256=real_digest)
+        with pytest.raises(UserError, match=r"is damaged \(sha256 .*--forcerun cut_clips$"):
+            proxies.score([sample], store)
 
 
 def test_rate_warms_up_and_falls():

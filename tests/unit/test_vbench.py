@@ -11,6 +11,7 @@ import pytest
 
 from regdpo.errors import UserError
 from regdpo.evaluate import vbench
+from regdpo.provenance import file_digest
 from regdpo.stages import VBenchStage
 from regdpo.store import Store
 from regdpo.tables import SampleRow
@@ -40,7 +41,7 @@ def sample(store: Store, name: str, source: Path) -> SampleRow:
         shutil.copy(source, temporary)
     return SampleRow(
         sample_id=name, model="base", clip_id=name, seed=3, steps=1, guidance=1.0, shift=1.0, path=relative,
-        sha256="0", real="0",
+        sha256=file_digest(store.existing(relative)), real="0", real_sha256="0",
     )  # fmt: skip
 
 
