@@ -248,7 +248,8 @@ def test_large_videos_are_scaled_down(inputs, tmp_path):
     wide = inputs.config.model_copy(
         update={"clips": inputs.config.clips.model_copy(update={"width": 640, "frames": 4})}
     )
-    uri = videos.data_uri(gather.Inputs(**(vars(inputs) | {"config": wide})), inputs.clips["clip000"].path)
+    clip = inputs.clips["clip000"]
+    uri = videos.data_uri(gather.Inputs(**(vars(inputs) | {"config": wide})), clip.path, clip.sha256)
     (tmp_path / "small.mp4").write_bytes(base64.b64decode(uri.partition(",")[2]))
     assert read_frames(tmp_path / "small.mp4").shape == (4, 320, 320, 3)
 

@@ -17,6 +17,7 @@ from regdpo.config_train import PREFERENCE, Guards
 from regdpo.errors import UserError
 from regdpo.parallel.attention import choose
 from regdpo.parallel.mesh import check_context, layout
+from regdpo.provenance import file_digest
 from regdpo.tables import LatentRow
 from regdpo.train import data
 from regdpo.train.checkpoint import complete
@@ -172,7 +173,8 @@ def poisoned(world, tmp_path):
     path = world.store.relative("latents", "f" * 64, ".safetensors")
     with world.store.writing(path) as temporary:
         save_file(tensors, temporary)
-    changed = [other.model_copy(update={"path": path}) if other is row else other for other in found]
+    named = {"path": path, "sha256": file_digest(world.store.existing(path))}
+    changed = [other.model_copy(update=named) if other is row else other for other in found]
     manifest = tmp_path / "latents.parquet"
     tables.write(manifest, changed, LatentRow)
     return row.pair_id, manifest
@@ -266,7 +268,7 @@ def test_latents_are_checked_by_their_headers(world, tmp_path):
     with world.store.writing(path) as temporary:
         temporary.write_bytes(whole[:-100])
     cut = [found[0].model_copy(update={"path": path}), *found[1:]]
-    with pytest.raises(UserError, match=rf"^pair {found[0].pair_id}: .* is damaged .*run the latents stage again$"):
+    with pytest.raises(UserError, match=rf"^pair {found[0].pair_id}: .* is damaged .*--forcerun encode_latents$"):
         data.check(cut, found[0].encoder, True, world.store)
     other = [found[0].model_copy(update={"shape": "16,3,8,8"}), *found[1:]]
     with pytest.raises(
