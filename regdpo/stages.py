@@ -170,17 +170,8 @@ class ReportStage(Section):
         return {**self.config, "train": {**train, "arms": {name: train["arms"][name] for name in self.arms}}}
 
 
-STAGES: tuple[Any, ...] = (
-    ClipsStage,
-    CaptionsStage,
-    BaseStage,
-    NegativesStage,
-    PairsStage,
-    LatentsStage,
-    SamplesStage,
-    ErrorsStage,
-    VBenchStage,
-    ReportStage,
+STAGES: tuple[Any, ...] = tuple(
+    it for it in list(vars().values()) if isinstance(it, type) and hasattr(it, "of") and it is not TrainStage
 )
 """All but ``TrainStage``, which is asked for by arm and seed."""
 
