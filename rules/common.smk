@@ -219,7 +219,11 @@ def source_digests():
     try:
         root = video.footage_root(settings.videos.root)
         names = video.list_videos(settings.videos)
-        new = [root / name for name in names if not cache.knows(root / name)]
+        new = [
+            root / name
+            for name in names
+            if not video.refusal(root, name) and not cache.knows(root / name)
+        ]
         size = sum(path.stat().st_size for path in new) / 1e9
         if size > 1:
             logger.info(
@@ -292,6 +296,8 @@ def check_footage():
     """Say before the first job that there is nothing to work on."""
     try:
         video.list_videos(settings.videos)
+        if overlooked := video.overlooked(settings.videos):
+            logger.warning(f"note: {overlooked}")
     except UserError as error:
         refuse(error)
 

@@ -7,6 +7,7 @@ span, is remembered in the store.
 
 import hashlib
 import json
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -66,7 +67,7 @@ class Span:
 
 
 def source_digests(videos: config.Videos, cache: DigestCache) -> dict[str, str]:
-    """SHA-256 of every video to use, by its path below the root.
+    """SHA-256 of every video to use, by its path below the root; empty where ``video.refusal`` says not to open it.
 
     Raises:
         UserError: there are none, or one cannot be read.
@@ -75,7 +76,7 @@ def source_digests(videos: config.Videos, cache: DigestCache) -> dict[str, str]:
     digests = {}
     for name in video.list_videos(videos):
         try:
-            digests[name] = cache.digest(root / name)
+            digests[name] = "" if video.refusal(root, name) else cache.digest(root / name)
         except OSError as error:
             raise UserError(f"{root / name}: {error.strerror}; mend that or name it in videos.exclude") from None
     return digests
@@ -83,7 +84,7 @@ def source_digests(videos: config.Videos, cache: DigestCache) -> dict[str, str]:
 
 def shard_of(name: str, shards: int) -> int:
     """The shard a video belongs to; it depends on its own path alone."""
-    return int(hashlib.sha256(name.encode()).hexdigest()[:15], 16) % shards
+    return int(hashlib.sha256(os.fsencode(name)).hexdigest()[:15], 16) % shards
 
 
 def cut_shard(stage: ClipsStage, digests: dict[str, str], index: int, count: int, store: Store) -> list[ClipRow]:
@@ -110,6 +111,11 @@ def cut_shard(stage: ClipsStage, digests: dict[str, str], index: int, count: int
     rows: list[ClipRow] = []
     spans: list[Span] = []
     for name in track([name for name in digests if shard_of(name, count) == index], "videos"):
+        if not digests[name]:
+            told = video.shown(name)
+            reason = f"unusable: {video.refusal(root, name) or 'was no file that can be opened when this began'}"
+            rows.append(ClipRow(clip_id=_id(told), status="rejected", reason=reason, source=told, source_digest=""))
+            continue
         try:
             source = _examine(root / name, name, digests[name], stage.clips, store)
         except video.BrokenVideo as error:
@@ -136,7 +142,7 @@ def summary(rows: list[ClipRow]) -> list[str]:
     lines = [f"{len(accepted)} clips accepted, of {len({row.source for row in accepted})} videos"]
     for kind, number in sorted(kinds.items()):
         first = min((row for row in rows if row.reason.split(":")[0] == kind), key=lambda row: row.clip_id)
-        lines.append(f"{number} rejected as {kind} (such as {first.source}: {first.reason})")
+        lines.append(f"{number} rejected as {kind} (such as {video.shown(first.source)}: {first.reason})")
     return lines
 
 

@@ -93,7 +93,15 @@ def write_proxy(path: str | Path, source: Probe, target: str | Path, fps: float,
         OSError: ENOSPC, the disk is full.
     """
     scaled = scaled_size(source, 2, 2, short_side)
-    options = {"format": "mp4", "vcodec": "libx264", "preset": "ultrafast", "crf": 10, "threads": 1, "g": 50}
+    options = {
+        "format": "mp4",
+        "vcodec": "libx264",
+        "preset": "ultrafast",
+        "crf": 10,
+        "threads": 1,
+        "g": 50,
+        "map_metadata": -1,
+    }
     run(_normalised(path, source, 0, scaled, fps).output(str(target), **options))
 
 

@@ -8,6 +8,7 @@ import math
 import os
 import re
 import signal
+import stat
 import subprocess
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
@@ -27,7 +28,18 @@ from regdpo.data.picture import FIELDS, Picture, field_order, from_log, normal
 from regdpo.errors import UserError
 from regdpo.store import Store
 
-SUFFIXES = {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".m2ts", ".wmv", ".flv", ".gif"}
+_USED = (
+    "3g2 3gp asf avi divx dv f4v flv gif m2t m2ts m2v m4v mj2 mkv mov mp4 mpe mpeg mpg mts mxf ogv qt rm rmvb ts "
+    "vob webm wmv y4m"
+)
+SUFFIXES = frozenset(f".{name}" for name in _USED.split())
+
+_UNUSED = (
+    "264 265 amv apng av1 avc avs braw crdownload crm h264 h265 hevc insv ivf lrv m3u8 mjpeg mjpg mod mpd nut obu "
+    "ogm part r3d swf tod vc1 webp wtv yuv"
+)
+UNUSED = frozenset(f".{name}" for name in _UNUSED.split())
+"""Suffixes that say video too, but one without a clock or a container, in parts, or of a single camera maker."""
 
 RGB = Picture(matrix="gbr")
 
@@ -104,19 +116,19 @@ def matches(path: str, patterns: list[str]) -> bool:
 
 
 def list_videos(videos: config.Videos) -> list[str]:
-    """Sorted posix paths below the root of the videos to use. Links to folders are not followed.
+    """Sorted posix paths below the root of the videos to use; ``refusal`` says which of them must not be opened. Links
+    to folders are not followed. A name that is not UTF-8 holds surrogates (PEP 383).
 
     Raises:
-        UserError: there are none, or a file is a link that leads out of the root.
+        UserError: there are none, a folder cannot be listed, or a file is a link that leads out of the root.
     """
     root = footage_root(videos.root)
-    files = (Path(folder, name) for folder, _, names in os.walk(root) for name in names)
-    found = sorted(file.relative_to(root).as_posix() for file in files if file.suffix.lower() in SUFFIXES)
-    chosen = [name for name in found if matches(name, videos.include) and not matches(name, videos.exclude)]
+    found = [name for name in _files(root) if Path(name).suffix.lower() in SUFFIXES]
+    chosen = [name for name in found if _is_chosen(name, videos)]
     for name in chosen:
-        if not (root / name).resolve().is_relative_to(root):
+        if not Path(os.path.realpath(root / name)).is_relative_to(root):
             raise UserError(
-                f"{root / name}: is a link that leads out of videos.root; "
+                f"{shown(root / name)}: is a link that leads out of videos.root; "
                 "copy the video there, point videos.root at where it lies, or name it in videos.exclude"
             )
     if not chosen:
@@ -126,6 +138,51 @@ def list_videos(videos: config.Videos) -> list[str]:
             "links to folders are not followed)"
         )
     return chosen
+
+
+def overlooked(videos: config.Videos) -> str:
+    """One line about files that look like videos but have none of ``SUFFIXES``; empty if there are none."""
+    root = footage_root(videos.root)
+    names = [name for name in _files(root) if Path(name).suffix.lower() in UNUSED and _is_chosen(name, videos)]
+    if not names:
+        return ""
+    kinds = " ".join(sorted({Path(name).suffix.lower() for name in names}))
+    return (
+        f"{len(names)} files under {root} look like videos but are not used ({kinds}; such as {shown(names[0])}): "
+        "put them into a container such as Matroska, or name them in videos.exclude"
+    )
+
+
+def refusal(root: Path, name: str) -> str:
+    """Why a file below the root must not even be opened; empty if it may: it is a regular file with a name in UTF-8."""
+    try:
+        name.encode()
+        mode = os.stat(os.path.realpath(root / name, strict=True)).st_mode
+    except UnicodeEncodeError:
+        return "its name is not UTF-8; rename it"
+    except OSError as error:
+        return f"cannot be opened ({error.strerror})"
+    return "" if stat.S_ISREG(mode) else "is no regular file but a pipe, a device or the like"
+
+
+def shown(name: str | Path) -> str:
+    """A name that can be printed on one line and written as UTF-8; other characters and bytes are escaped."""
+    text = os.fsencode(name).decode(errors="backslashreplace")
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def _files(root: Path) -> list[str]:
+    """Sorted posix paths of everything below the root that is no folder."""
+
+    def refuse(error: OSError) -> None:
+        raise UserError(f"{shown(error.filename)}: cannot be listed ({error.strerror})")
+
+    walk = os.walk(root, onerror=refuse)
+    return sorted(Path(folder, name).relative_to(root).as_posix() for folder, _, names in walk for name in names)
+
+
+def _is_chosen(name: str, videos: config.Videos) -> bool:
+    return matches(name, videos.include) and not matches(name, videos.exclude)
 
 
 def probe(path: str | Path) -> Probe:
@@ -294,7 +351,7 @@ def _look(path: str | Path, number: int, stream: Any, rotation: int, seconds: fl
 
 def _open(path: str | Path) -> Any:
     try:
-        return av.open(str(path), options={"protocol_whitelist": "file"})
+        return av.open(str(path), options={"protocol_whitelist": "file"}, metadata_errors="replace")
     except av.FFmpegError as error:
         raise BrokenVideo(f"cannot be opened ({error.strerror})") from None
 
@@ -303,4 +360,7 @@ def _choose(container: Any) -> Any:
     streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
     if not streams:
         raise BrokenVideo("holds no video stream")
+    streams = [s for s in streams if s.codec_context]
+    if not streams:
+        raise BrokenVideo(f"there is no decoder for its video ({container.format.name})")
     return min(streams, key=lambda s: (-s.width * s.height, -(s.average_rate or 0), s.index))

@@ -1,5 +1,6 @@
 """The clips stage: cuts found, clips, reasons for rejections, going on."""
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 from imageio_ffmpeg import get_ffmpeg_exe
 
-from regdpo import config
+from regdpo import config, tables
 from regdpo.data import clips, quality, scenes, video
 from regdpo.data.fingerprint import steps_of
 from regdpo.errors import UserError
@@ -93,6 +94,38 @@ def test_filters_give_reasons_and_a_broken_video_is_one_row(tmp_path):
     assert reason("headless").startswith("broken: ")
     assert clips.summary(rows)[0] == "2 clips accepted, of 1 videos"
     assert len({row.clip_id for row in rows}) == len(rows)
+
+
+MOVING = "color=s=64x48:r=25:d=0.4,geq=lum='mod(8*X+6*N,256)':cb=128:cr=128"
+
+
+def test_what_is_no_video_file_is_a_row_and_nothing_waits_for_it(tmp_path):
+    footage = tmp_path / "footage"
+    make(footage / "good.mp4", MOVING)
+    make(footage / "camera.MTS", MOVING, "-f", "mpegts")
+    os.mkfifo(footage / "pipe.mp4")
+    (footage / "loop.mp4").symlink_to("pool.mp4")
+    (footage / "pool.mp4").symlink_to("loop.mp4")
+    (footage / "drawing.mp4").write_text('<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"><g/></svg>')
+    Path(os.fsdecode(bytes(footage) + b"/caf\xe9.mp4")).write_bytes((footage / "good.mp4").read_bytes())
+    rows = cut(stage(footage), tmp_path)
+    assert {row.source for row in rows if row.status == "accepted"} == {"good.mp4", "camera.MTS"}
+    assert {row.source: row.reason for row in rows if row.status == "rejected"} == {
+        "pipe.mp4": "unusable: is no regular file but a pipe, a device or the like",
+        "loop.mp4": "unusable: cannot be opened (Too many levels of symbolic links)",
+        "pool.mp4": "unusable: cannot be opened (Too many levels of symbolic links)",
+        "drawing.mp4": "broken: there is no decoder for its video (svg_pipe)",
+        "caf\\xe9.mp4": "unusable: its name is not UTF-8; rename it",
+    }
+    tables.write(tmp_path / "rows.parquet", rows, ClipRow)
+    assert tables.read(tmp_path / "rows.parquet", ClipRow) == sorted(rows, key=lambda row: row.clip_id)
+    assert sum("caf" in row.source for index in range(3) for row in cut(stage(footage), tmp_path, index, 3)) == 1
+
+
+def test_metadata_of_another_encoding_does_not_matter(tmp_path):
+    plain = make(tmp_path / "footage/a.mkv", MOVING, "-metadata", "title=cafee").read_bytes()
+    (tmp_path / "footage/a.mkv").write_bytes(plain.replace(b"cafee", b"caf\xe9e"))
+    assert [row.status for row in cut(stage(tmp_path / "footage"), tmp_path)] == ["accepted"]
 
 
 def test_a_second_run_finds_everything_and_a_lost_clip_comes_back_the_same(tmp_path):

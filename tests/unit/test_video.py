@@ -173,6 +173,17 @@ def test_videos_are_listed_by_include_and_exclude(tmp_path):
         listed(include=["*.gif"])
 
 
+def test_files_that_look_like_videos_and_are_not_used_are_told(tmp_path):
+    for name in ("a.mp4", "raw/b.H264", "raw/c.ivf", "notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    told = video.overlooked(config.Videos(root=str(tmp_path)))
+    assert told.startswith(
+        f"2 files under {tmp_path} look like videos but are not used (.h264 .ivf; such as raw/b.H264)"
+    )
+    assert video.overlooked(config.Videos(root=str(tmp_path), exclude=["raw/*"])) == ""
+
+
 def test_a_link_out_of_the_root_is_refused(tmp_path):
     (tmp_path / "secret.mp4").touch()
     root = tmp_path / "root"
