@@ -22,6 +22,7 @@ MODELS = {
     "Wan2.1-I2V-14B": "Wan-AI/Wan2.1-I2V-14B-720P-Diffusers",
     "Wan2.1-T2V-1.3B": "Wan-AI/Wan2.1-T2V-1.3B-Diffusers",
     "LTX-Video": "Lightricks/LTX-Video",
+    "CogVideoX-5B": "zai-org/CogVideoX-5b",
 }
 FULL = {"activation_checkpointing": "full"}
 CASES: list[tuple[str, str, dict[str, Any]]] = [
@@ -41,6 +42,8 @@ CASES: list[tuple[str, str, dict[str, Any]]] = [
     ("Wan2.1-T2V-1.3B", "full", {"context": 4, **FULL}),
     ("LTX-Video", "lora", {"pair": 2, **FULL}),
     ("LTX-Video", "full", {"pair": 2}),
+    ("CogVideoX-5B", "lora", {"pair": 2, **FULL}),
+    ("CogVideoX-5B", "full", {"pair": 2, **FULL}),
 ]
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from regdpo import config, errors
 from regdpo.config_train import PREFERENCE
 from regdpo.errors import UserError
-from regdpo.hardware import GPUS, gpu_named
+from regdpo.hardware import GPUS, gpu_named, parse_memory
 from regdpo.plan import cost, layouts, table
 from regdpo.plan.architecture import Architecture, find, known
 from regdpo.plan.memory import GIB, Training
@@ -32,7 +32,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", required=True, help="a whole configuration (YAML file)")
     parser.add_argument("--gpus", type=int, help="ranks, one GPU each; default: launch.processes")
-    parser.add_argument("--gpu-memory", help="of one GPU, such as 80GB; default: that of --gpu")
+    parser.add_argument(
+        "--gpu-memory", help="of one GPU: 80GB, a label, or 79.1GiB, what programs see; default: that of --gpu"
+    )
     parser.add_argument("--gpu", help=f"its name ({', '.join(GPUS)}); default: launch.gpu, else {GPU}")
     parser.add_argument("--mfu", type=float, default=layouts.MFU, help="an assumption; default: %(default)s")
     parser.add_argument("--arm", help="arm to plan for, or `pretrain`; default: the first that has losers")
@@ -56,7 +58,7 @@ def main() -> None:
     gpu = gpu_named(name)
     if gpu is None:
         raise UserError(f"--gpu: {name} is not known; there are {', '.join(GPUS)}")
-    memory = layouts.parse_memory(args.gpu_memory) if args.gpu_memory else float(gpu.memory_gb * GIB)
+    memory = parse_memory(args.gpu_memory) if args.gpu_memory else gpu.memory
     if not 0 < args.mfu <= 1:
         raise UserError(f"--mfu: {args.mfu} is no share; give more than 0 and at most 1")
     machine = layouts.Machine(memory, gpu.peak_flops, args.mfu)
@@ -87,7 +89,7 @@ def _check(values: config.Config, args: argparse.Namespace, memory: float) -> No
             raise UserError(f"--check: there is no {key}; there are {', '.join(trainings)}")
         settings, losers = trainings[key]
         need = layouts.check(settings, architecture, size, ranks, memory, losers, key)
-        print(f"{key}: needs {need / GIB:.1f} GiB a rank of {memory / GIB:.0f}: fits, by the plan")
+        print(f"{key}: needs {need / GIB:.1f} GiB a rank of {memory / GIB:.1f}: fits, by the plan")
 
 
 def _training(values: config.Config, args: argparse.Namespace) -> Training:
@@ -156,7 +158,7 @@ def _table(training: Training, machine: layouts.Machine) -> str:
     cases.append(table.small(training))
     for case in cases:
         sections.append(
-            f"## {case.architecture.name}, {case.height}x{case.width}, {case.ranks} x {machine.memory / GIB:.0f} GB"
+            f"## {case.architecture.name}, {case.height}x{case.width}, {case.ranks} x {machine.memory / GIB:.1f} GiB"
         )
         sections.append(table.longest_videos(case, machine))
     return "\n\n".join(sections)

@@ -144,12 +144,15 @@ def _ltx(it: Architecture, batch: int, latent: tuple[int, ...], dtype: torch.dty
 
 def _cogvideox(it: Architecture, batch: int, latent: tuple[int, ...], dtype: torch.dtype) -> dict[str, Any]:
     config, (_, frames, height, width) = it.transformer, latent
-    rotary = torch.empty(it.tokens(latent), config["attention_head_dim"])
+    rotary = None
+    if config.get("use_rotary_positional_embeddings"):
+        table = torch.empty(it.tokens(latent), config["attention_head_dim"])
+        rotary = (table, table.clone())
     return {
         "hidden_states": torch.empty(batch, frames, config["in_channels"], height, width, dtype=dtype),
         "encoder_hidden_states": torch.empty(batch, it.text_length, config["text_embed_dim"], dtype=dtype),
         "timestep": torch.empty(batch, dtype=torch.int64),
-        "image_rotary_emb": (rotary, rotary.clone()),
+        "image_rotary_emb": rotary,
     }
 
 

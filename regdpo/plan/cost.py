@@ -63,8 +63,8 @@ def markdown(asked: Asked) -> str:
     return "\n\n".join(
         [
             f"{training.architecture.name}, {asked.pairs:,} pairs to train on, of {asked.clips:,} clips of "
-            f"{training.frames} frames of {training.height}x{training.width}, {ranks} x {machine.memory / GIB:.0f} GB; "
-            f"{assumptions(machine)}.",
+            f"{training.frames} frames of {training.height}x{training.width}, "
+            f"{ranks} x {machine.memory / GIB:.1f} GiB; {assumptions(machine)}.",
             _stages(asked),
             NOT_COUNTED,
             _layouts(asked),

@@ -1,6 +1,5 @@
 """The layouts that make sense for a training, whether each fits, how long it takes, and which to take."""
 
-import re
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -204,7 +203,7 @@ def check(
         need = memory(training, parallel).total
         if need <= memory_per_rank:
             return need
-        reason = f"needs {need / GIB:.1f} GiB a rank of {memory_per_rank / GIB:.0f}"
+        reason = f"needs {need / GIB:.1f} GiB a rank of {memory_per_rank / GIB:.1f}"
     machine = Machine(memory_per_rank, GPUS["H100 SXM"].peak_flops)
     fitting = [it.name for it in estimates(training, machine) if it.fits][:3]
     advice = f"these layouts fit: {'; '.join(fitting)}" if fitting else "no layout of so many ranks fits"
@@ -212,18 +211,6 @@ def check(
         f"{key}: {reason} ({training.architecture.name}, {training.frames} frames of "
         f"{training.height}x{training.width}); {advice}; launch.force: true to try anyway"
     )
-
-
-def parse_memory(text: str) -> float:
-    """``80GB`` in bytes. A GPU's GB are taken for GiB, as its label means them.
-
-    Raises:
-        UserError: it is no amount of memory.
-    """
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(?:GiB|GB|G)\s*", text, re.IGNORECASE)
-    if not match or not float(match[1]):
-        raise UserError(f"--gpu-memory: {text!r} is no amount of memory; write 80GB")
-    return float(match[1]) * GIB
 
 
 def main_memory(training: Training, parallel: Parallel) -> tuple[float, float]:

@@ -9,14 +9,14 @@ from dataclasses import asdict, dataclass, replace
 import torch
 
 from regdpo.config_train import Parallel, TrainSettings, reference_kind
+from regdpo.hardware import GIB
 from regdpo.plan import trace
 from regdpo.plan.architecture import Architecture
 from regdpo.plan.trace import Parameters, Pass
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-GIB = 2**30
 RESERVED = 3 * GIB
-"""Of a GPU's labelled memory: driver, CUDA context, NCCL, cuBLAS. An assumption, a rule of thumb."""
+"""Of what programs see of a GPU: CUDA context, NCCL, cuBLAS. An assumption, a rule of thumb."""
 FRAGMENTATION = 0.05
 """Of what comes and goes: holes in the allocator's memory. An assumption, a rule of thumb."""
 FP32 = 4
@@ -113,7 +113,7 @@ def memory(training: Training, parallel: Parallel, depth: int | None = None) -> 
     many = settings.batch > data * settings.micro_batch or mode_of(training, parallel) == "sequential"
     earlier = trained if many else 0.0  # gradients that wait from an earlier backward pass of the step
 
-    moments = [(trained, 0.0, trained)]  # gradients, activations, buffers; AdamW holds one temporary of all it moves
+    moments = [(trained, 0.0, 0.0)]  # gradients, activations, buffers; a fused AdamW works in place
     last = count.depth - 1
     for done in {0, min(1, last), last}:  # blocks that went backward; between the last two all is a straight line
         gathered = compute * (count.root + count.block * (2 if done < last else 1))  # the next comes early

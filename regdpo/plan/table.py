@@ -17,7 +17,7 @@ def assumptions(machine: Machine) -> str:
     return (
         f"assumed: {machine.peak_flops / 1e12:.0f} TFLOP/s peak at an MFU of {machine.mfu:g} (executed FLOPs; talk "
         f"between ranks is not timed); margin {RESERVED / GIB:.0f} GiB + {100 * FRAGMENTATION:.0f} % of activations "
-        "and buffers; GB = GiB; nothing here was measured on a GPU"
+        "and buffers; nothing here was measured on a GPU"
     )
 
 
@@ -27,7 +27,7 @@ def listing(training: Training, machine: Machine) -> str:
     head = (
         f"{training.architecture.name} ({training.architecture.source}), {training.frames} frames of "
         f"{training.height}x{training.width}: {training.tokens} tokens; {training.settings.tuning}, "
-        f"{training.ranks} x {machine.memory / GIB:.0f} GiB, {training.settings.batch} pairs a step"
+        f"{training.ranks} x {machine.memory / GIB:.1f} GiB, {training.settings.batch} pairs a step"
     )
     lines = [head, assumptions(machine), ""]
     names = ("fits", "GiB", *PARTS, "tokens/rank", "s/step", "pairs/h", "layout")

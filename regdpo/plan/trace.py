@@ -5,7 +5,6 @@ seen (a parabola in the length for attention's FLOPs). Attention is taken as fla
 query, key, value, output and a number a row. Parameters and their gradients are not counted here.
 """
 
-import weakref
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -18,10 +17,10 @@ import torch
 from diffusers.hooks.context_parallel import EquipartitionSharder, apply_context_parallel
 from peft import LoraConfig
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from regdpo.config_train import Lora
+from regdpo.live import Live
 from regdpo.parallel.shard import recompute
 from regdpo.plan.architecture import Architecture
 
@@ -193,31 +192,6 @@ def _error(model: nn.Module, inputs: dict[str, Any]) -> Tensor:
 
 def _drop_gradient(parameter: Tensor) -> None:
     parameter.grad = None
-
-
-class Live(TorchDispatchMode):
-    """Bytes of the tensors that are alive, and their peak; ``known`` tensors count nothing."""
-
-    def __init__(self, known: list[Tensor]):
-        super().__init__()
-        self.now = self.peak = 0
-        self.sizes = {tensor.untyped_storage()._cdata: 0 for tensor in known}
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        for tensor in result if isinstance(result, tuple | list) else (result,):
-            if not isinstance(tensor, Tensor):
-                continue
-            storage = tensor.untyped_storage()
-            if storage._cdata not in self.sizes:
-                self.sizes[storage._cdata] = storage.nbytes()
-                self.now += storage.nbytes()
-                self.peak = max(self.peak, self.now)
-                weakref.finalize(storage, self._free, storage._cdata)
-        return result
-
-    def _free(self, key: int) -> None:
-        self.now -= self.sizes.pop(key)
 
 
 class _Attention:

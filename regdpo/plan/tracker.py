@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from torch.distributed._tools.fsdp2_mem_tracker import FSDPMemTracker
 from torch.testing._internal.distributed.fake_pg import FakeStore
+from torch.utils._pytree import tree_map_only
 
 from regdpo.parallel.mesh import layout, split_context
 from regdpo.parallel.shard import recompute, shard
@@ -40,7 +41,7 @@ def peak(training: Training, depth: int) -> int:
             mesh = layout(torch.device("cpu"), parallel, pairs=True)
             split_context(model, mesh)
         shard(model, blocks, mesh, dtype)
-        optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], foreach=True)
+        optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], fused=True)
         inputs = [_real(architecture.inputs(batch, training.latent, dtype)) for _ in range(graphs)]
         tracker = FSDPMemTracker(model, optimizer)
         tracker.track_inputs(tuple(inputs))
@@ -67,7 +68,7 @@ def _step(
 
 
 def _real(values: dict[str, Any]) -> dict[str, Any]:
-    return {k: torch.empty(v.shape, dtype=v.dtype) if isinstance(v, Tensor) else v for k, v in values.items()}
+    return tree_map_only(Tensor, lambda v: torch.empty(v.shape, dtype=v.dtype), values)
 
 
 def _materialise(model: nn.Module, stored: torch.dtype) -> None:
