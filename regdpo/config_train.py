@@ -62,7 +62,8 @@ class Parallel(Section):
         "`auto`: `adapters` with LoRA, else `copy`; with `reference_ema` always `copy`.",
     )
     attention: Literal["auto", "flash", "_flash_3_hub", "_native_flash", "_native_cudnn", "native"] = Field(
-        "auto", description="Attention backend by diffusers' name; `auto` takes the first that can train here."
+        "auto",
+        description="Attention backend by diffusers' name; `auto` takes the fastest that trains here, measured once.",
     )
     compile: bool = Field(False, description="torch.compile of every block.")
 
