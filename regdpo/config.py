@@ -106,7 +106,8 @@ class Captions(Section):
     )
     root: str | None = Field(
         None,
-        description="sidecar: folder of `VIDEO.txt` (or `VIDEO.shot000.txt` for one shot); empty: beside the video.",
+        description="sidecar: folder of text files; empty: beside the videos. The caption of `a.mp4` is `a.mp4.txt` or "
+        "`a.txt`, that of its first shot alone `a.shot000.txt`.",
     )
     model: str | None = Field(None, description="qwen_vl: hub name or local folder.")
     revision: str | None = Field(None, description="qwen_vl: pinned revision; needed for a hub name.")

@@ -1,6 +1,5 @@
 # Configuration, digests and paths that the rules share; no rules here.
 import functools
-import glob
 import json
 import os
 import shutil
@@ -15,7 +14,7 @@ import regdpo
 from regdpo import config as configuration
 from regdpo import controller, preflight, provenance, stages
 from regdpo.data import clips as footage
-from regdpo.data import video
+from regdpo.data import sidecars, video
 from regdpo.errors import UserError
 from regdpo.evaluate import vbench
 from regdpo.models import FAMILIES
@@ -259,16 +258,7 @@ def sidecars_of(shard):
         for name in source_digests()
         if footage.shard_of(name, settings.clips.shards) == int(shard)
     ]
-    files = [
-        path
-        for name in mine
-        for path in sorted(
-            (root / name).parent.glob(f"{glob.escape(Path(name).stem)}.*txt")
-        )
-    ]
-    return provenance.text_digest(
-        *(f"{path.name} {provenance.file_digest(path)}" for path in files)
-    )[:16]
+    return sidecars.Sidecars(root, ()).digest(mine)[:16]
 
 
 @functools.cache

@@ -20,12 +20,10 @@ def main() -> None:
 
     stage = stages.read(stages.CaptionsStage, arguments.config)
     index, shards = arguments.shard
-    clips = [
-        clip
-        for clip in tables.read(arguments.clips, ClipRow)
-        if clip.status == "accepted" and shard_of(clip.source, shards) == index
-    ]
-    tables.write(arguments.out, caption_shard(stage, clips, Store(arguments.store)), CaptionRow)
+    accepted = [clip for clip in tables.read(arguments.clips, ClipRow) if clip.status == "accepted"]
+    clips = [clip for clip in accepted if shard_of(clip.source, shards) == index]
+    sources = {clip.source for clip in accepted}
+    tables.write(arguments.out, caption_shard(stage, clips, Store(arguments.store), sources), CaptionRow)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
 """One caption a clip: from text files beside the footage, or from a vision-language model.
 
-A captioner is a function of (stage, clips, store) that answers one row a clip; ``CAPTIONERS`` names them. The model's
-frames are decoded here and given as arrays, so transformers needs no video decoder of its own.
+A captioner is a function of (stage, clips, store, sources) that answers one row a clip; ``CAPTIONERS`` names them. The
+model's frames are decoded here and given as arrays, so transformers needs no video decoder of its own.
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from regdpo import config
-from regdpo.data.video import footage_root, read_stored
+from regdpo.data.sidecars import Sidecars
+from regdpo.data.video import footage_root, read_stored, shown
 from regdpo.errors import UserError
 from regdpo.hub import download
 from regdpo.progress import track
@@ -26,34 +27,43 @@ from regdpo.torchvision_stub import torchvision_operators
 QWEN = ("qwen2_5_vl", "qwen3_vl")
 
 
-def caption_shard(stage: CaptionsStage, clips: list[ClipRow], store: Store) -> list[CaptionRow]:
+def caption_shard(
+    stage: CaptionsStage, clips: list[ClipRow], store: Store, sources: Collection[str] = ()
+) -> list[CaptionRow]:
     """Captions of accepted clips, one row a clip, in the order of ``clips``.
 
+    Args:
+        stage: the stage's configuration.
+        clips: of one shard.
+        store: where a model's answers are kept.
+        sources: of all accepted clips, so that a sidecar that could belong to two is told.
+
     Raises:
-        UserError: a sidecar is missing, empty or not text; the model cannot be loaded.
+        UserError: a sidecar is missing, empty, not text or could belong to two videos; the model cannot be loaded.
     """
-    return CAPTIONERS[stage.captions.source](stage, clips, store)
+    return CAPTIONERS[stage.captions.source](stage, clips, store, sources)
 
 
-def _sidecar(stage: CaptionsStage, clips: list[ClipRow], store: Store) -> list[CaptionRow]:
-    """``a/b.mp4`` is described by ``a/b.shot000.txt`` (this shot alone) or else by ``a/b.txt``."""
-    root = _sidecar_root(stage)
+def _sidecar(stage: CaptionsStage, clips: list[ClipRow], store: Store, sources: Collection[str]) -> list[CaptionRow]:
+    """The text of each clip's shot or video (``sidecars.Sidecars``)."""
+    files = Sidecars(_sidecar_root(stage), {*sources, *(clip.source for clip in clips)})
     rows: list[CaptionRow] = []
     missing: dict[str, int] = {}
+    texts: dict[str, str] = {}
     for clip in clips:
-        stem = Path(clip.source).with_suffix("")
-        for name in (f"{stem}.shot{clip.shot:03d}.txt", f"{stem}.txt"):
-            path = _inside(root, name, clip)
-            if path.is_file():
-                rows.append(CaptionRow(clip_id=clip.clip_id, caption=_text(path), captioner=f"sidecar:{name}"))
-                break
-        else:
-            missing[f"{stem}.txt"] = missing.get(f"{stem}.txt", 0) + 1
+        name = files.of(clip.source, clip.shot)
+        if name is None:
+            wanted = shown(Path(clip.source).with_suffix(".txt"))
+            missing[wanted] = missing.get(wanted, 0) + 1
+            continue
+        if name not in texts:
+            texts[name] = files.read(name)
+        rows.append(CaptionRow(clip_id=clip.clip_id, caption=texts[name], captioner=f"sidecar:{shown(name)}"))
     if missing:
-        files = ", ".join(sorted(missing))
+        files_wanted = ", ".join(sorted(missing))
         raise UserError(
-            f"captions: {sum(missing.values())} of {len(clips)} clips have no caption: write {files} "
-            f"(or VIDEO.shot000.txt for one shot alone) in {root}, or set `captions.root` or `captions.source`"
+            f"captions: {sum(missing.values())} of {len(clips)} clips have no caption: write {files_wanted} "
+            f"(or VIDEO.shot000.txt for one shot alone) in {files.root}, or set `captions.root` or `captions.source`"
         )
     return rows
 
@@ -65,26 +75,7 @@ def _sidecar_root(stage: CaptionsStage) -> Path:
         raise UserError(str(error).replace("videos.root", "captions.root") if stage.captions.root else error) from None
 
 
-def _inside(root: Path, name: str, clip: ClipRow) -> Path:
-    path = (root / name).resolve()
-    if not path.is_relative_to(root.resolve()):
-        raise UserError(f"captions: clip {clip.clip_id}: {name} leads out of {root}")
-    return path
-
-
-def _text(path: Path) -> str:
-    try:
-        caption = " ".join(path.read_text(encoding="utf-8-sig").split())
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: is not UTF-8 text (byte {error.start}); save it as UTF-8") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-    if not caption:
-        raise UserError(f"{path}: is empty; write what the video shows, or delete the file")
-    return caption
-
-
-def _qwen_vl(stage: CaptionsStage, clips: list[ClipRow], store: Store) -> list[CaptionRow]:
+def _qwen_vl(stage: CaptionsStage, clips: list[ClipRow], store: Store, sources: Collection[str]) -> list[CaptionRow]:
     """Greedy answers of a Qwen vision-language model; each is kept in the store as soon as its batch is done."""
     settings = stage.captions
     assert settings.model is not None  # the configuration refuses that
@@ -177,5 +168,5 @@ def evenly(total: int, count: int) -> np.ndarray:
     return np.linspace(0, total - 1, count + count % 2).round().astype(int)
 
 
-Captioner = Callable[[CaptionsStage, list[ClipRow], Store], list[CaptionRow]]
+Captioner = Callable[[CaptionsStage, list[ClipRow], Store, Collection[str]], list[CaptionRow]]
 CAPTIONERS: dict[str, Captioner] = {"sidecar": _sidecar, "qwen_vl": _qwen_vl}

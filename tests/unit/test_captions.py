@@ -5,6 +5,7 @@ import os
 import runpy
 import subprocess
 import sys
+import unicodedata
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 
 from regdpo import config, provenance, tables
 from regdpo.data import captions
+from regdpo.data.sidecars import Sidecars
 from regdpo.data.video import write_frames
 from regdpo.errors import UserError
 from regdpo.stages import CaptionsStage
@@ -59,7 +61,17 @@ def test_all_missing_sidecars_are_one_line(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "message"), [(b" \n\t", "is empty"), (b"caf\xe9", r"is not UTF-8 text \(byte 3\)")]
+    ("content", "message"),
+    [
+        (b" \n\t", "is empty"),
+        ("\u200b\ufeff\n".encode(), "is empty"),
+        (b"caf\xe9", r"is not UTF-8 text \(byte 3\)"),
+        ("a dog runs".encode("utf-16-le"), "holds null bytes, perhaps UTF-16 without its mark; save it as UTF-8"),
+        (b"\xff\xfea", r"is not UTF-16 text \(byte 2\)"),
+        (b"a dog\x07", r"holds the character U\+0007"),
+        ("a dog \U0010ffff".encode(), r"holds the character U\+10FFFF"),
+        (b"a" * (2**20 + 1), "has 1048577 bytes, a caption has at most 1048576"),
+    ],
 )
 def test_a_sidecar_that_says_nothing_is_refused(tmp_path, content, message):
     with pytest.raises(UserError, match=rf"a/b\.txt: {message}"):
@@ -74,6 +86,53 @@ def test_sidecars_stay_inside_the_root(tmp_path):
     for source in ("../secret.mp4", str(tmp_path / "secret.mp4"), "link.mp4"):
         with pytest.raises(UserError, match="leads out of"):
             sidecars(root, {}, [clip("1", source=source)])
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+def test_a_sidecar_with_a_byte_order_mark_is_read(tmp_path, encoding):
+    (row,) = sidecars(tmp_path, {"a/b.txt": "a dog\r\n runs \U0001f415".encode(encoding)}, [clip("1")])
+    assert row.caption == "a dog runs \U0001f415"
+
+
+@pytest.mark.parametrize("forms", [("NFD", "NFC"), ("NFC", "NFD")])
+def test_names_in_another_normal_form_find_their_sidecar(tmp_path, forms):
+    video, text = (unicodedata.normalize(form, "Café Zürich") for form in forms)
+    (row,) = sidecars(tmp_path, {f"{text}.TXT": b"a cup"}, [clip("1", source=f"{video}.mp4")])
+    assert row.caption == "a cup"
+
+
+def test_a_sidecar_that_could_belong_to_two_videos_is_refused(tmp_path):
+    clips = [clip("1", source="x.mp4"), clip("2", source="x.mov")]
+    with pytest.raises(
+        UserError, match=r"x\.txt could belong to x\.mov and x\.mp4; name it after one of them .x\.mov\.txt"
+    ):
+        sidecars(tmp_path, {"x.txt": b"which"}, clips)
+    stage = CaptionsStage(captions=config.Captions(), videos_root=str(tmp_path))
+    with pytest.raises(UserError, match="could belong to"):  # where the other is another shard's
+        captions.caption_shard(stage, clips[:1], Store(tmp_path / "store"), ["x.mp4", "x.mov"])
+    rows = sidecars(tmp_path, {"x.mp4.txt": b"one", "x.mov.shot000.txt": b"other"}, clips)
+    assert [row.caption for row in rows] == ["one", "other"]
+
+
+def test_a_pipe_is_no_sidecar_and_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "b.txt")
+    assert Sidecars(tmp_path, ()).digest(["b.mp4"])
+    with pytest.raises(UserError, match=r"b\.txt: is no regular file"):
+        sidecars(tmp_path, {}, [clip("1", source="b.mp4")])
+
+
+def test_the_digest_counts_what_belongs_to_the_videos_and_reads_nothing_else(tmp_path):
+    root = tmp_path / "root"
+    root.mkdir()
+    (tmp_path / "secret.txt").write_text("a secret")
+    (root / "a.link.txt").write_text("of another video")
+    (root / "a.txt").symlink_to(tmp_path / "secret.txt")
+    before = Sidecars(root, ()).digest(["a.mp4", "b.mp4"])
+    (tmp_path / "secret.txt").write_text("another secret")
+    (root / "a.link.txt").write_text("changed")
+    assert Sidecars(root, ()).digest(["b.mp4", "a.mp4"]) == before
+    (root / "b.shot001.txt").write_text("a boat")
+    assert Sidecars(root, ()).digest(["a.mp4", "b.mp4"]) != before
 
 
 def test_sidecars_may_lie_in_a_folder_of_their_own(tmp_path):
