@@ -18,6 +18,7 @@ With `--share N` one rank does the work of one rank of N: it has the weights of 
 import argparse
 import gc
 import json
+import math
 import os
 import platform
 import statistics
@@ -25,6 +26,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -192,7 +194,7 @@ def _rank(
         rank=rank,
         world_size=ranks,
     )
-    Wan.load_transformer = _random  # type: ignore[method-assign]
+    Wan.weights = lambda self: _Random()  # type: ignore[method-assign]
     found: list[dict[str, list[float]]] = [{"seconds": [], "bytes": [], "products": []} for _ in ways]
     for turn in range(rounds + 1):
         for way, figures in zip(ways, found, strict=True):
@@ -253,17 +255,20 @@ def _status(name: str) -> int:
     return int(line.split()[1]) * 1024
 
 
-def _random(family: Wan) -> torch.nn.Module:
-    model = family.empty_transformer().to_empty(device="cpu")
-    model.rope = type(model.rope)(  # its tables are no weights
-        model.config.attention_head_dim, model.config.patch_size, model.config.rope_max_seq_len
-    )
-    pattern = 0.02 * torch.randn(2**20, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        for parameter in model.parameters():  # the same million numbers again and again: 14 billion take long to draw
-            times = -(-parameter.numel() // len(pattern))
-            parameter.copy_(pattern.repeat(times)[: parameter.numel()].view_as(parameter))
-    return model
+class _Random:
+    """Weights that no file holds: the same million numbers again and again, since 14 billion take long to draw."""
+
+    def __init__(self) -> None:
+        self.pattern = 0.02 * torch.randn(2**20, generator=torch.Generator().manual_seed(0))
+
+    def check(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """Whatever is asked for is there."""
+
+    def read(self, wanted: Mapping[str, tuple[slice, ...]]) -> Iterator[tuple[str, torch.Tensor]]:
+        for name, where in wanted.items():
+            shape = [part.stop - part.start for part in where]
+            count = math.prod(shape)
+            yield name, self.pattern.repeat(-(-count // len(self.pattern)))[:count].view(shape)
 
 
 def _page(

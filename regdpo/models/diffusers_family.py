@@ -7,12 +7,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
+import accelerate
 import diffusers
 import numpy as np
 import torch
 import transformers
 from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler
 from diffusers.loaders.lora_base import LORA_WEIGHT_NAME_SAFE
+from diffusers.models.modeling_utils import no_init_weights
 from peft import LoraConfig
 from torch import Tensor, nn
 
@@ -20,6 +22,7 @@ from regdpo.config_train import Lora
 from regdpo.errors import UserError, first_line
 from regdpo.models import adapters, flow_sampler
 from regdpo.models.family import Family, check_size
+from regdpo.models.weights import StoredWeights, Weights
 
 diffusers.utils.logging.disable_progress_bar()
 transformers.utils.logging.disable_progress_bar()
@@ -105,6 +108,15 @@ class DiffusersFamily(Family):
         with torch.device("meta"):
             model: nn.Module = self.transformer_class.from_config(config)
         return nn.Module.to(model, self.dtype)
+
+    def weights(self) -> Weights:
+        own = self.store.existing(self.ref.transformer) if self.ref.transformer else Path(self._location, self.part)
+        return StoredWeights(own, tuple(self.transformer_class._keys_to_ignore_on_load_unexpected or ()))
+
+    def buffers(self) -> dict[str, Tensor]:
+        with no_init_weights(), accelerate.init_empty_weights(include_buffers=False):  # of parameters, nothing is made
+            model = self.transformer_class.from_config(self._transformer_config)
+        return dict(model.named_buffers())
 
     def depth(self, layers: int) -> dict[str, int]:
         """The entries of the transformer's configuration that give it so many blocks."""

@@ -17,6 +17,7 @@ from regdpo.config_train import Lora
 from regdpo.errors import UserError, first_line
 from regdpo.hub import cached
 from regdpo.models import FAMILIES
+from regdpo.models.weights import Weights
 from regdpo.provenance import DigestCache, folder_digest
 from regdpo.store import DIGESTS, Store
 
@@ -145,6 +146,14 @@ class Family(ABC):
 
         ``layers`` gives it so many ``blocks``.
         """
+
+    @abstractmethod
+    def weights(self) -> Weights:
+        """The stored tensors of the denoiser, its adapters left out, by the names of ``empty_transformer``."""
+
+    @abstractmethod
+    def buffers(self) -> dict[str, Tensor]:
+        """The denoiser's buffers by name, such as rotary tables, in main memory and as they are before any weights."""
 
     @property
     def sigma_range(self) -> tuple[float, float]:

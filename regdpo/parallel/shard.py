@@ -1,13 +1,13 @@
-"""FSDP2 over all ranks (or over each of several replicas), recomputation, and filling a model that was built empty."""
+"""FSDP2 over all ranks (or over each of several replicas), and recomputation."""
 
 from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor
+from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 from torch.utils.checkpoint import checkpoint
 
 from regdpo.parallel.mesh import Layout
@@ -33,28 +33,13 @@ def shard(model: nn.Module, blocks: list[nn.Module], layout: Layout, dtype: torc
         fully_shard(module, **options)
 
 
-def fill(model: nn.Module, full: nn.Module | None, device: torch.device, compute: torch.device) -> None:
-    """Give a sharded model on the meta device its weights, from the first rank's whole one.
-
-    Args:
-        full: the same architecture with weights, in main memory; needed on the first rank alone.
-        device: where the shards lie. compute: where the model runs, and its buffers lie.
-
-    Buffers are sent apart: those that no state dict holds (rotary tables) would otherwise be left as they were found.
-    """
-    assert (full is not None) == (dist.get_rank() == 0)
-    model.to_empty(device=device)
-    weights = full.state_dict() if full is not None else {}
-    options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
-    set_model_state_dict(model, weights, options=options)
-    given = dict(full.named_buffers()) if full is not None else {}
-    for path, module in model.named_modules():
-        for name, buffer in module.named_buffers(recurse=False):
-            moved = buffer.to(compute)
-            if full is not None:
-                moved.copy_(given[f"{path}.{name}".lstrip(".")])
-            dist.broadcast(moved, 0)
-            module._buffers[name] = moved
+def own_part(parameter: Tensor) -> tuple[slice, ...]:
+    """What this rank holds of a sharded parameter, as slices of the whole."""
+    assert isinstance(parameter, DTensor)
+    lengths, offsets = compute_local_shape_and_global_offset(
+        parameter.shape, parameter.device_mesh, parameter.placements
+    )
+    return tuple(slice(offset, offset + length) for offset, length in zip(offsets, lengths, strict=True))
 
 
 def recompute(model: nn.Module, blocks: list[nn.Module], every: int) -> None:

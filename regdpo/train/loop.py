@@ -48,7 +48,7 @@ from regdpo.train.stop import Stop, die_with_parent
 
 EVAL_PAIRS = 32  # of the validation split, evenly chosen
 ASKED_AT_ONCE = 10  # steps whose reference errors are asked before they are kept
-TIMEOUT = timedelta(hours=2)  # ranks wait for the first while it reads or writes a whole model
+TIMEOUT = timedelta(hours=2)  # ranks wait for the first while it writes a whole model
 Chunk = tuple[list[LatentRow], list[int]]  # pairs of a micro-batch, and their places in the step's batch
 
 
@@ -70,7 +70,6 @@ class Trainer:
         validation = [row for row in rows if row.split == "validation"]
         self.validation = validation[:: max(1, len(validation) // EVAL_PAIRS)][:EVAL_PAIRS]
 
-        torch.manual_seed(self.stage.seed)  # of the adapters
         self.family = open_family(job.model.ref, self.store, torch.device("cpu"))
         empty = self.family.empty_transformer(layers=1)
         self.tokens = self.family.tokens(tuple(map(int, rows[0].shape.split(","))))
@@ -78,7 +77,7 @@ class Trainer:
         check_context(layout.context, heads, self.tokens, self.family.context, job.model.ref.family)
 
         kind = reference_kind(self.settings, job.parallel, self.prefers)
-        how = (self.family, self.settings, job.parallel, layout, device, job.deterministic)
+        how = (self.family, self.settings, job.parallel, layout, device, self.stage.seed, job.deterministic)
         self.policy, self.attention = build("policy", *how)
         self.copy = build("copy", *how)[0] if kind in ("copy", "offload") else None
         self.cache = Cache(self.run, self.settings.steps) if kind == "cached" else None
@@ -100,6 +99,11 @@ class Trainer:
     def _check(self) -> None:
         if reason := self.job.parallel.misfit(dist.get_world_size(), self.prefers, self.settings.batch):
             raise UserError(f"train.settings: {reason}")
+        if self.job.model.ref.lora:
+            raise UserError(
+                f"model {self.job.model.name}: is a base with adapters, and a training would lose them; start from the "
+                "base, or from a model that was tuned in full"
+            )
         if self.stage.objective == "sdpo" and self.layout.pair == 2:
             raise UserError(
                 "train.settings.parallel.pair: 2 cannot train sdpo, which compares the residuals of both halves on one "

@@ -1,17 +1,21 @@
-"""Policy and reference as modules: loaded by one rank, built empty by the others, sharded, then filled."""
+"""Policy and reference as modules: built empty, sharded, then filled by every rank with its own slices of the stored
+weights, so that no rank ever holds a model whole."""
 
+import math
 from typing import Literal
 
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
-from torch import nn
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from regdpo.config_train import Parallel, TrainSettings
 from regdpo.device import DTYPES
 from regdpo.models.family import Family
+from regdpo.objectives.schedule import generator
 from regdpo.parallel import attention
 from regdpo.parallel.mesh import Layout, split_context
-from regdpo.parallel.shard import fill, recompute, shard
+from regdpo.parallel.shard import own_part, recompute, shard
 
 
 def build(
@@ -21,12 +25,13 @@ def build(
     parallel: Parallel,
     layout: Layout,
     device: torch.device,
+    seed: int,
     deterministic: bool = False,
 ) -> tuple[nn.Module, str]:
-    """A sharded model with its weights, and the name of its attention backend. Only the first rank holds it whole, in
-    main memory, and only while it is being spread.
+    """A sharded model with its weights, and the name of its attention backend.
 
     Args:
+        seed: of the adapters.
         role: ``copy`` is frozen and has adapters only if it is to follow the policy.
     """
     trained, dtype = role == "policy", DTYPES[settings.precision]
@@ -48,7 +53,6 @@ def build(
         return model.requires_grad_(False) if not trained else model
 
     model = prepare(family.empty_transformer())
-    full = prepare(family.load_transformer()) if layout.first else None
     blocks = family.blocks(model)
     every = parallel.activation_checkpointing
     if trained and every != "none":
@@ -60,8 +64,51 @@ def build(
             block.compile()
     shard(model, blocks, layout, dtype, offload=not trained and parallel.reference == "offload")
     offloaded = not trained and parallel.reference == "offload"
-    fill(model, full, torch.device("cpu") if offloaded else device, device)
+    fill(model, family, torch.device("cpu") if offloaded else device, device, seed)
     return model.train(trained), backend
+
+
+@torch.no_grad()
+def fill(model: nn.Module, family: Family, device: torch.device, compute: torch.device, seed: int) -> None:
+    """Give a sharded model on the meta device its weights.
+
+    Adapters derive from the seed and their name, on every layout alike: A as peft draws it, B zero.
+
+    Args:
+        device: where the shards lie. compute: where the model runs, and its buffers lie.
+
+    Raises:
+        UserError: the stored weights cannot be read, or are those of another architecture.
+    """
+    model.to_empty(device=device)
+    base: dict[str, nn.Parameter] = {}
+    for name, parameter in model.named_parameters():
+        if ".lora_" in name:
+            _start(parameter, name, seed)
+        else:
+            base[name.replace(".base_layer.", ".")] = parameter
+    buffers, kept = family.buffers(), model.state_dict().keys()
+    stored = {name: buffer for name, buffer in buffers.items() if name in kept}
+    weights = family.weights()
+    weights.check({name: tuple(tensor.shape) for name, tensor in (base | stored).items()})
+    wanted = {name: own_part(parameter) for name, parameter in base.items()} | dict.fromkeys(stored, ())
+    for name, part in weights.read(wanted):
+        (_local(base[name]) if name in base else stored[name]).copy_(part)
+    for path, module in model.named_modules():
+        for name, _ in module.named_buffers(recurse=False):
+            module._buffers[name] = buffers[f"{path}.{name}".lstrip(".")].to(compute)
+
+
+def _start(parameter: nn.Parameter, name: str, seed: int) -> None:
+    whole = torch.zeros(parameter.shape)
+    if ".lora_A." in name:
+        nn.init.kaiming_uniform_(whole, a=math.sqrt(5), generator=generator("adapters", seed, name))
+    _local(parameter).copy_(whole[own_part(parameter)])
+
+
+def _local(parameter: nn.Parameter) -> Tensor:
+    assert isinstance(parameter, DTensor)
+    return parameter.to_local()
 
 
 def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:

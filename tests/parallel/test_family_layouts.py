@@ -9,6 +9,7 @@ from tiny_pipelines import CASES, FPS, save, video
 from regdpo import base, stages, tables
 from regdpo.config import Base
 from regdpo.data import latents
+from regdpo.models.family import open_family
 from regdpo.store import Store
 from regdpo.tables import LatentRow
 
@@ -45,8 +46,9 @@ def world_of(name, folder) -> tiny.World:
 
 
 @pytest.fixture(scope="module")
-def differences(tmp_path_factory):
-    cases = []
+def found(tmp_path_factory):
+    """(family, layout) -> gradients; (family, "loaded") -> weights before the first step, beside from_pretrained's."""
+    cases, stored = [], {}
     for name in CHOSEN:
         folder = tmp_path_factory.mktemp(name)
         world = world_of(name, folder)
@@ -57,13 +59,30 @@ def differences(tmp_path_factory):
             run.mkdir()
             job = tiny.job(world, run, parallel=parallel, batch=2, lora={"rank": 2}, tuning="lora", steps=1)
             cases.append((name, layout, {"ranks": count, "job": job.model_dump(mode="json")}))
+        (folder / "loaded").mkdir()
+        job = tiny.job(world, folder / "loaded", objective="sft", batch=2)
+        cases.append((name, "loaded", {"ranks": 2, "job": job.model_dump(mode="json"), "until": 0}))
+        family = open_family(world.model.ref, world.store, torch.device("cpu"))
+        stored[name] = {name: value.double() for name, value in family.load_transformer().named_parameters()}
     cases.sort(key=lambda case: case[2]["ranks"])
     answers = ranks.run([case for *_, case in cases], tmp_path_factory.mktemp("answers"))
-    found = {(name, layout): answer for (name, layout, _), answer in zip(cases, answers, strict=True)}
-    result = {key: ranks.worst(answer, found[key[0], "plain"]) for key, answer in found.items()}
+    return {(name, layout): answer for (name, layout, _), answer in zip(cases, answers, strict=True)}, stored
+
+
+@pytest.fixture(scope="module")
+def differences(found):
+    answers, _ = found
+    result = {key: ranks.worst(answers[key], answers[key[0], "plain"]) for key in answers if key[1] != "loaded"}
     for (name, layout), difference in result.items():
         print(f"{name:20} {layout:12} {difference:.1e}")
     return result
+
+
+@pytest.mark.parametrize("name", CHOSEN)
+def test_two_ranks_load_what_diffusers_loads(found, name):
+    answers, stored = found
+    assert answers[name, "loaded"].keys() == stored[name].keys()
+    assert all(torch.equal(value, stored[name][key]) for key, value in answers[name, "loaded"].items())
 
 
 @pytest.mark.parametrize("layout", ["recomputed", "pair2"])

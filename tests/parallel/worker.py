@@ -92,8 +92,8 @@ def rank(number: int, ranks: int, cases: list[tuple[int, dict]], folder: Path, m
 
 def main() -> None:
     device.DTYPES["fp32"] = torch.float64
-    load, empty = DiffusersFamily.load_transformer, DiffusersFamily.empty_transformer
-    DiffusersFamily.load_transformer = lambda self: load(self).double()
+    empty, buffers = DiffusersFamily.empty_transformer, DiffusersFamily.buffers
+    DiffusersFamily.buffers = lambda self: {name: buffer.double() for name, buffer in buffers(self).items()}
     DiffusersFamily.empty_transformer = lambda self, layers=None: empty(self, layers).double()
     folder = Path(sys.argv[2])
     cases = enumerate(json.loads(Path(sys.argv[1]).read_text()))

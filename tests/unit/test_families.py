@@ -374,6 +374,14 @@ def test_the_empty_transformer_is_the_loaded_one(made, tmp_path):
     assert planned.latent_shape(*made.case.size) == family.latent_shape(*made.case.size)
     if planned.context:
         assert hasattr(empty, "_cp_plan")
+    weights, parameters = family.weights(), dict(loaded.named_parameters())
+    weights.check({name: tuple(value.shape) for name, value in loaded.state_dict().items()})
+    for name, value in weights.read(dict.fromkeys(parameters, ())):
+        assert torch.equal(value, parameters[name])
+    buffers = planned.buffers()  # those in a checkpoint are read from it
+    assert buffers.keys() == dict(loaded.named_buffers()).keys()
+    for name, buffer in loaded.named_buffers():
+        assert name in loaded.state_dict() or torch.equal(buffers[name], buffer)
 
 
 def test_tokens_are_the_denoisers(made):

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from regdpo import tables
 from regdpo.config_train import PREFERENCE, Guards
 from regdpo.errors import UserError
+from regdpo.models.weights import FILE
 from regdpo.parallel.attention import choose
 from regdpo.parallel.mesh import check_context, layout
 from regdpo.provenance import file_digest
@@ -303,6 +304,10 @@ def test_what_moves_is_fp32_and_so_are_rotary_tables(world, tmp_path, tuning, re
     frozen = [p for p in trainer.policy.parameters() if not p.requires_grad]
     assert {p.dtype for p in (*frozen, *trainer.copy.parameters())} == {torch.bfloat16}
     exact = trainer.family.load_transformer()
+    for name, weight in exact.named_parameters():
+        for model in (trainer.policy, trainer.copy):
+            found = {n.replace(".base_layer.", "."): p for n, p in model.named_parameters()}[name].full_tensor()
+            assert torch.equal(found, weight.to(found.dtype)), name
     for model in (trainer.policy, trainer.copy):
         for name, buffer in exact.named_buffers():
             assert torch.equal(dict(model.named_buffers())[name], buffer)
@@ -310,6 +315,43 @@ def test_what_moves_is_fp32_and_so_are_rotary_tables(world, tmp_path, tuning, re
     assert row["dpo_loss"] == pytest.approx(math.log(2), abs=1e-3)
     assert math.isfinite(row["grad_norm"])
     assert row["grad_norm"] > 0
+
+
+def test_adapters_start_as_peft_starts_them(world, tmp_path):
+    """A uniform within 1 / sqrt(inputs), B zero; other ones with another seed, in each layer its own."""
+    lora = {"rank": 64, "targets": ["to_q", "to_v"]}
+    job = tiny.job(world, tmp_path / "run", tuning="lora", lora=lora)
+    found = weights(opened(job))
+    halves = {half: [value for name, value in found.items() if f".lora_{half}." in name] for half in "AB"}
+    assert len(halves["A"]) == len(halves["B"]) == 8
+    assert not any(value.any() for value in halves["B"])
+    for value in halves["A"]:
+        bound = value.shape[1] ** -0.5
+        assert value.abs().max() <= bound
+        assert value.std() == pytest.approx(bound / 3**0.5, rel=0.05)
+    other = weights(opened(job.model_copy(update={"stage": job.stage.model_copy(update={"seed": 4})})))
+    different = [*halves["A"], *(value for name, value in other.items() if ".lora_A." in name)]
+    assert len({tuple(value.flatten().tolist()) for value in different}) == 16
+
+
+def test_a_base_with_adapters_is_not_trained_on(world, tmp_path):
+    job = tiny.job(world, tmp_path / "run")
+    ref = job.model.ref.model_copy(update={"lora": "runs/some/export"})
+    with pytest.raises(UserError, match=r"^model base: is a base with adapters"):
+        opened(job.model_copy(update={"model": job.model.model_copy(update={"ref": ref})}))
+
+
+def test_weights_of_another_architecture_are_told(world, tmp_path):
+    trainer = opened(tiny.job(world, tmp_path / "run"))
+    state = {name: value.full_tensor() for name, value in trainer.policy.state_dict().items()}
+    path = world.store.relative("models", "a" * 64)
+    with world.store.writing(path) as folder:
+        folder.mkdir()
+        save_file({name: value for name, value in state.items() if "blocks.1." not in name}, folder / FILE)
+    ref = world.model.ref.model_copy(update={"transformer": path})
+    model = world.model.model_copy(update={"ref": ref})
+    with pytest.raises(UserError, match=r"lacks blocks\.1\..* more; it is not the checkpoint of its config.json$"):
+        opened(tiny.job(world, tmp_path / "run").model_copy(update={"model": model}))
 
 
 def test_a_model_that_masks_its_attention_takes_sdpa_alone():
