@@ -156,7 +156,12 @@ def _world(folder: Path, args: argparse.Namespace, ranks: int, device: str) -> d
         family="wan", task="t2v", where="folder", path=str(folder / "model"), text_length=512, digest="random"
     )
     (folder / "run").mkdir()
-    settings = {"batch": ranks, "tuning": args.tuning, "precision": "bf16" if device == "cuda" else "fp32"}
+    settings = {
+        "batch": ranks,
+        "caption_dropout": 0,
+        "tuning": args.tuning,
+        "precision": "bf16" if device == "cuda" else "fp32",
+    }
     return {
         "stage": {"objective": "reg_dpo", "beta": 500.0, "r": "dgr", "seed": 0, "settings": settings},
         "model": ModelFile(name="base", ref=ref, digest="random").model_dump(),

@@ -36,8 +36,10 @@ class Lora(Section):
 
     rank: Count = 16
     alpha: Count = 32
-    targets: list[str] = Field(
-        ["to_q", "to_k", "to_v", "to_out.0"], min_length=1, description="Names of the linear layers that get one."
+    targets: Literal["attention", "attention+ff"] | Annotated[list[str], Field(min_length=1)] = Field(
+        "attention",
+        description="Linear layers that get one: query, key, value and output of every attention; `attention+ff` also "
+        "those of the feed-forward; or names of the model's own.",
     )
 
 
@@ -128,6 +130,12 @@ class TrainSettings(Section):
     precision: Literal["fp32", "bf16"] = Field("bf16", description="Of the forward pass; master weights stay fp32.")
     timesteps: Timesteps = Timesteps()
     shared_noise: bool = Field(True, description="Winner and loser get the same noise and timestep.")
+    caption_dropout: BelowOne = Field(
+        0.1,
+        description="Share of pairs, drawn anew each step, whose halves are both given the empty caption, so that "
+        "guidance goes on having an answer without caption to lead away from. Set 0 where samples are made without "
+        "guidance; models that are given the guidance scale have none dropped.",
+    )
     ema: Share | None = Field(
         None,
         description="Decay of an average of the weights, which is evaluated and exported; after step n it is at most "

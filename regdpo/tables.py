@@ -139,6 +139,8 @@ class LatentRow(Row):
     shape: str  # of `winner`, C,F,H,W
     has_loser: bool
     weight: float = 1.0  # of the pair's loss
+    empty: str = ""  # file of the empty caption's `text`; none for models that are given the guidance scale
+    empty_sha256: str = ""
 
 
 class SampleRow(Row):

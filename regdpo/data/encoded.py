@@ -11,6 +11,9 @@ from regdpo.errors import UserError
 from regdpo.store import Store
 from regdpo.tables import LatentRow
 
+DRAWS = ".draws"
+"""Ends the name of a tensor (n, ...) that training chooses from in the place of the one that is named."""
+
 
 def read_latents(row: LatentRow, store: Store) -> dict[str, Tensor]:
     """The tensors of an encoded pair, of the bytes that the manifest names.
@@ -18,13 +21,16 @@ def read_latents(row: LatentRow, store: Store) -> dict[str, Tensor]:
     Raises:
         UserError: the file is missing or damaged; the pair is named.
     """
-    try:
-        data = _path(row, store).read_bytes()
-        if (found := sha256(data).hexdigest()) != row.sha256:
-            raise _damaged(row, store, f"sha256 {found[:12]}, its manifest says {row.sha256[:12]}")
-        return load(data)
-    except (OSError, SafetensorError) as error:
-        raise _damaged(row, store, str(error)) from None
+    return _read(row, row.path, row.sha256, store)
+
+
+def read_empty_caption(row: LatentRow, store: Store) -> dict[str, Tensor]:
+    """What the denoiser is given of an empty caption.
+
+    Raises:
+        UserError: as above.
+    """
+    return _read(row, row.empty, row.empty_sha256, store)
 
 
 def latent_shapes(row: LatentRow, store: Store) -> dict[str, tuple[int, ...]]:
@@ -34,18 +40,28 @@ def latent_shapes(row: LatentRow, store: Store) -> dict[str, tuple[int, ...]]:
         UserError: as above.
     """
     try:
-        with safe_open(_path(row, store), "pt") as file:
+        with safe_open(_path(row, row.path, store), "pt") as file:
             return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
-        raise _damaged(row, store, str(error)) from None
+        raise _damaged(row, row.path, store, str(error)) from None
 
 
-def _path(row: LatentRow, store: Store) -> Path:
+def _read(row: LatentRow, path: str, digest: str, store: Store) -> dict[str, Tensor]:
     try:
-        return store.existing(row.path)
+        data = _path(row, path, store).read_bytes()
+        if (found := sha256(data).hexdigest()) != digest:
+            raise _damaged(row, path, store, f"sha256 {found[:12]}, its manifest says {digest[:12]}")
+        return load(data)
+    except (OSError, SafetensorError) as error:
+        raise _damaged(row, path, store, str(error)) from None
+
+
+def _path(row: LatentRow, path: str, store: Store) -> Path:
+    try:
+        return store.existing(path)
     except UserError as error:
         raise UserError(f"pair {row.pair_id}: {error}") from None
 
 
-def _damaged(row: LatentRow, store: Store, reason: str) -> UserError:
-    return UserError(f"pair {row.pair_id}: {store.damaged(row.path, reason)}")
+def _damaged(row: LatentRow, path: str, store: Store, reason: str) -> UserError:
+    return UserError(f"pair {row.pair_id}: {store.damaged(path, reason)}")

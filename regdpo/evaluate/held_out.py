@@ -2,7 +2,7 @@
 
 import torch
 
-from regdpo.data.encoded import read_latents
+from regdpo.data.encoded import DRAWS, read_latents
 from regdpo.device import compute_dtype
 from regdpo.evaluate.proxies import row
 from regdpo.models.errors import mean_squares, residuals
@@ -30,6 +30,7 @@ def score(
         tensors = {name: value.float().to(device) for name, value in read_latents(latent, store).items()}
         x0 = tensors.pop("winner")[None]
         tensors.pop("loser", None)
+        tensors = {name: value for name, value in tensors.items() if not name.endswith(DRAWS)}
         noise = torch.randn(x0.shape, generator=generator("held-out", stage.error.seed, clip_id)).to(device)
         low, high = family.sigma_range
         sigmas = (low + (high - low) * fixed_sigmas(stage.error.timesteps)).to(device)

@@ -17,11 +17,33 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from regdpo.config_train import Lora
 from regdpo.errors import UserError
 from regdpo.original_names import original
 from regdpo.store import atomic
 
 PREFIX = "transformer."
+ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
+FEED_FORWARD = (
+    *("ffn.net.0.proj", "ffn.net.2"),  # Wan
+    *("ff.net.0.proj", "ff.net.2"),  # CogVideoX, LTX-Video and HunyuanVideo's double blocks, whose text has its own
+    *("ff_context.net.0.proj", "ff_context.net.2"),
+    "proj_mlp",  # HunyuanVideo's single blocks, whose other layer is the attention's output too
+)
+
+
+def targets(model: nn.Module, lora: Lora) -> list[str]:
+    """The layers that get an adapter, as ends of their names; words of the configuration are looked up in the model."""
+    if not isinstance(lora.targets, str):
+        return lora.targets
+    layers = linear_layers(model)
+    wanted = ATTENTION if lora.targets == "attention" else ATTENTION + FEED_FORWARD
+    return [name for name in wanted if any(layer.endswith(f".{name}") for layer in layers)]
+
+
+def linear_layers(model: nn.Module) -> list[str]:
+    """Names of what an adapter can be put on."""
+    return [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
 
 
 def save(pipeline_class: Any, model: nn.Module, state: dict[str, Tensor], folder: Path) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from regdpo.errors import UserError
 from regdpo.models.diffusers_family import DiffusersFamily, to_pixels
 
+NOISE_DRAWS = 4  # encodings of a first frame with noise, to draw from in training
 OFFSET = 2.0
 """What 1.5's image-to-video model is given as ``ofs``."""
 
@@ -67,11 +68,29 @@ class CogVideoX(DiffusersFamily):
     def encode_first_frame(self, frame: Tensor, frames: int) -> dict[str, Tensor]:
         if self.ref.task == "t2v":
             return {}
-        first = self._encode(to_pixels(frame.unsqueeze(1)))
+        return {"condition": self._condition(to_pixels(frame.unsqueeze(1)))}
+
+    @torch.no_grad()
+    def draws_of_first_frame(self, frame: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        """Pixels in [-1, 1] with noise of standard deviation exp(N(-3, 1/2)), as the model was trained (CogVideoX's own
+        finetuning code, ``add_noise_to_first_frame``; arXiv 2408.06072). Noise goes through the autoencoder, which
+        training does not have, so some draws are encoded for it to choose from."""
+        if self.ref.task == "t2v":
+            return {}
+        pixels = to_pixels(frame.unsqueeze(1))
+        draws = []
+        for _ in range(NOISE_DRAWS):
+            deviation = torch.exp(0.5 * torch.randn(len(pixels), 1, 1, 1, 1, generator=generator) - 3)
+            noise = torch.randn(pixels.shape, generator=generator)
+            draws.append(self._condition(pixels + (deviation * noise).to(pixels)))
+        return {"condition": torch.stack(draws, dim=1)}
+
+    def _condition(self, pixels: Tensor) -> Tensor:
+        """The latents of one frame, (B, C, 1, H', W')."""
+        first = self._encode(pixels)
         if self._vae_config["invert_scale_latents"]:  # 1.5 was trained on conditions divided by the factor
             first = first / self._vae_config["scaling_factor"] ** 2
-        left = self.latent_shape(frames, 1, 1)[1] - 1
-        return {"condition": torch.cat([first, first.new_zeros(*first.shape[:2], left, *first.shape[3:])], dim=2)}
+        return first
 
     def noised(self, x0: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
         return self._scheduler.add_noise(x0, noise, self._timestep(sigma))
@@ -80,7 +99,10 @@ class CogVideoX(DiffusersFamily):
         return self._scheduler.get_velocity(x0, noise, self._timestep(sigma))
 
     def predict(self, transformer: nn.Module, x_t: Tensor, sigma: Tensor, inputs: dict[str, Tensor]) -> Tensor:
-        parts = [x_t, inputs["condition"].to(x_t.dtype)] if "condition" in inputs else [x_t]
+        parts = [x_t]
+        if "condition" in inputs:
+            left = x_t.shape[2] - inputs["condition"].shape[2]
+            parts.append(nn.functional.pad(inputs["condition"].to(x_t.dtype), (0, 0, 0, 0, 0, left)))
         ofs = x_t.new_full((1,), OFFSET) if self._transformer_config["ofs_embed_dim"] else None
         answer = transformer(
             hidden_states=torch.cat(parts, dim=1).transpose(1, 2),  # (B, F', C, H', W')

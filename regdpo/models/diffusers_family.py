@@ -128,15 +128,14 @@ class DiffusersFamily(Family):
         model.save_pretrained(folder, safe_serialization=True)
 
     def add_lora(self, model: nn.Module, lora: Lora) -> None:
-        layers = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
-        for target in lora.targets:
+        targets, layers = adapters.targets(model, lora), adapters.linear_layers(model)
+        for target in targets:
             if not any(name == target or name.endswith(f".{target}") for name in layers):
-                first = self.blocks(model)[0]
-                known = [name for name, module in first.named_modules() if isinstance(module, nn.Linear)]
+                known = adapters.linear_layers(self.blocks(model)[0])
                 raise UserError(
                     f"train.settings.lora.targets: {self.name} has no layer {target}; a block has {', '.join(known)}"
                 )
-        config = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=lora.targets, init_lora_weights=True)
+        config = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=targets, init_lora_weights=True)
         model.add_adapter(config)  # type: ignore[operator]
 
     def save_lora(self, model: nn.Module, state: dict[str, Tensor], folder: Path) -> None:

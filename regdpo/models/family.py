@@ -193,6 +193,11 @@ class Family(ABC):
     def encode_first_frame(self, frame: Tensor, frames: int) -> dict[str, Tensor]:
         """uint8 (B, H, W, 3) -> what the denoiser is given of the first frame; empty for text-to-video."""
 
+    def draws_of_first_frame(self, frame: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        """What training draws from in the place of entries of ``encode_first_frame``, with a dimension for the draws
+        after the batch: (B, n, ...); empty where the model was trained on clean first frames."""
+        return {}
+
     @abstractmethod
     def latent_shape(self, frames: int, height: int, width: int) -> tuple[int, int, int, int]:
         """(C, F', H', W') of a clip."""

@@ -21,6 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from regdpo.config_train import Lora
 from regdpo.live import Live
+from regdpo.models.adapters import targets
 from regdpo.parallel.shard import recompute
 from regdpo.plan.architecture import Architecture
 
@@ -146,7 +147,7 @@ def model_of(of: Pass, depth: int) -> nn.Module:
     if of.lora:
         model.requires_grad_(False)
         lora = of.lora
-        model.add_adapter(LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=lora.targets))  # type: ignore[operator]
+        model.add_adapter(LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=targets(model, lora)))  # type: ignore[operator]
     for parameter in model.parameters():  # and no buffer: rotary tables stay fp32
         parameter.data = parameter.data.to(of.dtype)
     return model.train()

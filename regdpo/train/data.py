@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from regdpo.config_train import TrainSettings
-from regdpo.data.encoded import latent_shapes, read_latents
+from regdpo.data.encoded import DRAWS, latent_shapes, read_empty_caption, read_latents
 from regdpo.errors import UserError
 from regdpo.objectives.schedule import draw, generator
 from regdpo.store import Store
@@ -57,7 +57,7 @@ def rows_of_step(rows: list[LatentRow], step: int, batch: int, seed: int) -> lis
     return [rows[order(seed, index // len(rows), len(rows))[index % len(rows)]] for index in indices]
 
 
-def check(rows: list[LatentRow], encoder: str, loser: bool, store: Store) -> None:
+def check(rows: list[LatentRow], encoder: str, loser: bool, store: Store, dropout: float = 0.0) -> None:
     """Refuse latents that cannot be trained on, before the first step. Only the files' headers are read.
 
     Raises:
@@ -68,6 +68,11 @@ def check(rows: list[LatentRow], encoder: str, loser: bool, store: Store) -> Non
         if row.encoder != encoder:
             raise UserError(
                 f"pair {row.pair_id}: encoded by another model ({row.encoder[:12]}); run the latents stage again"
+            )
+        if dropout and not row.empty:
+            raise UserError(
+                f"pair {row.pair_id}: has no empty caption to drop its own for; run the latents stage again, or set "
+                "train.settings.caption_dropout to 0"
             )
         if loser and not row.has_loser:
             raise UserError(f"pair {row.pair_id}: has no loser, which this objective needs")
@@ -85,6 +90,21 @@ def check(rows: list[LatentRow], encoder: str, loser: bool, store: Store) -> Non
             )
 
 
+def _drawn(
+    tensors: dict[str, Tensor], row: LatentRow, store: Store, dropout: float | None, *what: object
+) -> dict[str, Tensor]:
+    """A pair's tensors with what is drawn of text and condition in place."""
+    draws = {name: tensors.pop(name) for name in list(tensors) if name.endswith(DRAWS)}
+    if dropout is None:
+        return tensors
+    for name, choices in draws.items():
+        choice = torch.randint(len(choices), (), generator=generator(name, *what, row.pair_id))
+        tensors[name.removesuffix(DRAWS)] = choices[choice]
+    if torch.rand((), generator=generator("caption", *what, row.pair_id)) < dropout:
+        tensors |= read_empty_caption(row, store)
+    return tensors
+
+
 def load(
     rows: list[LatentRow],
     store: Store,
@@ -93,14 +113,19 @@ def load(
     settings: TrainSettings,
     within: tuple[float, float],
     *what: object,
+    dropout: float | None = None,
 ) -> Batch:
-    """Read pairs and draw their noise; ``what`` (seed, step) and the pair's id determine the draw.
+    """Read pairs and draw their noise; ``what`` (seed, step) and the pair's id determine every draw.
+
+    Both halves are given the same text and condition, and so are policy and reference.
 
     Args:
         halves: which of ``HALVES`` are wanted.
         within: the sigmas that the model is trained on.
+        dropout: share of pairs that get the empty caption; None for an evaluation, where no caption is dropped and the
+            condition is the one that sampling is given.
     """
-    tensors = [read_latents(row, store) for row in rows]
+    tensors = [_drawn(read_latents(row, store), row, store, dropout, *what) for row in rows]
     x0, sigma, noise = [], [], []
     for half in halves:
         for row, tensor in zip(rows, tensors, strict=True):

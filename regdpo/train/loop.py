@@ -42,7 +42,7 @@ from regdpo.train.guards import Watch
 from regdpo.train.job import ERROR, EXPORT, RAN, Job, Ran
 from regdpo.train.metrics import LINE_EVERY, Log, logged
 from regdpo.train.model import build, trained_parameters
-from regdpo.train.passes import Passes
+from regdpo.train.passes import Passes, caption_dropout
 from regdpo.train.reference import Cache, follow
 from regdpo.train.stop import Stop, die_with_parent
 
@@ -63,14 +63,15 @@ class Trainer:
         self._check()
 
         rows = tables.read(job.latents, LatentRow)
-        data.check(rows, job.model.ref.digest, self.prefers, self.store)
+        self.family = open_family(job.model.ref, self.store, torch.device("cpu"))
+        dropout = caption_dropout(self.settings, self.family)
+        data.check(rows, job.model.ref.digest, self.prefers, self.store, dropout)
         train = [row for row in rows if row.split == "train"]
         weights = normalised({row.pair_id: row.weight for row in train})
         self.rows = [row.model_copy(update={"weight": weights[row.pair_id]}) for row in train]
         validation = [row for row in rows if row.split == "validation"]
         self.validation = validation[:: max(1, len(validation) // EVAL_PAIRS)][:EVAL_PAIRS]
 
-        self.family = open_family(job.model.ref, self.store, torch.device("cpu"))
         empty = self.family.empty_transformer(layers=1)
         self.tokens = self.family.tokens(tuple(map(int, rows[0].shape.split(","))))
         heads = self.family.heads(empty)
@@ -123,6 +124,8 @@ class Trainer:
         log = Log(self.run, start, self.settings.steps) if self.layout.first else None
         best = self._remember()
         self._note_how()
+        if self.settings.caption_dropout and self.family.embeds_guidance:
+            self._say("no caption is dropped: the model is given the guidance scale")
         self._say(f"training {self.job.model.name} -> {self.run.name[:12]}, from step {start}")
         for step in range(start, self.settings.steps):
             if stop.agreed(self.device):
@@ -274,7 +277,7 @@ class Trainer:
         places: list[int] = []
         found = []
         for rows, span in self.chunks(step)[0]:
-            e = self.passes.errors(self.policy, self.passes.load(rows, self.stage.seed, step))
+            e = self.passes.errors(self.policy, self.passes.load(rows, step))
             places += span
             found.append(e.view(len(self.passes.halves), -1).T)
         return places, self.passes.numbers, torch.cat(found)

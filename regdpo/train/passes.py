@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from regdpo.config_train import PREFERENCE
+from regdpo.config_train import PREFERENCE, TrainSettings
 from regdpo.device import DTYPES
 from regdpo.models.errors import mean_squares, residuals
 from regdpo.models.family import Family
@@ -30,6 +30,12 @@ from regdpo.train.metrics import terms
 from regdpo.train.reference import Cache, without_adapters
 
 EVAL_SIGMAS = 4
+
+
+def caption_dropout(settings: TrainSettings, family: Family) -> float:
+    """The share of captions that are dropped: none where the denoiser is given the guidance scale, since it then has no
+    answer without caption that guidance would ask for."""
+    return 0.0 if family.embeds_guidance else settings.caption_dropout
 
 
 @dataclass
@@ -68,11 +74,13 @@ class Passes:
         self.numbers = [data.HALVES.index(half) for half in self.halves]
         self.dtype = DTYPES[stage.settings.precision]
         self.slopes = stage.objective == "sdpo"
+        self.dropout = caption_dropout(stage.settings, family)
 
-    def load(self, rows: list[LatentRow], *what: object) -> data.Batch:
-        """This rank's halves of some pairs; ``what`` and the pair's id determine noise and sigma."""
-        within = self.family.sigma_range
-        return data.load(rows, self.store, self.device, self.halves, self.stage.settings, within, *what)
+    def load(self, rows: list[LatentRow], step: int | None) -> data.Batch:
+        """This rank's halves of some pairs, as they are drawn at a step; None for the evaluation's draw."""
+        what, dropout = ((self.stage.seed, step), self.dropout) if step is not None else (("evaluation",), None)
+        settings, within = self.stage.settings, self.family.sigma_range
+        return data.load(rows, self.store, self.device, self.halves, settings, within, *what, dropout=dropout)
 
     def answer(self, model: nn.Module, batch: data.Batch) -> Answer:
         residual = residuals(self.family, model, batch.x0, batch.noise, batch.sigma, batch.inputs, self.dtype)
@@ -90,7 +98,7 @@ class Passes:
         Returns:
             What is logged of each pair, detached, (B,); equal on all ranks of a group.
         """
-        batch = self.load(rows, self.stage.seed, step)
+        batch = self.load(rows, step)
         r_own = self.reference_errors(batch, step, places) if self.prefers else None
         live, known = self._forward(batch)
         e_own = torch.cat([answer.e.detach() for answer in known])
@@ -166,7 +174,7 @@ class Passes:
         """kto's reference point over the global batch, by a pass over all micro-batches of the step."""
         gains = []
         for rows, places in chunks:
-            batch = self.load(rows, self.stage.seed, step)
+            batch = self.load(rows, step)
             r = self.reference_errors(batch, step, places)
             gains.append(r - self.errors(self.policy, batch))
         return self.global_mean(torch.cat(gains))
@@ -192,7 +200,7 @@ class Passes:
         for first in range(0, pairs, layout.data * chunk):
             span = range(first + layout.data_rank, min(first + layout.data * chunk, pairs), layout.data)
             places = list(span) or [pairs - 1]  # all ranks must take part in each forward
-            batch = self.load([rows[place] for place in places], "evaluation")
+            batch = self.load([rows[place] for place in places], None)
             for sigma in fixed_sigmas(EVAL_SIGMAS, within=self.family.sigma_range):
                 e = self.errors(model, replace(batch, sigma=sigma.expand(len(batch.x0)).to(self.device)))
                 if span:

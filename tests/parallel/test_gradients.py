@@ -35,6 +35,8 @@ OTHERS = {  # name -> (ranks, parallel, settings), against the same settings in 
     "reference copied, lora": (2, {"reference": "copy"}, {"tuning": "lora"}),
     "reference cached, lora": (1, {"reference": "cached"}, {"tuning": "lora"}),
     "own noise, pair2": (2, {"pair": 2}, {"shared_noise": False}),
+    "captions dropped, pair2": (2, {"pair": 2}, {"caption_dropout": 0.6}),
+    "captions dropped, reference cached": (2, {"reference": "cached"}, {"caption_dropout": 0.6}),
     "sft": (4, {"pair": 2, "context": 2}, {"objective": "sft"}),
     "dpop, pair2": (2, {"pair": 2}, {"objective": "dpop"}),
     "ipo, sequential": (2, {"halves": "sequential"}, {"objective": "ipo"}),

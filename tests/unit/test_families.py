@@ -1,5 +1,6 @@
 """The contract of every family, on tiny random checkpoints, against diffusers' own pipelines and schedulers."""
 
+import itertools
 import json
 import shutil
 import socket
@@ -28,7 +29,7 @@ from regdpo import base, config, sample, stages
 from regdpo.config import Sampling
 from regdpo.config_train import Lora
 from regdpo.data import latents
-from regdpo.data.encoded import read_latents
+from regdpo.data.encoded import read_empty_caption, read_latents
 from regdpo.data.video import read_stored, write_frames
 from regdpo.device import DTYPES
 from regdpo.errors import UserError
@@ -293,6 +294,54 @@ def deltas(
     }
 
 
+def test_the_noise_on_a_condition_is_that_of_the_models_training(made):
+    """Of what goes into the autoencoder, over many draws: ln of its deviation is N(-3, 1/2)."""
+    if (made.case.family, made.case.task) != ("cogvideox", "i2v"):
+        return
+    family = made.open()
+    family._encode = lambda pixels: pixels
+    factor = family._vae_config["scaling_factor"] ** 2 if family._vae_config["invert_scale_latents"] else 1
+    frame = torch.from_numpy(video((1, 64, 64)))
+    clean = family.encode_first_frame(frame, made.case.size[0])["condition"]
+    generator = torch.Generator().manual_seed(0)
+    seen = []
+    for _ in range(100):
+        noise = (family.draws_of_first_frame(frame, generator)["condition"][0] - clean[0]) * factor
+        assert noise.mean().abs() < 0.01
+        seen += noise.flatten(1).std(1).log().tolist()
+    assert np.mean(seen) == pytest.approx(-3, abs=0.1)
+    assert np.std(seen) == pytest.approx(0.5, abs=0.07)
+
+
+def test_adapters_on_the_feed_forward_too(made):
+    """By one word: every linear layer that a block's attention and feed-forward have, and none of its modulation."""
+    family = made.open()
+    found = {}
+    for word in ("attention", "attention+ff"):
+        model = family.empty_transformer()
+        family.add_lora(model, Lora(rank=2, targets=word))
+        block = "blocks.0."
+        found[word] = {
+            name.partition(block)[2]
+            for name, module in model.named_modules()
+            if isinstance(module, BaseTunerLayer) and name.startswith(("blocks.0.", "transformer_blocks.0."))
+        }
+    attentions = {"wan": ("attn1", "attn2"), "wan22": ("attn1", "attn2"), "ltx_video": ("attn1", "attn2")}
+    every = {
+        f"{attention}.{layer}"
+        for attention in attentions.get(made.case.family, ("attn1",))
+        for layer in ("to_q", "to_k", "to_v", "to_out.0")
+    }
+    if made.case.family == "hunyuan_video":
+        every = {name.replace("attn1", "attn") for name in every}
+    assert found["attention"] == every
+    within = "ffn" if "wan" in made.case.family else "ff"
+    ends = {f"{part}.{layer}" for part in (within, "ff_context") for layer in ("net.0.proj", "net.2")}
+    assert found["attention+ff"] == every | {
+        e for e in ends if made.case.family == "hunyuan_video" or e.startswith(within + ".")
+    }
+
+
 def test_every_reader_of_saved_adapters_finds_what_was_trained(made, tmp_path):
     """Readers by their own rules: diffusers with and without the header, musubi's converter, ComfyUI."""
     _, model, path = tuned(made)
@@ -455,7 +504,18 @@ def test_pairs_are_encoded_with_all_that_the_denoiser_needs(made, dtype):
     family = made.open()
     first = torch.from_numpy(read_stored(made.store, winner, pair.winner_sha256)[:1])
     wanted = family.encode_text([CAPTION]) | family.encode_first_frame(first, frames)
-    assert tensors.keys() == wanted.keys() | {"winner", "loser"}
+    noised = {"condition.draws"} if (made.case.family, made.case.task) == ("cogvideox", "i2v") else set()
+    assert tensors.keys() == wanted.keys() | {"winner", "loser"} | noised
+    for name in noised:
+        draws, clean = tensors[name].float(), tensors["condition"].float()
+        assert draws.shape == (4, *clean.shape)
+        assert all(not torch.equal(a, b) for a, b in itertools.combinations([*draws, clean], 2))
+    if made.open().embeds_guidance:
+        assert not row.empty
+    else:
+        empty = read_empty_caption(row, made.store)
+        for name, value in made.open().encode_text([""]).items():
+            torch.testing.assert_close(empty[name].float(), value[0].to(DTYPES[dtype]).float())
     for name, value in wanted.items():
         torch.testing.assert_close(tensors[name].float(), value[0].to(DTYPES[dtype]).float())
     assert row.shape == ",".join(map(str, tensors["winner"].shape))

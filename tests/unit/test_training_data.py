@@ -26,8 +26,11 @@ from regdpo.train.metrics import Log, terms
 CPU = torch.device("cpu")
 
 
-def load(world: tiny.World, rows: list[LatentRow], *what: object, **settings: object) -> data.Batch:
-    return data.load(rows, world.store, CPU, data.HALVES, TrainSettings.model_validate(settings), (0.0, 1.0), *what)
+def load(
+    world: tiny.World, rows: list[LatentRow], *what: object, dropout: float | None = None, **settings: object
+) -> data.Batch:
+    shared = TrainSettings.model_validate(settings)
+    return data.load(rows, world.store, CPU, data.HALVES, shared, (0.0, 1.0), *what, dropout=dropout)
 
 
 def test_halves_share_noise_and_timestep_unless_told_otherwise(world):
@@ -44,6 +47,37 @@ def test_a_pairs_noise_does_not_depend_on_its_batch(world):
     together, alone = load(world, world.latents[:3], 0, 5), load(world, world.latents[1:2], 0, 5)
     assert torch.equal(together.noise[1], alone.noise[0])
     assert not torch.equal(load(world, world.latents[1:2], 0, 6).noise, alone.noise)
+
+
+def test_a_dropped_caption_is_the_empty_one_for_both_halves(world):
+    """By the family's own encoding of nothing; a draw of (seed, step, pair) alone, and none in an evaluation."""
+    family = open_family(world.model.ref, world.store, CPU)
+    empty = family.encode_text([""])["text"][0]
+    rows = world.latents
+    own = load(world, rows, 0, 5).inputs["text"]
+    assert not any(torch.equal(text, empty) for text in own)
+    shares = []
+    for step in range(60):
+        batch = load(world, rows, 0, step, dropout=0.3)
+        dropped = [torch.equal(text, empty) for text in batch.inputs["text"]]
+        assert dropped[: len(rows)] == dropped[len(rows) :]
+        for text, plain, gone in zip(batch.inputs["text"], own, dropped, strict=True):
+            assert gone or torch.equal(text, plain)
+        alone = load(world, rows[1:2], 0, step, dropout=0.3)
+        assert torch.equal(alone.inputs["text"][0], batch.inputs["text"][1])
+        assert torch.equal(alone.noise[0], load(world, rows[1:2], 0, step).noise[0])
+        shares.append(sum(dropped) / len(dropped))
+    assert 0.22 < sum(shares) / len(shares) < 0.38  # 480 draws: four standard deviations
+    assert len(set(shares)) > 2
+
+
+def test_captions_cannot_be_dropped_for_one_that_is_not_there(world):
+    rows = [row.model_copy(update={"empty": ""}) for row in world.latents]
+    data.check(rows, world.model.ref.digest, True, world.store)
+    with pytest.raises(
+        UserError, match=r"^pair pair0: has no empty caption .* set train.settings.caption_dropout to 0"
+    ):
+        data.check(rows, world.model.ref.digest, True, world.store, 0.1)
 
 
 def test_every_epoch_takes_every_pair_once(world):
