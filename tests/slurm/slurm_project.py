@@ -9,6 +9,7 @@ from project import CONFIG, Project
 SOON = (sys.executable, str(Path(__file__).parent / "soon.py"))
 SETTINGS = copy.deepcopy(CONFIG)
 SETTINGS["train"]["arms"] = {"dpo": CONFIG["train"]["arms"]["dpo"]}
+del SETTINGS["train"]["export_formats"]  # of adapters
 SETTINGS["launch"] = {"processes": 2, "nodes": 2}
 
 

@@ -45,7 +45,7 @@ class Training:
 
     def configure(self, **launch) -> None:
         arms = {"dpo": {"objective": "dpo", "beta": 50}}
-        train = {**CONFIG["train"], "settings": SETTINGS, "arms": arms}
+        train = {**CONFIG["train"], "settings": SETTINGS, "arms": arms, "export_formats": ["diffusers"]}
         self.project.configure({**CONFIG, "train": train, "launch": {"processes": 2, "nodes": 2, **launch}})
 
     def profile(self, **resources) -> None:

@@ -47,6 +47,7 @@ CONFIG = {
     "train": {
         "seeds": [0],
         "settings": SETTINGS,
+        "export_formats": ["diffusers", "comfyui"],
         "arms": {
             "dpo": {"objective": "dpo", "beta": 50},
             "reg_dpo_lora": {"objective": "reg_dpo", "beta": 50, "r": "dgr", "settings": {"tuning": "lora"}},

@@ -11,6 +11,7 @@ from collections import Counter
 
 import pytest
 from project import CONFIG, ROOT, Project
+from safetensors.numpy import load_file
 
 from regdpo import tables
 from regdpo.tables import ClipRow, PairRow, ScoreRow
@@ -37,6 +38,8 @@ def test_everything_was_made(finished: Project):
     assert {pair.source for pair in pairs} == {"bigbuckbunny.mp4"}
     assert not (finished.folder / "made").exists(), "the configuration's text was run"
     assert {pair.split for pair in pairs} == {"train", "validation", "test"}
+    adapters = load_file(results / "train/reg_dpo_lora/seed0/comfyui.safetensors")
+    assert adapters["diffusion_model.blocks.0.self_attn.q.alpha"] == 16
     scores = tables.read(results / "scores.parquet", ScoreRow)
     assert {row.model for row in scores} == {"real", "base", "dpo/seed0", "reg_dpo_lora/seed0"}
     for row in scores:
@@ -75,11 +78,11 @@ def test_the_timeline_has_every_job(finished: Project):
     assert Counter(row.rule for row in rows if row.working_s is not None) == benchmarked
     small = dict.fromkeys(("clips", "captions", "negatives", "scores"), 1) | {"latents": 2}
     local = {f"merge_{name}": count for name, count in small.items()}
-    local |= dict.fromkeys(("pretraining_pairs", "gt_pairs", "real_samples", "report_page"), 1)
+    local |= dict.fromkeys(("pretraining_pairs", "gt_pairs", "real_samples", "report_page", "export_comfyui"), 1)
     assert Counter(row.rule for row in rows if row.working_s is None) == local
     assert all(row.working_s <= row.running_s + 2 for row in rows if row.working_s is not None)
     page = (finished.folder / "results/report/timeline.html").read_text()
-    assert "<h1>35 jobs in" in page
+    assert "<h1>36 jobs in" in page
     assert "Nothing of it went through Slurm" in page
     assert 'data="timeline.html"' in (finished.folder / "results/report/index.html").read_text()
 
@@ -128,7 +131,7 @@ def test_one_loss_restales_its_arms_only(project: Project):
             "    return dpo(e_w, e_l, r_w, r_l, beta) + ", "    return 1.0 * dpo(e_w, e_l, r_w, r_l, beta) + "
         )
     )
-    assert project.planned() == one_arm()
+    assert project.planned() == {**one_arm(), "export_comfyui": 1}
 
 
 def test_how_a_training_runs_restales_the_page_alone(project: Project):
