@@ -45,6 +45,7 @@ from regdpo.parallel.mesh import layout
 from regdpo.plan.architecture import Architecture, known
 from regdpo.plan.layouts import model_flops
 from regdpo.plan.memory import Training, memory
+from regdpo.provenance import file_digest
 from regdpo.store import Store
 from regdpo.tables import LatentRow
 from regdpo.train.job import Job
@@ -145,7 +146,7 @@ def _world(folder: Path, args: argparse.Namespace, ranks: int, device: str) -> d
                 split="train",
                 clip_id=f"clip{number}",
                 path=path,
-                sha256="",
+                sha256=file_digest(store.resolve(path)),
                 encoder="random",
                 shape=",".join(map(str, shape)),
                 has_loser=True,
