@@ -11,6 +11,7 @@ from regdpo.data import video
 from regdpo.errors import UserError
 from regdpo.hub import download
 from regdpo.models import wan_scratch
+from regdpo.models.checkpoint_json import check_all
 from regdpo.models.family import ModelFile, ModelRef, check_size, family_class, open_family
 from regdpo.models.wan import Wan
 from regdpo.provenance import DigestCache, code_digest, folder_digest, text_digest, versions
@@ -36,6 +37,7 @@ def by_name(stage: BaseStage, store: Store) -> ModelFile:
     for part in ("model_index.json", "transformer/config.json", "vae/config.json"):
         if not (folder / part).is_file():
             raise UserError(f"base.model: {base.model} has no {part}; it is not a checkpoint in diffusers' layout")
+    check_all(folder)
     if local:
         cache = DigestCache(store.root / DIGESTS)
         file = _file(stage, "folder", str(folder.resolve()), None, folder_digest(folder, cache))

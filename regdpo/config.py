@@ -136,7 +136,7 @@ class Captions(Section):
 class TinyWan(Section):
     """The transformer that is trained from scratch: diffusers' WanTransformer3DModel."""
 
-    layers: Count = 4
+    layers: Annotated[int, Field(ge=1, le=1000)] = 4
     heads: Count = 4
     head_dim: Count = 32
     ffn_dim: Count = 384

@@ -10,6 +10,10 @@ EXIT_INTERRUPTED = 130
 EXIT_UNFINISHED = os.EX_TEMPFAIL  # 75: nothing is wrong, the same command goes on later
 
 
+REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
+"""Errors of a file system that may not be written to, or not be read."""
+
+
 class UserError(Exception):
     """What is wrong, where, and what to do about it, as one line for the reader."""
 
@@ -37,9 +41,13 @@ def run(main: Callable[[], int | None]) -> None:
         print("interrupted: finished items are kept, the same command goes on from there", file=sys.stderr)
         code = EXIT_INTERRUPTED
     except Exception as error:
-        if not is_disk_full(error):
+        if is_disk_full(error):
+            line = disk_full(getattr(error, "filename", None))
+        elif isinstance(error, OSError) and error.errno in REFUSED:
+            line = refused(error)
+        else:
             raise
-        print(f"error: {disk_full(getattr(error, 'filename', None))}", file=sys.stderr)
+        print(f"error: {line}", file=sys.stderr)
         code = EXIT_USER_ERROR
     sys.exit(code)
 
@@ -47,6 +55,14 @@ def run(main: Callable[[], int | None]) -> None:
 def first_line(error: BaseException) -> str:
     """What an error of some library says, cut to one line."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def refused(error: OSError) -> str:
+    """One line for a file or folder that may not be used."""
+    return (
+        f"{error.filename or 'a file'}: may not be read or written ({error.strerror}); change its rights, or point "
+        "`paths` elsewhere, then give the same command again"
+    )
 
 
 def is_disk_full(error: BaseException) -> bool:

@@ -5,10 +5,25 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 from regdpo.config import Config, canonical
 from regdpo.errors import UserError
 from regdpo.provenance import text_digest
+
+
+def check_writable(folder: Path) -> None:
+    """Make a folder, and a file in it for a moment.
+
+    Raises:
+        UserError: it cannot be done.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with NamedTemporaryFile(dir=folder, prefix="."):
+            pass
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written to ({error.strerror}); mend that, or set `paths`") from None
 
 
 @dataclass(frozen=True, order=True)

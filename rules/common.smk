@@ -274,12 +274,14 @@ def weights_of(model):
 def begin():
     """What a run writes before its first job."""
     try:
+        for folder in (RESULTS, LOGS, STORE):
+            preflight.check_writable(Path(folder))
         os.environ["REGDPO_STORE_IDENTITY"] = Store(STORE).identity()
         stages.write_parts(settings, NOTES)
         known = provenance.DigestCache(Path(STORE) / DIGESTS, NOTES / DIGESTS)
         known.save()
-    except OSError as error:
-        refuse(f"{error.filename or STORE}: cannot be written ({error.strerror})")
+    except UserError as error:
+        refuse(error)
 
 
 def check_footage():

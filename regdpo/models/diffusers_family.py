@@ -15,12 +15,15 @@ import transformers
 from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler
 from diffusers.loaders.lora_base import LORA_WEIGHT_NAME_SAFE
 from diffusers.models.modeling_utils import no_init_weights
+from huggingface_hub.errors import StrictDataclassError
 from peft import LoraConfig
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from regdpo.config_train import Lora
 from regdpo.errors import UserError, first_line
 from regdpo.models import adapters, flow_sampler
+from regdpo.models.checkpoint_json import read_json
 from regdpo.models.family import Family, check_size
 from regdpo.models.weights import StoredWeights, Weights
 
@@ -29,6 +32,19 @@ transformers.utils.logging.disable_progress_bar()
 
 TRAIN_TIMESTEPS = 1000
 """The denoisers of all flow families are given ``1000 * sigma``."""
+
+
+BROKEN = (
+    OSError,
+    ValueError,
+    TypeError,
+    KeyError,
+    AttributeError,
+    RuntimeError,
+    SafetensorError,
+    StrictDataclassError,
+)
+"""What the libraries raise over a checkpoint whose files are damaged or do not fit each other."""
 
 
 class DiffusersFamily(Family):
@@ -229,10 +245,7 @@ class DiffusersFamily(Family):
 
     def _config(self, kind: Any, part: str | None = None, defaults: bool = True) -> dict[str, Any]:
         """A part's configuration, with the defaults of what an older checkpoint does not name."""
-        try:
-            config = kind.load_config(self._location, subfolder=part, revision=self.ref.revision)
-        except OSError as error:
-            raise UserError(f"{self._location}: is not a diffusers checkpoint ({first_line(error)})") from None
+        config = read_json(Path(self._location, part or "", kind.config_name))
         if not defaults:
             return config
         return {name: field.default for name, field in inspect.signature(kind).parameters.items()} | config
@@ -243,14 +256,18 @@ class DiffusersFamily(Family):
 
     def _load(self, kind: Any, part: str, location: str) -> Any:
         folder = {} if location != self._location else {"subfolder": part}
-        return self._from_pretrained(kind, location, f"its {part} ", **folder)
+        model = self._from_pretrained(kind, location, f"its {part} ", **folder)
+        lacking = [name for name, parameter in model.named_parameters() if parameter.is_meta]
+        if lacking:
+            raise UserError(f"{location}: its {part} lacks {len(lacking)} weights, {lacking[0]} among them")
+        return model
 
     def _from_pretrained(self, kind: Any, location: str, what: str, **options: Any) -> Any:
         try:
             return kind.from_pretrained(
                 location, revision=self.ref.revision, dtype=self.dtype, use_safetensors=True, **options
             )
-        except (OSError, ValueError) as error:
+        except BROKEN as error:
             raise UserError(f"{location}: {what}cannot be loaded ({first_line(error)})") from None
 
     def _encode(self, pixels: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from regdpo.config import Base
 from regdpo.errors import UserError
+from regdpo.models.checkpoint_json import read_json
 from regdpo.models.family import family_class
 
 KNOWN = Path(__file__).resolve().parents[2] / "config" / "architectures"
@@ -277,10 +278,7 @@ def _config(model: str, revision: str | None, file: str) -> dict[str, Any] | Non
     path: Any = folder / file if folder.exists() else try_to_load_from_cache(model, file, revision=revision)
     if not isinstance(path, str | Path) or not Path(path).is_file():
         return None
-    try:
-        return json.loads(Path(path).read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"base.model: {path} cannot be read ({error})") from None
+    return read_json(path)
 
 
 def _first(values: dict[str, Any], *keys: str) -> Any:

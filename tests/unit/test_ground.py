@@ -1,6 +1,8 @@
 """The ground floor: store, tables, provenance, errors."""
 
+import errno
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -320,6 +322,18 @@ def test_a_users_mistake_is_one_line_and_exit_code_2(capsys):
         errors.run(mistake)
     assert left.value.code == 2
     assert capsys.readouterr().err == "error: clips.fps: is zero\n"
+
+
+def test_what_may_not_be_written_is_one_line(capsys):
+    def refused() -> None:
+        raise PermissionError(errno.EROFS, os.strerror(errno.EROFS), "results/pairs.parquet")
+
+    with pytest.raises(SystemExit) as left:
+        errors.run(refused)
+    assert left.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: results/pairs.parquet: may not be read or written (Read-only file system)")
+    assert said.count("\n") == 1
 
 
 def test_a_full_disk_is_one_line(tmp_path):

@@ -9,7 +9,7 @@ import yaml
 
 from regdpo import config
 from regdpo.errors import UserError
-from regdpo.preflight import Asked, ask_plan, fit
+from regdpo.preflight import Asked, ask_plan, check_writable, fit
 
 ROOT = Path(__file__).parents[2]
 DEFAULT = yaml.safe_load((ROOT / "config/config.yaml").read_text())
@@ -89,3 +89,13 @@ def test_what_cannot_be_planned_is_said_and_not_remembered(tmp_path):
     ask_plan(config.check(values), [Asked(DPO, 2, 1, 2)], PLAN, tmp_path, "", said.append)
     assert said[1].startswith("not checked against the plan: base.model: the architecture of some/model is not known")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_folders_that_cannot_be_written_to(tmp_path):
+    """/proc takes no folder and no file, whoever asks."""
+    check_writable(tmp_path / "results")
+    assert list((tmp_path / "results").iterdir()) == []
+    (tmp_path / "file").write_text("")
+    for folder in (Path("/proc"), Path("/proc/results"), tmp_path / "file"):
+        with pytest.raises(UserError, match=rf"^{folder}: cannot be written to \(.*\); mend that, or set `paths`$"):
+            check_writable(folder)

@@ -1,0 +1,100 @@
+"""Checkpoints that are damaged, or ask for the absurd: one line each, before anything large is built."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_pipelines import CASES, save
+
+from regdpo import config
+from regdpo.config import Base
+from regdpo.errors import UserError
+from regdpo.models.checkpoint_json import MOST_BYTES, check_all, read_json
+from regdpo.models.family import Family, ModelRef, open_family
+from regdpo.plan import architecture
+from regdpo.store import Store
+
+CASE = CASES["wan-t2v"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[1]", "holds a list in the place of a JSON object"),
+        ("null", "holds a NoneType"),
+        ("{", "cannot be read as JSON"),
+        ("[" * 100_000, "cannot be read as JSON"),
+        ('{"num_layers": 10000000}', "num_layers is 10000000; at most 1000 is taken"),
+        ('{"text_config": {"num_hidden_layers": 1001}}', "num_hidden_layers is 1001"),
+        ('{"layers_per_block": [2, 5000]}', "layers_per_block is 5000"),
+        ('{"rope_max_seq_len": 99999999999}', "rope_max_seq_len is 99999999999"),
+        ('{"a": "' + "x" * MOST_BYTES + '"}', "larger than 1 MiB"),
+    ],
+)
+def test_a_configuration_is_an_object_of_sane_numbers(tmp_path, text, said):
+    path = tmp_path / "text_encoder/config.json"
+    path.parent.mkdir()
+    path.write_text(text)
+    for check in (lambda: read_json(path), lambda: check_all(tmp_path)):
+        with pytest.raises(UserError) as told:
+            check()
+        assert str(told.value).startswith(f"{path}: ")
+        assert said in str(told.value)
+        assert "\n" not in str(told.value)
+
+
+def test_the_known_architectures_are_sane():
+    for path in architecture.KNOWN.glob("*.json"):
+        read_json(path)
+
+
+def test_ten_million_layers_reach_no_plan(tmp_path):
+    (tmp_path / "transformer").mkdir()
+    (tmp_path / "transformer/config.json").write_text(
+        '{"_class_name": "WanTransformer3DModel", "num_layers": 10000000}'
+    )
+    with pytest.raises(UserError, match="num_layers is 10000000"):
+        architecture.find(Base(model=str(tmp_path)))
+    with pytest.raises(UserError, match=r"base.pretrain.transformer.layers: .*less than or equal to 1000"):
+        config.check({"base": {"pretrain": {"transformer": {"layers": 10_000_000}}}})
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("checkpoint") / "good"
+    save(CASE, folder)
+    return folder
+
+
+def _loaded(family: Family) -> None:
+    family.check()
+    family.load_transformer()
+    family.encode_text(["a cat"])
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("model_index.json", "[]"),
+        ("text_encoder/model.safetensors", "no tensors at all"),
+        ("text_encoder/config.json", "{}"),
+        ("tokenizer/tokenizer.json", "{}"),
+        ("transformer/diffusion_pytorch_model.safetensors", ""),
+        ("transformer/config.json", {"num_layers": 3}),
+        ("transformer/config.json", {"num_attention_heads": "x"}),
+    ],
+)
+def test_a_damaged_file_is_one_line(good, tmp_path, file, content):
+    folder = tmp_path / "model"
+    shutil.copytree(good, folder)
+    path = folder / file
+    path.write_text(content if isinstance(content, str) else json.dumps(json.loads(path.read_text()) | content))
+    ref = ModelRef(
+        family=CASE.family, task=CASE.task, where="folder", path=str(folder), text_length=CASE.text_length, digest=""
+    )
+    with pytest.raises(UserError) as told:
+        _loaded(open_family(ref, Store(tmp_path), torch.device("cpu")))
+    assert str(folder) in str(told.value)
+    assert "\n" not in str(told.value)
