@@ -9,6 +9,9 @@ MAKEFLAGS += --no-print-directory
 # without an NVIDIA GPU, PyTorch's index of CPU builds is much smaller).
 PYTHON ?= $(shell for name in python3.11 python3; do $$name -c "" 2>/dev/null && break; done; echo $$name)
 TORCH_INDEX_URL ?=
+# Its hash, to be demanded of a build that is not PyPI's (empty: it is told).
+TORCH_SHA256 ?=
+export TORCH_INDEX_URL TORCH_SHA256
 CORES ?= 2
 
 # An environment is complete when its stamp is there. The stamp's name is the digest of what was to be installed, and
@@ -24,8 +27,9 @@ VBENCH := $(call stamp,.venv-vbench,$(VENV_LOCKS) envs/vbench.lock)
 CAPTIONING := $(call stamp,.venv-captioning,$(VENV_LOCKS) envs/captioning.lock)
 
 PIP_INSTALL := -m pip install --disable-pip-version-check --no-input
-LOCKED := $(PIP_INSTALL) --quiet --require-hashes --no-deps -r
-INSTALL_torch := $(PIP_INSTALL) $(if $(TORCH_INDEX_URL),--index-url $(TORCH_INDEX_URL)) -r envs/torch.lock
+# Without isolation: what comes as source is built with the setuptools of regdpo.lock, not with what an index has today.
+LOCKED := $(PIP_INSTALL) --quiet --require-hashes --no-deps --no-build-isolation --use-pep517 -r
+INSTALL_torch := envs/install_torch.py
 INSTALL_cuda := $(LOCKED) envs/cuda.lock
 SNAKEMAKE := .venv/bin/snakemake --cores $(CORES)
 # Of an environment that shares .venv's packages: the .pth line that does it. Its own packages go first.
@@ -112,16 +116,17 @@ $(VENV):
 	@echo "installing the $$(grep -c == envs/regdpo.lock) packages of envs/regdpo.lock into .venv (minutes) ..."
 	$(PYTHON) -m venv --clear .venv
 	@echo $(TORCH) > .venv/torch
+	.venv/bin/python $(LOCKED) <(sed -n '/^setuptools==/,/# via/p' envs/regdpo.lock)
 	.venv/bin/python $(LOCKED) envs/regdpo.lock
 	.venv/bin/python $(INSTALL_$(TORCH))
 	.venv/bin/python $(PIP_INSTALL) --quiet --no-deps --no-build-isolation -e .
 	@touch $@
 
-# FORCE_BUILD: else its setup looks for a binary elsewhere, which no hash vouches for.
+# FORCE_BUILD: else its setup looks for a binary elsewhere, which no hash vouches for. It is built with .venv's torch and
+# with what else regdpo.lock and cuda.lock have by hash: setuptools, wheel, packaging, psutil, ninja.
 $(FLASH): $(VENV)
 	@[ $(TORCH) = cuda ] || { echo "flash-attn is compiled against torch's CUDA build: run make gpu first" >&2; exit 2; }
-	FLASH_ATTENTION_FORCE_BUILD=TRUE .venv/bin/python $(PIP_INSTALL) --no-build-isolation --require-hashes --no-deps \
-	  -r envs/flash.lock
+	FLASH_ATTENTION_FORCE_BUILD=TRUE .venv/bin/python $(LOCKED) envs/flash.lock
 	@touch $@
 
 $(DEV): $(VENV)
@@ -150,7 +155,7 @@ UV := .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --no-he
 lock: $(VENV)  ## resolve envs/*.in to envs/*.lock anew (set TORCH_INDEX_URL or PIP_FIND_LINKS to a CPU torch)
 	@[ -n "$(TORCH_INDEX_URL)$${PIP_FIND_LINKS:-}" ] || \
 	  { echo "no CPU torch: set TORCH_INDEX_URL to PyTorch's index of CPU builds" >&2; exit 2; }
-	.venv/bin/python $(PIP_INSTALL) --quiet uv==0.13.8
+	.venv/bin/python $(LOCKED) envs/uv.lock
 	cd envs && ../$(UV) $${PIP_FIND_LINKS:+--find-links "$$PIP_FIND_LINKS"} \
 	  $(if $(TORCH_INDEX_URL),--index $(TORCH_INDEX_URL) --index-strategy unsafe-best-match) \
 	  --constraint <(sed -n 's/^torch==.*/&+cpu/p' torch.lock) --no-emit-package torch regdpo.in -o regdpo.lock
@@ -160,6 +165,7 @@ lock: $(VENV)  ## resolve envs/*.in to envs/*.lock anew (set TORCH_INDEX_URL or 
 	cd envs && ../$(UV) -c regdpo.lock $$(sed -nE 's/^([a-z0-9._-]+)==.*/--no-emit-package \1/p' regdpo.lock) \
 	  cuda.in -o cuda.lock
 	cd envs && ../$(UV) --no-deps flash.in -o flash.lock
+	cd envs && ../$(UV) uv.in -o uv.lock
 	cd envs && for file in *.yaml; do \
 	  digest=$$(cat $$(sed -n 's/^# locks: \(.*\) = .*/\1/p' $$file) | sha256sum | cut -c1-16); \
 	  sed -i "s/^\(# locks: .* =\).*/\1 $$digest/" $$file; \

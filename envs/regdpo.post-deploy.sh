@@ -3,9 +3,11 @@
 # torch is PyPI's build for CUDA, by hash, unless TORCH_INDEX_URL names another index.
 set -euo pipefail
 locks="${REGDPO_SCRIPTS:-scripts}/../envs"
-python -m pip install --require-hashes --no-deps -r "$locks/regdpo.lock"
+install() { python -m pip install --require-hashes --no-deps --no-build-isolation --use-pep517 -r "$1"; }
+install <(sed -n '/^setuptools==/,/# via/p' "$locks/regdpo.lock") # what comes as source is built with it
+install "$locks/regdpo.lock"
 if [ -n "${TORCH_INDEX_URL:-}" ]; then
-  python -m pip install --index-url "$TORCH_INDEX_URL" -r "$locks/torch.lock"
+  python "$locks/install_torch.py" # torch.lock
 else
-  python -m pip install --require-hashes --no-deps -r "$locks/cuda.lock"
+  install "$locks/cuda.lock"
 fi

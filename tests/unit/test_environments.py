@@ -1,7 +1,11 @@
 """The locks and the environments made of them agree. That `make lock` would leave them as they are takes a network."""
 
 import hashlib
+import os
 import re
+import subprocess
+import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -69,5 +73,52 @@ def test_a_conda_environment_is_that_of_its_locks(name):
     for script in scripts:  # of those it calls, too
         found = re.findall(r'"\$locks/(\S+)"', (ENVS / script).read_text())
         installed |= {file for file in found if file.endswith(".lock")}
+        installed |= {"torch.lock"} if "install_torch.py" in found else set()
         scripts += [file for file in found if file.endswith(".sh")]
     assert installed == set(locks.split())
+
+
+def wheel(folder: Path) -> str:
+    """A build of torch's that no index has; its SHA-256."""
+    path = folder / "torch-2.13.0+ours-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, text in {
+            "METADATA": "Metadata-Version: 2.1\nName: torch\nVersion: 2.13.0+ours\n",
+            "WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+            "RECORD": "",
+        }.items():
+            archive.writestr(f"torch-2.13.0+ours.dist-info/{name}", text)
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_a_torch_without_a_locked_hash_is_told_or_demanded(tmp_path):
+    """pip is asked which build it would take; another than the one that was pinned is not installed."""
+    found = wheel(tmp_path)
+    site = tmp_path / "site"
+    options = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path), "PIP_CONFIG_FILE": os.devnull}
+
+    def install(**more: str) -> subprocess.CompletedProcess:
+        environment = os.environ | options | {"PIP_TARGET": str(site), "TORCH_INDEX_URL": ""} | more
+        command = [sys.executable, str(ENVS / "install_torch.py")]
+        return subprocess.run(command, env=environment, capture_output=True, text=True)
+
+    refused = install(TORCH_SHA256="0" * 64)
+    assert refused.returncode == 1
+    assert refused.stderr.endswith(f"has the SHA-256 {found}, and TORCH_SHA256 is {'0' * 64}\n"), refused.stderr
+    assert not site.exists()
+    done = install(TORCH_SHA256="")
+    assert done.returncode == 0, done.stderr
+    assert f"whose hash no lock has; TORCH_SHA256={found} demands it the next time" in done.stdout
+    assert list(site.glob("torch-2.13.0+ours.dist-info"))
+
+
+def test_what_comes_as_source_is_built_with_what_is_locked():
+    """An isolated build takes its tools from the index, by no hash. flash-attn's setup imports those below."""
+    makefile = (ENVS.parent / "Makefile").read_text()
+    for line in re.findall(r".*pip install.*", makefile) + re.findall(
+        r".*pip install.*", (ENVS / "regdpo.post-deploy.sh").read_text()
+    ):
+        assert "--no-build-isolation" in line or line.startswith("PIP_INSTALL"), line
+    assert {"setuptools", "wheel", "ninja", "packaging", "psutil", "einops"} <= (
+        pinned("regdpo.lock") | pinned("cuda.lock")
+    ).keys()
