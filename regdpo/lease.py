@@ -32,6 +32,9 @@ STALE = 120.0
 """Seconds without a heartbeat after which a holder on another machine is suspected dead; file systems cache times."""
 WATCH = 3 * BEAT
 """Seconds that a suspect is watched before it is called dead."""
+SHOWN = 10.0
+"""Seconds that a network file system may name a file that is gone."""
+NO_LEASE = "{}: is no lease; remove it if no training runs there"
 
 
 class Owner(Section):
@@ -132,10 +135,15 @@ def patience(owner: Owner) -> str:
 
 def _holder(folder: Path) -> tuple[int, Owner | None]:
     """The highest number, and its owner if that lives."""
+    end = time.monotonic() + SHOWN
     while True:
         number = _last(folder)
-        with suppress(FileNotFoundError):  # a higher one was made meanwhile
+        try:
             return number, _alive(_path(folder, number)) if number else None
+        except FileNotFoundError:  # a higher one was made meanwhile
+            if time.monotonic() > end:
+                raise UserError(NO_LEASE.format(_path(folder, number))) from None
+            time.sleep(0.01)
 
 
 def _alive(path: Path) -> Owner | None:
@@ -144,7 +152,7 @@ def _alive(path: Path) -> Owner | None:
         return None
     if owner.place == _place():
         return owner if owner.start is not None and _start(owner.pid) == owner.start else None
-    if _age(path) < STALE:
+    if -STALE < _age(path) < STALE:  # a heartbeat in the future tells nothing: clocks were set back
         return owner
     before = path.stat().st_mtime_ns
     end = time.monotonic() + WATCH
@@ -175,7 +183,8 @@ def _claim(folder: Path, number: int, owner: Owner) -> bool:
 
 
 def _numbers(folder: Path) -> list[int]:
-    return [int(name[:-5]) for name in os.listdir(folder) if re.fullmatch(r"\d+\.json", name)]
+    """Of what bears a name that a lease of ours has."""
+    return [int(name[:-5]) for name in os.listdir(folder) if re.fullmatch(r"(\d{7}|[1-9]\d{7,15})\.json", name)]
 
 
 def _last(folder: Path) -> int:
@@ -189,9 +198,11 @@ def _path(folder: Path, number: int) -> Path:
 def _read(path: Path) -> Owner:
     """Opening a file makes a network file system ask for its present state."""
     try:
-        return Owner.model_validate_json(path.read_text())
-    except ValidationError:
-        raise UserError(f"{path}: is no lease; remove it if no training runs there") from None
+        if path.exists() and not path.is_file():
+            raise IsADirectoryError
+        return Owner.model_validate_json(path.read_bytes())
+    except (ValidationError, IsADirectoryError):
+        raise UserError(NO_LEASE.format(path)) from None
 
 
 def _write(folder: Path, owner: Owner) -> Path:

@@ -169,8 +169,33 @@ def test_a_holder_that_was_suspended_finds_its_lease_taken(tmp_path, monkeypatch
     assert not Owner.model_validate_json(taker.path.read_text()).released
 
 
-def test_a_file_that_is_no_lease_is_named(tmp_path):
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("nowhere")])
+def test_what_is_no_file_is_named(tmp_path, monkeypatch, make):
+    monkeypatch.setattr(lease, "SHOWN", 0.2)
     (tmp_path / "lease").mkdir()
-    (tmp_path / "lease/0000001.json").write_text("")
+    make(tmp_path / "lease/0000001.json")
+    with pytest.raises(UserError, match=r"lease/0000001.json: is no lease; remove it if no training runs there"):
+        Lease.acquire(tmp_path)
+
+
+@pytest.mark.parametrize("text", [b"", "{}".encode("utf-16"), b"\xff", b"[1]", b'{"pid": "\xe4"}'])
+def test_a_file_that_is_no_lease_is_named(tmp_path, text):
+    (tmp_path / "lease").mkdir()
+    (tmp_path / "lease/0000001.json").write_bytes(text)
     with pytest.raises(UserError, match=r"lease/0000001.json: is no lease; remove it if no training runs there"):
         living(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["1.json", "00000001.json", "x.json", "0000001.json~", "12345678901234567.json"])
+def test_a_file_of_another_name_is_left_alone(tmp_path, name):
+    (tmp_path / "lease").mkdir()
+    (tmp_path / "lease" / name).write_text("")
+    assert living(tmp_path) is None
+    assert Lease.acquire(tmp_path).number == 1
+    assert (tmp_path / "lease" / name).exists()
+
+
+def test_a_dead_holder_is_found_out_though_the_clock_was_set_back(tmp_path):
+    path = held_by(tmp_path, place="another boot")
+    os.utime(path, (time.time() + 3600,) * 2)
+    assert living(tmp_path) is None
