@@ -4,6 +4,7 @@ Snakemake counts the GPUs that its jobs use at once on a machine; it tells no jo
 """
 
 import os
+import socket
 import sys
 import tempfile
 import time
@@ -15,10 +16,12 @@ from urllib.parse import quote
 import torch
 from filelock import FileLock, Timeout
 
-from regdpo.errors import UserError
+from regdpo.errors import UserError, first_line
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 """By their names in the configuration."""
+NO_GPU = ("No CUDA GPUs are available", "Found no NVIDIA driver")
+"""What torch says of a machine without any, or with none for this process."""
 _TO_THE_END = ExitStack()
 """Of the process."""
 
@@ -26,13 +29,36 @@ _TO_THE_END = ExitStack()
 def pick() -> torch.device:
     """A GPU of its own where there are any and ``launch.device`` allows it (the workflow says so by the environment),
     else the CPU with one thread, whose results do not depend on how many cores a machine has."""
-    if os.environ.get("REGDPO_DEVICE", "auto") != "cpu" and torch.cuda.is_available():
+    if os.environ.get("REGDPO_DEVICE", "auto") != "cpu" and gpus_work():
         (number,) = _TO_THE_END.enter_context(taken(1))
         torch.cuda.set_device(number)
         return torch.device("cuda", number)
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     return torch.device("cpu")
+
+
+def gpus_work() -> bool:
+    """Whether there are GPUs for this process; not so with a torch without CUDA.
+
+    Raises:
+        UserError: there are, and they cannot be used, as with a driver that is older than torch's CUDA.
+    """
+    if torch.cuda.is_available():
+        return True
+    if torch.version.cuda is None:
+        return False
+    try:
+        torch.cuda.init()
+    except RuntimeError as error:
+        reason = first_line(error)
+        if any(none in reason for none in NO_GPU):
+            return False
+        raise UserError(
+            f"the GPUs of {socket.gethostname()} cannot be used: {reason} (torch {torch.__version__} is built for CUDA "
+            f"{torch.version.cuda}); mend that, or set launch.device: cpu"
+        ) from None
+    return True
 
 
 def compute_dtype(device: torch.device) -> torch.dtype:

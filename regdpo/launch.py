@@ -21,6 +21,7 @@ from regdpo import slurm
 from regdpo.config import canonical
 from regdpo.config_section import Positive, Section
 from regdpo.config_train import PREFERENCE, Parallel
+from regdpo.device import gpus_work, taken, visible
 from regdpo.errors import Unfinished, UserError
 from regdpo.hardware import peak_flops
 from regdpo.lease import living
@@ -94,9 +95,9 @@ def device_of(name: str, processes: int) -> str:
     """``cpu`` or ``cuda``; ``auto`` takes cuda where there is one.
 
     Raises:
-        UserError: fewer GPUs than ranks.
+        UserError: fewer GPUs than ranks, or GPUs that cannot be used.
     """
-    device = ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
+    device = "cuda" if name != "cpu" and gpus_work() else "cpu" if name == "auto" else name
     if device == "cuda" and torch.cuda.device_count() < processes:
         raise UserError(f"launch.processes: {processes} ranks on {torch.cuda.device_count()} GPUs; one GPU a rank")
     return device
@@ -135,10 +136,21 @@ def planned(job: Job, options: LaunchOptions, gpu: str, memory: float) -> Job:
 
 
 def _gpu() -> tuple[str, float]:
-    """Name and bytes of this machine's first GPU. Another process asks, since asking takes some of its memory."""
+    """Name and bytes of one of this machine's GPUs. Another process asks, since that takes some of its memory, and of
+    one that no other job has.
+
+    Raises:
+        UserError: it does not answer.
+    """
     ask = "import torch; it = torch.cuda.get_device_properties(0); print(it.total_memory, it.name)"
-    said = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True).stdout
-    memory, _, name = said.strip().partition(" ")
+    with taken(1) as (number,):
+        environment = os.environ | {"CUDA_VISIBLE_DEVICES": visible()[number]}
+        done = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, env=environment)
+    if done.returncode:
+        said = done.stderr.strip().splitlines()
+        gpu = environment["CUDA_VISIBLE_DEVICES"]
+        raise UserError(f"GPU {gpu} does not answer: {said[-1] if said else f'exit code {done.returncode}'}")
+    memory, _, name = done.stdout.strip().partition(" ")
     return name, float(memory)
 
 
@@ -282,7 +294,6 @@ class Launch:
     def _environment(self) -> dict[str, str]:
         """What torchrun and the ranks get."""
         return {
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",  # of torchrun
             "OMP_NUM_THREADS": "1",
             # torchrun passes these on to the ranks, then gives them as long to save as we do
             "PET_SIGNALS_TO_HANDLE": ",".join(number.name for number in (*SIGNALS, signal.SIGQUIT)),

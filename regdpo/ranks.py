@@ -22,9 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
-from torchx.components.dist import ddp
 from torchx.runner import Runner, get_runner
-from torchx.specs import AppDef, AppState, is_terminal, macros
+from torchx.specs import AppDef, AppState, Resource, Role, is_terminal, macros
 
 from regdpo import slurm
 from regdpo.errors import EXIT_USER_ERROR, UserError
@@ -63,10 +62,11 @@ class Shape:
 
 
 class Diary:
-    """``log.txt`` of a run folder: what was said at all its starts. Snakemake empties a rule's log at each."""
+    """``log.txt`` of a run folder, which is made for its user alone: what was said at all its starts. Snakemake empties
+    a rule's log at each."""
 
     def __init__(self, run: Path):
-        run.mkdir(parents=True, exist_ok=True)
+        run.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.path = run / "log.txt"
 
     def say(self, line: str) -> None:
@@ -262,19 +262,32 @@ class Apart(Ranks):
 
 
 def _application(run: Path, shape: Shape, port: int = 0) -> AppDef:
-    """Ranks are numbered machine by machine; they meet at a port of the first."""
-    return ddp(
-        str(run / "job.json"),
-        m=MODULE,
-        name="regdpo/train",
-        j=f"{shape.nodes}x{shape.each}",
-        cpu=shape.cpus,
-        gpu=shape.gpus,
-        memMB=shape.mem_mb,
-        rdzv_backend="static" if shape.nodes > 1 else "c10d",
-        rdzv_port=port,
-        env={"TORCHELASTIC_ERROR_FILE": str(run / CRASH.replace("*", macros.replica_id))},
+    """A torchrun a machine. Ranks are numbered machine by machine; they meet as `regdpo/rendezvous.py` has it, on
+    several machines at a port of the first."""
+    torchrun = {
+        "rdzv-backend": "regdpo",
+        "rdzv-endpoint": f"{macros.rank0_env}:{port}",
+        "rdzv-conf": f"rank={macros.replica_id}",
+        "rdzv-id": macros.app_id,
+        "nnodes": shape.nodes,
+        "nproc-per-node": shape.each,
+        "role": "",  # before a rank's number in what it says
+        "tee": 3,
+    }
+    arguments = [f"--{name}={value}" for name, value in torchrun.items()]
+    role = Role(
+        ROLE,
+        image="",
+        entrypoint=sys.executable,
+        args=["-m", "regdpo.rendezvous", *arguments, "-m", MODULE, str(run / "job.json")],
+        env={
+            "LOGLEVEL": os.environ.get("LOGLEVEL", "WARNING"),
+            "TORCHELASTIC_ERROR_FILE": str(run / CRASH.replace("*", macros.replica_id)),
+        },
+        num_replicas=shape.nodes,
+        resource=Resource(cpu=shape.cpus, gpu=shape.gpus, memMB=shape.mem_mb),
     )
+    return AppDef("train", roles=[role])
 
 
 def _schedule_here(runner: Runner, run: Path, application: AppDef) -> str:

@@ -5,7 +5,9 @@ Noise, timesteps, order and learning rate derive from (seed, step, pair), and th
 anew each step: so the step is all there is to save of them. A checkpoint is loaded on any number of ranks.
 """
 
+import pickle
 import shutil
+import sys
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,8 @@ import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch import Tensor, nn
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_model_state_dict,
@@ -21,6 +25,9 @@ from torch.distributed.checkpoint.state_dict import (
     set_model_state_dict,
     set_state_dict,
 )
+
+from regdpo.errors import UserError
+from regdpo.train.checkpoint_files import DISTRUST, Damaged, Planner, Reader, Writer, verify
 
 OPTIONS = StateDictOptions(ignore_frozen_params=True, strict=False)
 
@@ -76,9 +83,21 @@ class Checkpoints:
         dist.barrier()
 
     def load(self) -> int:
-        """Load the last complete checkpoint; its step, or 0 if there is none. A best one beyond it is dropped: the run
-        comes by again."""
-        step = self._last("step")
+        """Load the last complete checkpoint; its step, or 0 if there is none. One that was damaged is put aside, and
+        the one before it taken. A best one beyond it is dropped: the run comes by again.
+
+        Raises:
+            UserError: it is none of ours.
+        """
+        while step := self._last("step"):
+            if not (damage := self._damage(folder := self.folder / f"step_{step:07d}")):
+                break
+            if dist.get_rank() == 0:
+                aside = folder.with_name(f"damaged_{folder.name}")
+                shutil.rmtree(aside, ignore_errors=True)
+                folder.rename(aside)
+                print(f"{damage}; {folder.name} is put aside, the one before it is taken", file=sys.stderr, flush=True)
+            dist.barrier()
         if dist.get_rank() == 0:
             for best in self.folder.glob("best_*"):
                 if _step(best) > step:
@@ -86,21 +105,57 @@ class Checkpoints:
         if not step:
             return 0
         weights, state = get_state_dict(self.model, self.optimizer, options=OPTIONS)
-        dcp.load(
-            {"model": weights, "optimizer": state, **self.averages}, checkpoint_id=self.folder / f"step_{step:07d}"
-        )
+        self._read({"model": weights, "optimizer": state, **self.averages}, folder)
         set_state_dict(self.model, self.optimizer, model_state_dict=weights, optim_state_dict=state, options=OPTIONS)
         return step
 
     def load_best(self) -> int:
-        """Load the weights of the best evaluation; its step, or 0 if there was none."""
+        """Load the weights of the best evaluation; its step, or 0 if there was none.
+
+        Raises:
+            UserError: they were damaged, or are none of ours.
+        """
         step = self._last("best")
         if not step:
             return 0
+        folder = self.folder / f"best_{step:07d}"
+        if damage := self._damage(folder):
+            raise UserError(f"{damage}; remove {self.folder.parent} to train again, or set train.settings.export: last")
         weights = get_model_state_dict(self.model, options=OPTIONS)
-        dcp.load({"model": weights}, checkpoint_id=self.folder / f"best_{step:07d}")
+        self._read({"model": weights}, folder)
         set_model_state_dict(self.model, weights, options=OPTIONS)
         return step
+
+    def _damage(self, folder: Path) -> str:
+        """What is wrong with a checkpoint's files, each looked at by one rank; empty if nothing.
+
+        Raises:
+            UserError: it is none of ours.
+        """
+        rank, ranks = dist.get_rank(), dist.get_world_size()
+        damage = foreign = ""
+        try:
+            verify(folder, rank, ranks)
+            if rank == 0:
+                Reader(folder).read_metadata()
+        except Damaged as error:
+            damage = str(error)
+        except UserError as error:
+            foreign = str(error)
+        told = [("", "")] * ranks
+        dist.all_gather_object(told, (damage, foreign))
+        damage, foreign = (next(filter(None, lines), "") for lines in zip(*told, strict=True))
+        if foreign and not damage:
+            raise UserError(foreign)
+        return damage
+
+    def _read(self, state: dict[str, Any], folder: Path) -> None:
+        try:
+            dcp.load(state, storage_reader=Reader(folder), planner=Planner())
+        except CheckpointException as error:
+            if any(isinstance(failure, pickle.UnpicklingError) for failure, _ in error.failures.values()):
+                raise UserError(f"{folder}: holds more than a training of ours writes; {DISTRUST}") from None
+            raise
 
     def _last(self, kind: str) -> int:
         """The step of the last complete one, as the first rank sees it; 0 if there is none."""
@@ -122,8 +177,10 @@ class Checkpoints:
             shutil.rmtree(temporary, ignore_errors=True)
             self.folder.mkdir(parents=True, exist_ok=True)
         dist.barrier()
-        future = dcp.async_save(state, checkpoint_id=temporary, process_group=self.group)
+        stager = DefaultStager(StagingOptions(False, False, False, False))  # what torch takes where none is named
+        future = dcp.async_save(state, storage_writer=Writer(temporary), process_group=self.group, async_stager=stager)
         assert isinstance(future, Future)
+        future.add_done_callback(lambda _: stager.close())
         self.pending = future, temporary, self.folder / name
 
 

@@ -14,7 +14,7 @@ import warnings
 from contextlib import nullcontext, suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 import torch.distributed as dist
@@ -23,8 +23,9 @@ from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.elastic.multiprocessing.errors import record
 
-from regdpo import tables
+from regdpo import rendezvous, tables
 from regdpo.config_train import PREFERENCE, TrainSettings, reference_kind
+from regdpo.device import gpus_work
 from regdpo.errors import EXIT_USER_ERROR, UserError, disk_full, is_disk_full
 from regdpo.lease import Lease
 from regdpo.models.family import open_family
@@ -389,16 +390,18 @@ def main() -> None:
     lease = None
     try:
         check_environment(job.environment)
+        cuda = (job.device != "cpu" and gpus_work()) or job.device == "cuda"
     except UserError as error:
         _leave(job, None, str(error))
-    cuda = job.device == "cuda" or (job.device == "auto" and torch.cuda.is_available())
     if cuda and torch.cuda.device_count() <= (local := int(os.environ["LOCAL_RANK"])):
         _leave(
             job,
             None,
             f"launch.processes: {node_name()} has {torch.cuda.device_count()} GPUs and a rank {local}; one GPU a rank",
         )
-    dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=TIMEOUT)
+    backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
+    rank, ranks = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    dist.init_process_group(backend, store=rendezvous.store(), rank=rank, world_size=ranks, timeout=TIMEOUT)
     device = torch.device("cuda", dist.get_node_local_rank()) if cuda else torch.device("cpu")
     if cuda:
         torch.cuda.set_device(device)
@@ -444,7 +447,7 @@ def _still_mine(lease: Lease | None) -> None:
         raise UserError(f"{lease.path.parents[1]}: another process took over while this one was suspended; it leaves")
 
 
-def _leave(job: Job, lease: Lease | None, line: str) -> None:
+def _leave(job: Job, lease: Lease | None, line: str) -> NoReturn:
     print(line, file=sys.stderr, flush=True)
     with suppress(OSError):  # of a full disk; the line was said
         Path(job.run, ERROR).write_text(line)

@@ -59,6 +59,12 @@ class Launcher:
     def children(self) -> list[psutil.Process]:
         return psutil.Process(self.process.pid).children(recursive=True)
 
+    def listening(self) -> set[str]:
+        """Addresses at which it, its torchrun or its ranks take connections."""
+        processes = [psutil.Process(self.process.pid), *self.children()]
+        sockets = [it for process in processes for it in process.net_connections("inet")]
+        return {it.laddr.ip for it in sockets if not it.raddr}
+
     def wait_for_steps(self, count: int) -> None:
         """Until this launcher's ranks have done so many steps."""
         self.wait_until(lambda: living(self.run))
@@ -122,6 +128,7 @@ def test_disturbed_in_every_way_it_ends_as_undisturbed(world, tmp_path):
 
     with launched(job, folder) as launcher:
         launcher.wait_for_steps(2)
+        assert launcher.listening() == {"127.0.0.1"}, "strangers can reach it"
         for process in [*launcher.family, launcher.process]:  # a cluster tells everyone
             process.terminate()
         code, line = launcher.end()

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from regdpo import device
+from regdpo import device, launch
 from regdpo.errors import UserError
+from regdpo.launch import device_of
 
 JOB = """
 import sys, torch
@@ -79,3 +80,54 @@ def test_a_folder_of_somebody_else(monkeypatch, tmp_path):
     (tmp_path / "regdpo-gpus-12345-").mkdir()
     with pytest.raises(UserError, match="belongs to somebody else"), device.taken(1):
         pass
+
+
+OLD = "The NVIDIA driver on your system is too old (found version 12020).\nPlease update"
+
+
+@pytest.mark.parametrize(
+    ("cuda", "said", "work"),
+    [
+        (None, "Torch not compiled with CUDA enabled", False),
+        ("13.0", "Found no NVIDIA driver on your system.", False),
+        ("13.0", "No CUDA GPUs are available", False),
+        ("13.0", OLD, None),
+    ],
+)
+def test_gpus_that_cannot_be_used_are_not_passed_over(monkeypatch, cuda, said, work):
+    """With `auto`, as with `cuda`; a machine without any is the CPU."""
+
+    def init() -> None:
+        raise RuntimeError(said)
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "init", init)
+    monkeypatch.setattr(torch.version, "cuda", cuda)
+    if work is not None:
+        assert device.gpus_work() == work
+        assert device_of("auto", 1) == "cpu"
+        assert device.pick() == torch.device("cpu")
+        return
+    for call in (device.pick, lambda: device_of("auto", 1), lambda: device_of("cuda", 1)):
+        with pytest.raises(
+            UserError, match=r"cannot be used: The NVIDIA driver .* \(found version 12020\)\. \(torch 2"
+        ):
+            call()
+
+
+def test_the_launcher_asks_a_gpu_that_no_other_job_has(job, monkeypatch, tmp_path):
+    """This torch cannot answer, and that is one line."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr(device.tempfile, "gettempdir", lambda: str(tmp_path))
+    assert job(2).stdout.readline() == "0 1\n"
+    with pytest.raises(UserError, match=r"^GPU 2 does not answer: AssertionError: Torch not compiled with CUDA"):
+        launch._gpu()
+
+
+@pytest.mark.parametrize("given", [{}, {"PYTORCH_CUDA_ALLOC_CONF": "backend:native"}, {"PYTORCH_ALLOC_CONF": "x"}])
+def test_the_allocator_is_set_where_nobody_did(given):
+    ask = "import os, regdpo; print({name: value for name, value in os.environ.items() if 'ALLOC_CONF' in name})"
+    clean = {name: value for name, value in os.environ.items() if "ALLOC_CONF" not in name}
+    said = subprocess.run([sys.executable, "-c", ask], env=clean | given, capture_output=True, text=True).stdout
+    assert said.strip() == str(given or {"PYTORCH_ALLOC_CONF": "expandable_segments:True"})

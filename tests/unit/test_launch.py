@@ -102,3 +102,8 @@ def test_ranks_that_still_die_are_no_other_launchers(world, tmp_path, monkeypatc
     lease = Lease.acquire(launch.run)
     assert launch._other_came_first()
     lease.release()
+
+
+def test_a_run_folder_is_its_users_alone(tmp_path):
+    Diary(tmp_path / "runs/key")
+    assert (tmp_path / "runs/key").stat().st_mode & 0o777 == 0o700

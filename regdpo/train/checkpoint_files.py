@@ -1,0 +1,137 @@
+"""A checkpoint's files as torch's distributed checkpoints write them, held against damage and against strangers.
+
+Beside each file lies its digest, by which a flipped bit is found before anything of it is used. Torch's reader
+unpickles ``.metadata`` and small items as they are, which lets whoever wrote them run code; here they can name nothing
+but what a checkpoint of ours consists of.
+"""
+
+import io
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.distributed.checkpoint import FileSystemReader, FileSystemWriter, SavePlan, SavePlanner
+from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
+from torch.distributed.checkpoint.metadata import Metadata, StorageMeta
+from torch.distributed.checkpoint.planner import ReadItem
+from torch.distributed.checkpoint.storage import WriteResult
+from torch.futures import Future
+
+from regdpo.errors import UserError
+from regdpo.provenance import file_digest
+
+METADATA = ".metadata"
+DIGEST = ".sha256"
+_PLAIN = {
+    "pathlib": {"Path", "PosixPath"},
+    "torch": {"Size"},
+    "torch.distributed.checkpoint.filesystem": {"_StorageInfo"},
+    "torch.distributed.checkpoint.metadata": {
+        "BytesStorageMetadata",
+        "ChunkStorageMetadata",
+        "Metadata",
+        "MetadataIndex",
+        "StorageMeta",
+        "TensorProperties",
+        "TensorStorageMetadata",
+        "_MEM_FORMAT_ENCODING",
+    },
+    "torch.serialization": {"_get_layout"},
+}
+"""Module -> what a ``.metadata`` names of it, beside torch's element types. All of it only holds values."""
+
+MALFORMED = (pickle.UnpicklingError, AttributeError, EOFError, LookupError, OSError, TypeError, ValueError)
+"""What comes of a pickle that is none, or makes something else of plain classes."""
+
+DISTRUST = (
+    "nothing of it was run. If you do not know where it is from, distrust the whole store; else remove the checkpoint"
+)
+
+
+class Damaged(Exception):
+    """A file is not as it was written; its name and why."""
+
+
+class Writer(FileSystemWriter):
+    """Torch's, which also leaves each file's digest; in the background, as torch writes."""
+
+    def write_data(self, plan: SavePlan, planner: SavePlanner) -> Future[list[WriteResult]]:
+        written = super().write_data(plan, planner)
+        for name in sorted({result.storage_data.relative_path for result in written.value()}):
+            _sign(Path(self.path, name))
+        return written
+
+    def finish(self, metadata: Metadata, results: list[list[WriteResult]]) -> None:
+        super().finish(metadata, results)
+        _sign(Path(self.path, METADATA))
+
+
+class Reader(FileSystemReader):
+    """Torch's, of what nobody vouches for."""
+
+    def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
+        """As torch's.
+
+        Raises:
+            UserError: it is no checkpoint of ours.
+        """
+        path = Path(self.path, METADATA)
+        try:
+            with path.open("rb") as file:
+                metadata = _Unpickler(file).load()
+            if not isinstance(metadata, Metadata):
+                raise pickle.UnpicklingError(f"holds a {type(metadata).__name__}")
+            for shard in {item.relative_path for item in metadata.storage_data.values()}:
+                if Path(shard).name != shard:
+                    raise pickle.UnpicklingError(f"names the file {shard}")
+        except MALFORMED as error:
+            raise UserError(f"{path}: is not what a training of ours writes ({error}); {DISTRUST}") from None
+        metadata.storage_meta = metadata.storage_meta or StorageMeta()
+        metadata.storage_meta.load_id = self.load_id
+        return metadata
+
+
+class Planner(DefaultLoadPlanner):
+    """Torch's, which unpickles no more than values of what is no tensor."""
+
+    def load_bytes(self, read_item: ReadItem, value: io.BytesIO) -> None:
+        plain = io.BytesIO()
+        torch.save(torch.load(value, weights_only=True), plain)
+        plain.seek(0)
+        super().load_bytes(read_item, plain)
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if name in _PLAIN.get(module, ()):
+            return super().find_class(module, name)
+        if module == "torch" and isinstance(found := getattr(torch, name, None), torch.dtype):
+            return found
+        raise pickle.UnpicklingError(f"names {module}.{name}")
+
+
+def verify(folder: Path, rank: int, ranks: int) -> None:
+    """Hold a rank's share of a checkpoint's files against their digests.
+
+    Raises:
+        Damaged: one is other than it was written, or is not there.
+    """
+    names = sorted({path.name.removesuffix(DIGEST) for path in folder.iterdir()} | {METADATA})
+    for name in names[rank::ranks]:
+        path = folder / name
+        try:
+            told = path.with_name(name + DIGEST).read_bytes().decode(errors="replace")
+            found = file_digest(path)
+        except FileNotFoundError as error:
+            raise Damaged(f"{error.filename} is missing") from None
+        if told != found:
+            raise Damaged(f"{path} is not as it was written")
+
+
+def _sign(path: Path) -> None:
+    with path.with_name(path.name + DIGEST).open("w") as file:
+        file.write(file_digest(path))
+        file.flush()
+        os.fsync(file.fileno())

@@ -1,0 +1,117 @@
+"""A checkpoint that somebody else wrote, or that a disk has changed."""
+
+import os
+import pickle
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+from test_trainer import alone, opened  # noqa: F401
+from torch.distributed.checkpoint import FileSystemReader
+
+from regdpo.errors import UserError
+from regdpo.train.checkpoint_files import DIGEST, METADATA, _sign
+
+
+class Evil:
+    """What runs when it is unpickled."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.folder),)
+
+
+@pytest.fixture(scope="module")
+def trained(world, tmp_path_factory, alone):  # noqa: F811
+    """Two checkpoints, of steps 2 and 4, and the best of 4."""
+    run = tmp_path_factory.mktemp("run")
+    trainer = opened(tiny.job(world, run, objective="sft", export="best", eval_every=4))
+    trainer.train()
+    return trainer
+
+
+@pytest.fixture
+def trainer(trained, tmp_path, monkeypatch):
+    """With checkpoints that a test may harm."""
+    folder = shutil.copytree(trained.checkpoints.folder, tmp_path / "checkpoints")
+    monkeypatch.setattr(trained.checkpoints, "folder", folder)
+    return trained
+
+
+def test_a_strangers_metadata_runs_nothing(trainer, tmp_path):
+    path = trainer.checkpoints.folder / "step_0000004" / METADATA
+    path.write_bytes(pickle.dumps(Evil(tmp_path / "ran")))
+    _sign(path)
+    with pytest.raises(UserError, match=rf"^{path}: is not what a training of ours writes \(names posix.mkdir\); "):
+        trainer.checkpoints.load()
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("text", [b"", b"\x80\x04]\x94.", b"(", b"ctorch\nfloat32\n.", b"\x80\x04K\x01a."])
+def test_a_metadata_that_is_none(trainer, text):
+    path = trainer.checkpoints.folder / "step_0000004" / METADATA
+    path.write_bytes(text)
+    _sign(path)
+    with pytest.raises(UserError, match="is not what a training of ours writes"):
+        trainer.checkpoints.load()
+
+
+def test_a_metadata_that_names_files_elsewhere(trainer):
+    folder = trainer.checkpoints.folder / "step_0000004"
+    metadata = FileSystemReader(folder).read_metadata()
+    for item in metadata.storage_data.values():
+        item.relative_path = "../step_0000002/__0_0.distcp"
+    (folder / METADATA).write_bytes(pickle.dumps(metadata))
+    _sign(folder / METADATA)
+    with pytest.raises(UserError, match=r"names the file \.\./step_0000002"):
+        trainer.checkpoints.load()
+
+
+def test_a_strangers_item_runs_nothing(trainer, tmp_path):
+    """Torch loads what is no tensor, such as the optimiser's rate, from a pickle of its own."""
+    folder = trainer.checkpoints.folder / "step_0000004"
+    shard = folder / "__0_0.distcp"
+    metadata = FileSystemReader(folder).read_metadata()
+    index = next(index for index in metadata.storage_data if index.fqn.endswith(".betas"))
+    item = metadata.storage_data[index]
+    item.offset = shard.stat().st_size
+    with shard.open("ab") as file:
+        torch.save(Evil(tmp_path / "ran"), file)
+        item.length = file.tell() - item.offset
+    (folder / METADATA).write_bytes(pickle.dumps(metadata))
+    _sign(shard)
+    _sign(folder / METADATA)
+    with pytest.raises(UserError, match=rf"^{folder}: holds more than a training of ours writes; "):
+        trainer.checkpoints.load()
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("name", ["__0_0.distcp", METADATA, f"__0_0.distcp{DIGEST}"])
+def test_a_damaged_checkpoint_is_put_aside(trainer, capsys, name):
+    """The training goes on from the one before."""
+    folder = trainer.checkpoints.folder
+    path = folder / "step_0000004" / name
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    assert trainer.checkpoints.load() == 2
+    told = str(path.with_name(name.removesuffix(DIGEST)))
+    assert f"{told} is not as it was written; step_0000004 is put aside, the one before it" in capsys.readouterr().err
+    assert sorted(path.name for path in folder.iterdir()) == ["damaged_step_0000004", "step_0000002"]
+    (folder / "step_0000002" / "__0_0.distcp").unlink()
+    assert trainer.checkpoints.load() == 0
+    assert "__0_0.distcp is missing" in capsys.readouterr().err
+
+
+def test_damaged_best_weights_are_not_exported(trainer):
+    path = trainer.checkpoints.folder / "best_0000004" / "__0_0.distcp"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(UserError, match=rf"^{re.escape(str(path))} is not as it was written; .*export: last"):
+        trainer.checkpoints.load_best()
