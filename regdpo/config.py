@@ -198,6 +198,10 @@ class Base(Section):
         return self
 
 
+Precision = Literal["auto", "fp32", "bf16"]
+Tiling = Literal["auto", "on", "off"]
+
+
 class Sampling(Section):
     """The sampler: the steps of the checkpoint's own scheduler, with guidance (docs/families.md)."""
 
@@ -210,6 +214,11 @@ class Sampling(Section):
     shift: Positive | None = Field(None, description="Shift of a flow's sigmas; empty: the checkpoint's own.")
     negative_prompt: str = Field("", description="What guidance leads away from.")
     batch: Count = Field(1, description="Videos rendered at once.")
+    decode: Precision = Field(
+        "auto",
+        description="Of the autoencoder while it decodes; `auto`: fp32 for Wan and on a CPU, bf16 for others.",
+    )
+    tiling: Tiling = Field("auto", description="As `latents.tiling`, for the first frame and for decoding.")
 
     @field_validator("guidance")
     @classmethod
@@ -270,6 +279,14 @@ class Latents(Section):
     """Winner, loser, text and condition, encoded once."""
 
     dtype: Literal["fp32", "bf16"] = "bf16"
+    precision: Precision = Field(
+        "auto", description="Of the autoencoder while it encodes; `auto`: as the family has it, fp32 for all."
+    )
+    tiling: Tiling = Field(
+        "auto",
+        description="Encode in tiles, which changes values at their seams (docs/families.md); `auto`: only what does "
+        "not fit on the GPU otherwise.",
+    )
     shards: Count = Field(8, description="Jobs.")
 
 

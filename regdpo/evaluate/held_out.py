@@ -35,6 +35,7 @@ def score(
         low, high = family.sigma_range
         sigmas = (low + (high - low) * fixed_sigmas(stage.error.timesteps)).to(device)
         errors = []
+        family.seat(transformer, sigmas)
         for chunk in sigmas.split(stage.error.batch):
             inputs = {name: value[None].expand(len(chunk), *value.shape) for name, value in tensors.items()}
             shape = (len(chunk), *x0.shape[1:])

@@ -76,6 +76,12 @@ class BlockPCACodec(ModelMixin, ConfigMixin):
         codec.basis.copy_(basis.float())
         return codec
 
+    def enable_tiling(self) -> None:
+        """Nothing: its blocks are tiles already."""
+
+    def disable_tiling(self) -> None:
+        """Nothing, either."""
+
     def encode(self, x: Tensor, return_dict: bool = True) -> AutoencoderKLOutput | tuple[_Point]:
         point = _Point(((self._blocks(x) - self.center) @ self.basis.T).movedim(-1, 1))
         return AutoencoderKLOutput(latent_dist=point) if return_dict else (point,)

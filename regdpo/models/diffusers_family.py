@@ -2,6 +2,7 @@
 rectified flow that all but one of them follow."""
 
 import inspect
+import json
 import math
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +26,7 @@ from regdpo.errors import UserError, first_line
 from regdpo.models import adapters, flow_sampler
 from regdpo.models.checkpoint_json import read_json
 from regdpo.models.family import Family, check_size
+from regdpo.models.tiling import SHARE, Direction, whole
 from regdpo.models.weights import StoredWeights, Weights
 
 diffusers.utils.logging.disable_progress_bar()
@@ -117,7 +119,7 @@ class DiffusersFamily(Family):
         if self.ref.lora:
             folder = str(self.store.existing(self.ref.lora))
             model.load_lora_adapter(folder, weight_name=LORA_WEIGHT_NAME_SAFE, use_safetensors=True)
-        return model.to(self.device)
+        return model
 
     def empty_transformer(self, layers: int | None = None) -> nn.Module:
         config = {**self._transformer_config, **({} if layers is None else self.depth(layers))}
@@ -162,6 +164,7 @@ class DiffusersFamily(Family):
 
     @torch.no_grad()
     def encode_text(self, captions: list[str]) -> dict[str, Tensor]:
+        self._bring(self._text)
         embeddings, _ = self._text.encode_prompt(
             captions, do_classifier_free_guidance=False, max_sequence_length=self.ref.text_length, device=self.device
         )
@@ -173,9 +176,24 @@ class DiffusersFamily(Family):
 
     @torch.no_grad()
     def decode_video(self, latents: Tensor) -> Tensor:
-        mean, std = self._statistics(latents)
-        pixels = self._decode((latents * std + mean).to(self.dtype))
-        return ((pixels.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 4, 1).cpu()
+        temporal, spatial = self.compression
+        frames, height, width = (latents.shape[2] - 1) * temporal + 1, *(spatial * side for side in latents.shape[3:])
+        dtype = self._vae_for("decode", frames, height, width)
+        videos = []
+        for one in latents.to(self.device).split(1):
+            mean, std = self._statistics(one)
+            pixels = self._decode((one * std + mean).to(dtype))
+            videos.append(((pixels.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).cpu())
+        return torch.cat(videos).permute(0, 2, 3, 4, 1)
+
+    def tiled(self, direction: Direction, frames: int, height: int, width: int) -> bool:
+        if self.autoencoding.tiling != "auto":
+            return self.autoencoding.tiling == "on"
+        if self.memory is None:
+            return False
+        shape = (3, frames, height, width) if direction == "encode" else self.latent_shape(frames, height, width)
+        config = json.dumps(self._vae_config, sort_keys=True, default=list)
+        return whole(self._autoencoder, config, direction, shape, self.vae_dtype(direction)) > SHARE * self.memory
 
     def latent_shape(self, frames: int, height: int, width: int) -> tuple[int, int, int, int]:
         temporal, spatial = self.compression
@@ -237,7 +255,7 @@ class DiffusersFamily(Family):
 
     @cached_property
     def _vae(self) -> Any:
-        return self._load(self._autoencoder, "vae", self._location).to(self.device).eval()
+        return self._load(self._autoencoder, "vae", self._location, torch.float32).eval()
 
     @cached_property
     def _text(self) -> Any:
@@ -252,27 +270,45 @@ class DiffusersFamily(Family):
 
     def _pipeline(self, kind: Any, without: tuple[str, ...]) -> Any:
         parts = {name: None for name in without if name in self._index}
-        return self._from_pretrained(kind, self._location, "", **parts).to(self.device)
+        return self._from_pretrained(kind, self._location, "", **parts)
 
-    def _load(self, kind: Any, part: str, location: str) -> Any:
+    def _bring(self, pipeline: Any) -> None:
+        """Have a pipeline's encoders on the device, in the place of all else."""
+        self.turns.bring(*(part for part in pipeline.components.values() if isinstance(part, nn.Module)))
+
+    def _vae_for(self, direction: Direction, frames: int, height: int, width: int) -> torch.dtype:
+        """Have the autoencoder on the device, in the place of all else, ready for such clips; its dtype."""
+        dtype = self.vae_dtype(direction)
+        self.turns.bring(self._vae, dtype=dtype)
+        if self.tiled(direction, frames, height, width):
+            self._vae.enable_tiling()
+        else:
+            self._vae.disable_tiling()
+        return dtype
+
+    def _load(self, kind: Any, part: str, location: str, dtype: torch.dtype | None = None) -> Any:
         folder = {} if location != self._location else {"subfolder": part}
-        model = self._from_pretrained(kind, location, f"its {part} ", **folder)
+        model = self._from_pretrained(kind, location, f"its {part} ", dtype or self.dtype, **folder)
         lacking = [name for name, parameter in model.named_parameters() if parameter.is_meta]
         if lacking:
             raise UserError(f"{location}: its {part} lacks {len(lacking)} weights, {lacking[0]} among them")
         return model
 
-    def _from_pretrained(self, kind: Any, location: str, what: str, **options: Any) -> Any:
+    def _from_pretrained(
+        self, kind: Any, location: str, what: str, dtype: torch.dtype | None = None, **options: Any
+    ) -> Any:
         try:
             return kind.from_pretrained(
-                location, revision=self.ref.revision, dtype=self.dtype, use_safetensors=True, **options
+                location, revision=self.ref.revision, dtype=dtype or self.dtype, use_safetensors=True, **options
             )
         except BROKEN as error:
             raise UserError(f"{location}: {what}cannot be loaded ({first_line(error)})") from None
 
     def _encode(self, pixels: Tensor) -> Tensor:
         """Pixels (B, 3, F, H, W) in [-1, 1] -> normalised latents, fp32: the mode of the autoencoder's posterior."""
-        latents = self._vae.encode(pixels.to(self.device, self.dtype)).latent_dist.mode().float()
+        dtype = self._vae_for("encode", *pixels.shape[2:])
+        posteriors = [self._vae.encode(one.to(self.device, dtype)).latent_dist for one in pixels.split(1)]
+        latents = torch.cat([posterior.mode().float() for posterior in posteriors])
         mean, std = self._statistics(latents)
         return (latents - mean) / std
 

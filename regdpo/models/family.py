@@ -6,6 +6,7 @@ Shapes: B batch, C channels, F frames (video or latent), H and W pixels or laten
 import importlib
 import json
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -14,9 +15,12 @@ from torch import Tensor, nn
 
 from regdpo.config_section import Section
 from regdpo.config_train import Lora
+from regdpo.device import DTYPES
 from regdpo.errors import UserError, first_line
 from regdpo.hub import cached
 from regdpo.models import FAMILIES
+from regdpo.models.tiling import Direction
+from regdpo.models.turns import Turns
 from regdpo.models.weights import Weights
 from regdpo.provenance import DigestCache, folder_digest
 from regdpo.store import DIGESTS, Store
@@ -107,6 +111,15 @@ class ModelFile(Section):
         return model
 
 
+@dataclass(frozen=True)
+class Autoencoding:
+    """How the autoencoder runs; ``auto`` leaves it to the family and the device."""
+
+    encode: Literal["auto", "fp32", "bf16"] = "auto"
+    decode: Literal["auto", "fp32", "bf16"] = "auto"
+    tiling: Literal["auto", "on", "off"] = "auto"
+
+
 class Family(ABC):
     """One architecture. An instance answers for one checkpoint and loads its parts when they are first asked for.
 
@@ -121,8 +134,39 @@ class Family(ABC):
     flash: ClassVar[bool] = True
     """Whether the denoiser can be given an attention backend: not if it masks attention, or calls torch's itself."""
 
-    def __init__(self, ref: ModelRef, store: Store, device: torch.device, dtype: torch.dtype = torch.float32):
-        self.ref, self.store, self.device, self.dtype = ref, store, device, dtype
+    encode_dtype: ClassVar[torch.dtype] = torch.float32
+    """Of the autoencoder while it encodes: what it makes is what is trained on."""
+    decode_dtype: ClassVar[torch.dtype] = torch.bfloat16
+    """Of the autoencoder while it decodes on a GPU."""
+
+    def __init__(
+        self,
+        ref: ModelRef,
+        store: Store,
+        device: torch.device,
+        dtype: torch.dtype = torch.float32,
+        autoencoding: Autoencoding = Autoencoding(),
+    ):
+        self.ref, self.store, self.device, self.dtype, self.autoencoding = ref, store, device, dtype, autoencoding
+        self.memory = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else None
+        self.turns = Turns(device)
+
+    def vae_dtype(self, direction: Direction) -> torch.dtype:
+        """Of the autoencoder while it encodes or decodes; fp32 on a CPU unless the configuration says otherwise."""
+        asked = self.autoencoding.encode if direction == "encode" else self.autoencoding.decode
+        if asked != "auto":
+            return DTYPES[asked]
+        if self.device.type == "cpu":
+            return torch.float32
+        return self.encode_dtype if direction == "encode" else self.decode_dtype
+
+    @abstractmethod
+    def tiled(self, direction: Direction, frames: int, height: int, width: int) -> bool:
+        """Whether a clip of so many frames and pixels is encoded or decoded in tiles."""
+
+    def seat(self, denoiser: nn.Module, sigma: Tensor) -> None:
+        """Have on the device what of a denoiser answers at sigma (B,), in the place of all else."""
+        self.turns.bring(denoiser)
 
     @abstractmethod
     def check(self) -> None:
@@ -134,7 +178,7 @@ class Family(ABC):
 
     @abstractmethod
     def load_transformer(self) -> nn.Module:
-        """The denoiser in ``dtype``, with the tuned transformer or adapters of ``ref`` if it has any."""
+        """The denoiser in ``dtype`` and in main memory, with the tuned transformer or adapters of ``ref`` if any."""
 
     def load_denoiser(self) -> nn.Module:
         """What sampling needs: the denoiser, joined by the other expert where there are two."""
@@ -178,7 +222,7 @@ class Family(ABC):
 
     @abstractmethod
     def encode_video(self, frames: Tensor) -> Tensor:
-        """uint8 (B, F, H, W, 3) -> normalised latents (B, C, F', H', W')."""
+        """uint8 (B, F, H, W, 3) -> normalised latents (B, C, F', H', W'), fp32; one video after another."""
 
     @abstractmethod
     def decode_video(self, latents: Tensor) -> Tensor:
@@ -257,9 +301,15 @@ def family_class(name: str) -> type[Family]:
     return getattr(importlib.import_module(module), attribute)
 
 
-def open_family(ref: ModelRef, store: Store, device: torch.device, dtype: torch.dtype = torch.float32) -> Family:
+def open_family(
+    ref: ModelRef,
+    store: Store,
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
+    autoencoding: Autoencoding = Autoencoding(),
+) -> Family:
     """The family of a model, ready to load its parts."""
-    return family_class(ref.family)(ref, store, device, dtype)
+    return family_class(ref.family)(ref, store, device, dtype, autoencoding)
 
 
 def check_size(

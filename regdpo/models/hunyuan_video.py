@@ -39,6 +39,7 @@ class HunyuanVideo(DiffusersFamily):
 
     @torch.no_grad()
     def encode_text(self, captions: list[str]) -> dict[str, Tensor]:
+        self._bring(self._text)
         embeddings, pooled, mask = self._text.encode_prompt(
             captions, max_sequence_length=self.ref.text_length, device=self.device
         )

@@ -32,6 +32,7 @@ class LTXVideo(DiffusersFamily):
 
     @torch.no_grad()
     def encode_text(self, captions: list[str]) -> dict[str, Tensor]:
+        self._bring(self._text)
         embeddings, mask, _, _ = self._text.encode_prompt(
             captions, do_classifier_free_guidance=False, max_sequence_length=self.ref.text_length, device=self.device
         )

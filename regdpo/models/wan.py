@@ -18,6 +18,7 @@ class Wan(DiffusersFamily):
 
     name = "Wan"
     text_length = 512
+    decode_dtype = torch.float32  # as diffusers' documents recommend
     transformer_class = WanTransformer3DModel
     pipeline_class = WanPipeline
     autoencoders: ClassVar = {"AutoencoderKLWan": AutoencoderKLWan, "BlockPCACodec": BlockPCACodec}
@@ -70,6 +71,7 @@ class Wan(DiffusersFamily):
         mask[:, :, 0] = 1
         inputs = {"condition": torch.cat([mask, latents], dim=1)}
         if self._transformer_config["image_dim"]:
+            self._bring(self._image)
             inputs["image"] = self._image.encode_image([image.numpy() for image in frame.cpu()], self.device)
         return inputs
 

@@ -65,9 +65,15 @@ class Wan22(Wan):
         other = "low" if self.ref.expert == "high" else "high"
         experts = {
             self.ref.expert: trained,
-            other: self._load(self.transformer_class, PARTS[other], self._location).to(self.device),
+            other: self._load(self.transformer_class, PARTS[other], self._location),
         }
         return Experts(experts["high"], experts["low"], self._boundary * TRAIN_TIMESTEPS)
+
+    def seat(self, denoiser: nn.Module, sigma: Tensor) -> None:
+        """Of two experts the one that is asked."""
+        if isinstance(denoiser, Experts):
+            denoiser = getattr(denoiser, self.expert(sigma) or "high")
+        super().seat(denoiser, sigma)
 
     def expert(self, sigma: Tensor) -> Literal["high", "low"] | None:
         if not self.ref.expert:
