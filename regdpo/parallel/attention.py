@@ -8,10 +8,11 @@ from contextlib import suppress
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
-from diffusers.models.attention_dispatch import dispatch_attention_fn
+from diffusers.models.attention_dispatch import AttentionBackendName, dispatch_attention_fn
 from torch import nn
 
 from regdpo.errors import UserError
@@ -74,8 +75,9 @@ def choose(
         raise UserError(f"train.settings.parallel.attention: {wanted} is not to be had here ({reason}); take `auto`")
     taken = there[0]
     if len(there) > 1 and not deterministic:
-        head_dim = model.config.attention_head_dim  # type: ignore[union-attr]
-        timer = partial(seconds, device=device, dtype=dtype, head_dim=head_dim)  # type: ignore[arg-type]
+        config: Any = model.config
+        head_dim = config.attention_head_dim
+        timer = partial(seconds, device=device, dtype=dtype, head_dim=head_dim)
         taken = agreed(lambda: fastest(there, _circumstances(device, dtype, head_dim), timer, remembered()))
     model.set_attention_backend(taken)  # type: ignore[operator]
     return taken
@@ -133,7 +135,7 @@ def seconds(backend: str, device: torch.device, dtype: torch.dtype, head_dim: in
     for turn in range(REPEATS + 3):
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         start.record()
-        dispatch_attention_fn(query, key, value, backend=backend).backward(gradient)
+        dispatch_attention_fn(query, key, value, backend=AttentionBackendName(backend)).backward(gradient)
         end.record()
         end.synchronize()
         if turn >= 3:  # the first choose and compile kernels
