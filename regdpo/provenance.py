@@ -32,6 +32,7 @@ PLUMBING = frozenset(
         "regdpo.hub",
         "regdpo.launch",
         "regdpo.lease",
+        "regdpo.processes",
         "regdpo.progress",
         "regdpo.provenance",
         "regdpo.ranks",

@@ -5,6 +5,7 @@ Manifests hold paths relative to the store's root; ``Store.resolve`` keeps them 
 """
 
 import os
+import re
 import shutil
 import socket
 import time
@@ -22,6 +23,9 @@ IDENTITY = ".store"
 """File of a store that says which one it is, in any words."""
 SHOWN = 10.0
 """Seconds that a network file system may take to show it."""
+ABANDONED = 24 * 3600.0
+"""Seconds after which nobody writes to a temporary any more: its process was killed."""
+_TEMPORARY = re.compile(r"\.[0-9a-f]{8}(\.[a-z0-9]+)?")
 
 
 RULES = {
@@ -46,6 +50,7 @@ class Store:
     def __init__(self, root: str | Path):
         self.root = Path(root)
         self._checked: set[tuple[str, str]] = set()
+        self._swept: set[Path] = set()
         named, meant = os.environ.get("REGDPO_STORE", ""), os.environ.get("REGDPO_STORE_IDENTITY", "")
         if not meant or self.root.resolve() != Path(named).resolve():
             return
@@ -128,7 +133,8 @@ class Store:
     def writing(self, relative: str) -> Iterator[Path]:
         """Yield a temporary path of the same suffix to write a file or folder to; rename it into place afterwards.
 
-        On any error, and on Ctrl-C, the temporary is removed and nothing appears under the final name.
+        On any error, and on Ctrl-C, the temporary is removed and nothing appears under the final name. What processes
+        that were killed left beside it a day or more ago is removed too.
         """
         final = self.resolve(relative)
         final.parent.mkdir(parents=True, exist_ok=True)
@@ -138,6 +144,18 @@ class Store:
             _rename(temporary, final)
         finally:
             _remove(temporary)
+        if final.parent not in self._swept:
+            self._swept.add(final.parent)
+            _sweep(final.parent)
+
+
+def _sweep(folder: Path) -> None:
+    """Ages are told by the file system's clock: it dated the folder a moment ago."""
+    now = folder.stat().st_mtime
+    for path in folder.iterdir():
+        with suppress(FileNotFoundError):  # another process sweeps too
+            if _TEMPORARY.fullmatch(path.name) and path.lstat().st_mtime < now - ABANDONED:
+                _remove(path)
 
 
 def _again(relative: str, rule: str = "") -> str:

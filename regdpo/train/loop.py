@@ -32,6 +32,7 @@ from regdpo.models.family import open_family
 from regdpo.objectives.schedule import generator
 from regdpo.objectives.weights import normalised
 from regdpo.parallel.mesh import Layout, check_context, layout
+from regdpo.processes import die_with_parent
 from regdpo.provenance import check_environment
 from regdpo.slurm import node_name
 from regdpo.store import Store, atomic
@@ -45,7 +46,7 @@ from regdpo.train.metrics import LINE_EVERY, Log, logged
 from regdpo.train.model import build, trained_parameters
 from regdpo.train.passes import Passes, caption_dropout
 from regdpo.train.reference import Cache, follow
-from regdpo.train.stop import Stop, die_with_parent
+from regdpo.train.stop import Stop
 
 EVAL_PAIRS = 32  # of the validation split, evenly chosen
 ASKED_AT_ONCE = 10  # steps whose reference errors are asked before they are kept

@@ -3,9 +3,7 @@
 Ranks finish the step, save, leave ``unfinished.json`` and exit with 0; the launcher makes exit code 75 of that.
 """
 
-import ctypes
 import signal
-import sys
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
@@ -64,10 +62,3 @@ class Stop:
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         self.signal = number
-
-
-def die_with_parent() -> None:
-    """Have the kernel kill this process when torchrun is gone: nobody would end a rank without it."""
-    if sys.platform == "linux":
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGKILL)

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pyarrow as pa
@@ -37,6 +38,21 @@ def test_store_shows_nothing_half_written(tmp_path):
     with store.writing(path) as temporary:
         temporary.write_text("whole")
     assert store.existing(path).read_text() == "whole"
+
+
+def test_what_killed_processes_left_in_the_store_is_removed(tmp_path):
+    store = Store(tmp_path)
+    path = store.relative("clips", "ab12", ".mp4")
+    folder = tmp_path / "clips/ab"
+    folder.mkdir(parents=True)
+    left = {name: folder / name for name in (".0123abcd.mp4", ".0123abce", ".fedc9876.mp4", ".keep", "abcd.mp4")}
+    for name, file in left.items():
+        file.mkdir() if name == ".0123abce" else file.write_text("half")
+        if name != ".fedc9876.mp4":  # somebody still writes to that one
+            os.utime(file, (time.time() - 2 * 86400,) * 2)
+    with store.writing(path) as temporary:
+        temporary.write_text("whole")
+    assert {file.name for file in folder.iterdir()} == {"ab12.mp4", ".fedc9876.mp4", ".keep", "abcd.mp4"}
 
 
 @pytest.mark.parametrize("path", ["../secret", "/etc/passwd", "clips/../../x", ""])
