@@ -49,6 +49,11 @@ class Shots(Section):
     detector: Literal["content", "adaptive"] = Field("adaptive", description="PySceneDetect's detector.")
     threshold: Positive | None = Field(None, description="Its threshold; empty takes PySceneDetect's default.")
     margin: int = Field(1, ge=0, description="Frames dropped at both ends of a shot, for cuts found one frame off.")
+    gap: Positive = Field(
+        2.0,
+        description="Seconds without a frame beyond which the video's clock has jumped, as it has when it goes back: "
+        "the shot ends there, and nothing is filled in.",
+    )
 
 
 class Filters(Section):
@@ -59,6 +64,11 @@ class Filters(Section):
     )
     min_luma: NonNegative = Field(8.0, description="Least mean luma (0..255); below: black.")
     max_frozen: Fraction = Field(0.5, description="Greatest share of frames equal to the one before; above: frozen.")
+    max_repeated: Fraction = Field(
+        0.22,
+        description="Greatest share of frames that show the source's frame before once more, since the source shows "
+        "fewer frames a second than `fps`; above: repeated. From 24 to 30 a second it is 0.2, from 12 to 16 0.25.",
+    )
     same_footage: Share = Field(
         0.85,
         description="Least correlation, of the pictures and of what moves in them, at which two shots show the same "
@@ -71,6 +81,17 @@ class Encode(Section):
 
     crf: int = Field(12, ge=0, le=51, description="x264's constant rate factor.")
     preset: str = Field("veryfast", pattern=r"^[a-z]+$", description="x264's preset.")
+
+
+class Limits(Section):
+    """What one video may ask of this machine. One that asks for more is a rejected row with the reason."""
+
+    pixels: Count = Field(
+        36_000_000, description="Most pixels of a frame, as it is stored and as it is scaled; 8192 x 4320 passes."
+    )
+    frames: Count = Field(1_000_000, description="Most frames of a video at `fps`.")
+    seconds: Positive = Field(3600, description="Longest time of one run of ffmpeg; a whole video is decoded in one.")
+    memory_mb: Count = Field(3000, description="Most main memory of one ffmpeg, in MB (RLIMIT_DATA).")
 
 
 class Clips(Section):
@@ -95,6 +116,7 @@ class Clips(Section):
     shots: Shots = Shots()
     filters: Filters = Filters()
     encode: Encode = Encode()
+    limits: Limits = Limits()
     shards: Count = Field(8, description="Jobs the footage is spread over, by hash of the video's path.")
 
 

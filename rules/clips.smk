@@ -10,7 +10,7 @@ rule cut_clips:
         "../envs/regdpo.yaml"
     threads: 1
     resources:
-        mem_mb=memory(2000),
+        mem_mb=memory(1000 + settings.clips.limits.memory_mb),
         runtime=240,
     params:
         config=stage(stages.ClipsStage),

@@ -10,18 +10,22 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import cache
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import numpy as np
 from imageio_ffmpeg import get_ffmpeg_version
 
 from regdpo import config
 from regdpo.data import cut, quality, video
-from regdpo.data.scenes import Shot, find_shots
+from regdpo.data.decode import Damage
+from regdpo.data.fingerprint import look
+from regdpo.data.scenes import SHORT_SIDE, Shot, watch
 from regdpo.errors import UserError
 from regdpo.progress import track
 from regdpo.provenance import DigestCache, code_digest, file_digest, text_digest, versions
@@ -40,6 +44,8 @@ class Source:
     probe: video.Probe
     rate: float  # bits of the file a second
     shots: list[Shot]
+    damage: list[Damage]
+    seen: Path  # what the shot pass saw, frame by frame
 
     def row(self, clip_id: str, shot: int, **values: Any) -> ClipRow:
         """A row with all that the source and the shot say."""
@@ -64,6 +70,11 @@ class Span:
     source: Source
     shot: int
     start: int  # first frame, counted from the shot's first
+
+    @property
+    def first(self) -> int:
+        """First frame, counted from the video's first."""
+        return self.source.shots[self.shot].start + self.start
 
 
 def source_digests(videos: config.Videos, cache: DigestCache) -> dict[str, str]:
@@ -98,7 +109,8 @@ def cut_shard(stage: ClipsStage, digests: dict[str, str], index: int, count: int
         store: where clips go, and what is remembered of earlier runs.
 
     Returns:
-        One row a clip; one rejected row for a video that is broken and for a shot that is too short.
+        One row a clip, ordered by id; one rejected row for a video that is broken, for a shot that is too short and
+        for a stretch of time from which no clip is cut.
 
     Raises:
         UserError: the store lies among the videos.
@@ -109,7 +121,7 @@ def cut_shard(stage: ClipsStage, digests: dict[str, str], index: int, count: int
         if (root / name).is_relative_to(store.root.resolve()):
             raise UserError(f"{root / name}: lies in the store; name the store's folder in videos.exclude")
     rows: list[ClipRow] = []
-    spans: list[Span] = []
+    spans: list[list[Span]] = []  # of each video
     for name in track([name for name in digests if shard_of(name, count) == index], "videos"):
         if not digests[name]:
             told = video.shown(name)
@@ -124,15 +136,17 @@ def cut_shard(stage: ClipsStage, digests: dict[str, str], index: int, count: int
                 ClipRow(clip_id=_id(name), status="rejected", reason=reason, source=name, source_digest=digests[name])
             )
             continue
+        spans.append([])
         for number, shot in enumerate(source.shots):
             starts = range(0, shot.frames - stage.clips.frames + 1, stage.clips.stride or stage.clips.frames)
-            spans += [Span(source, number, start) for start in starts]
+            spans[-1] += [Span(source, number, start) for start in starts]
             if not starts:
                 reason = f"short: the shot has {shot.frames} frames, a clip takes {stage.clips.frames}"
                 rows.append(source.row(_id(name, f"s{number:03}"), number, status="rejected", reason=reason))
-    for span in track(spans, "clips"):
-        rows += _span_rows(span, stage.clips, store)
-    return rows
+    found = chain.from_iterable(_video_rows(those, stage.clips, store) for those in spans if those)
+    for some in track(found, "clips", sum(map(len, spans))):
+        rows += some
+    return sorted(rows, key=lambda row: row.clip_id)
 
 
 def summary(rows: list[ClipRow]) -> list[str]:
@@ -147,103 +161,189 @@ def summary(rows: list[ClipRow]) -> list[str]:
 
 
 def _examine(path: Path, name: str, digest: str, clips: config.Clips, store: Store) -> Source:
-    def look() -> dict[str, Any]:
-        probe = video.probe(path)
-        return {
-            "probe": asdict(probe),
-            "shots": [asdict(shot) for shot in find_shots(path, probe, clips.fps, clips.shots)],
-        }
-
     settings = config.canonical({"fps": clips.fps, "shots": clips.shots.model_dump()})
     key = text_digest(digest, settings, _tools("regdpo.data.scenes"))
-    found = _remembered(store, "shots", key, look)
+    frames = store.relative("shots", key, ".npz")
+    found = _recall(store, "shots", key, [frames])
+    if found is None:
+        probe = video.probe(path, clips.limits)
+        seen = watch(path, probe, clips)
+        with store.writing(frames) as temporary:
+            np.savez_compressed(temporary, looks=seen.looks, shown=seen.shown, times=seen.times)
+        found = {
+            "probe": asdict(probe),
+            "shots": [asdict(shot) for shot in seen.shots],
+            "damage": [asdict(damage) for damage in seen.damage],
+        }
+        _remember(store, "shots", key, found)
     probe = video.probed(found["probe"])
     if probe.picture.hdr and clips.hdr == "reject":
         raise video.UnwantedVideo(f"{probe.picture.hdr} footage is rejected by clips.hdr")
     shots = [Shot(**shot) for shot in found["shots"]]
     seconds = (shots[-1].end / clips.fps) or 1.0
-    rate = round(8 * path.stat().st_size / seconds, 1)
-    return Source(path, name, digest, probe, rate, shots)
+    return Source(
+        path=path,
+        name=name,
+        digest=digest,
+        probe=probe,
+        rate=round(8 * path.stat().st_size / seconds, 1),
+        shots=shots,
+        damage=[Damage(**damage) for damage in found["damage"]],
+        seen=store.resolve(frames),
+    )
 
 
-def _span_rows(span: Span, clips: config.Clips, store: Store) -> Iterator[ClipRow]:
-    source, shot = span.source, span.source.shots[span.shot]
+def _video_rows(spans: list[Span], clips: config.Clips, store: Store) -> Iterator[list[ClipRow]]:
+    """The rows of each span of one video. What the store does not have is cut in one pass over the video."""
+    source = spans[0].source
     scaled = cut.scaled_size(source.probe, clips.width, clips.height, clips.short_side)
     windows = cut.windows(scaled, clips.width, clips.height, clips.crops)
-    first = shot.start + span.start
-    place = {"start": span.start, "start_s": round(source.probe.start + first / clips.fps, 6)}
-    name = f"s{span.shot:03}-f{span.start:06}"
-    looks = {} if span.start else {"fingerprint": shot.fingerprint}
+    with np.load(source.seen) as arrays:
+        looks, shown, times = arrays["looks"], arrays["shown"], arrays["times"]
+    pictures = 2 if source.probe.picture.fields else 1
+    missing: dict[int, Cuts] = {}
+    for span in spans:
+        those = slice(span.first, span.first + clips.frames)
+        cuts = Cuts(span, scaled, windows, clips, store, round(float(times[span.first]), 6))
+        reason = _damaged(those, source.damage)
+        reason = reason or quality.repeated(shown[those], pictures, clips.fps, clips.filters)
+        if reason:
+            yield [cuts.rejected(reason)]
+        elif (made := cuts.known()) is not None:
+            yield cuts.rows(made)
+        else:
+            missing[span.first] = cuts
     try:
-        cuts = _cut(source, first, scaled, windows, clips, store)
+        for first, planes in cut.spans(source.path, source.probe, sorted(missing), scaled, clips) if missing else ():
+            cuts = missing.pop(first)
+            looked = np.stack([look(frame) for frame in planes])
+            other = quality.first_other(looked, looks[first : first + clips.frames], min(SHORT_SIDE, *scaled))
+            if other is not None:
+                yield [
+                    cuts.rejected(f"frames: frame {other} of the clip is not what was seen there when shots were found")
+                ]
+                continue
+            try:
+                yield cuts.rows(cuts.make(planes))
+            except video.BrokenVideo as error:
+                yield [cuts.rejected(f"broken: {error}")]
     except video.BrokenVideo as error:
-        yield source.row(
-            _id(source.name, name), span.shot, status="rejected", reason=f"broken: {error}", **place, **looks
-        )
-        return
-    for number, (window, made) in enumerate(zip(windows, cuts, strict=True)):
-        measures = quality.Measures(**made["measures"])
-        reason = quality.reject_reason(measures, clips.filters)
-        yield source.row(
-            _id(source.name, f"{name}-c{number:02}"),
+        for cuts in missing.values():
+            yield [cuts.rejected(f"broken: {error}")]
+
+
+@dataclass(frozen=True)
+class Cuts:
+    """The clips of one span, one a crop window: in the store, or to be cut."""
+
+    span: Span
+    scaled: tuple[int, int]  # of the frame that is cropped
+    windows: list[cut.Window]
+    clips: config.Clips
+    store: Store
+    seconds: float  # of the first frame, by the source's clock
+
+    @property
+    def key(self) -> str:
+        settings = self.clips.model_dump(include={"frames", "fps", "width", "height", "encode"})
+        settings["gap"] = self.clips.shots.gap
+        source = self.span.source
+        what = {**settings, "stream": source.probe.number, "first": self.span.first, "scaled": self.scaled}
+        return text_digest(source.digest, config.canonical(what), _tools("regdpo.data.cut"))
+
+    @property
+    def paths(self) -> list[str]:
+        """Of the clips, in the store."""
+        return [self.store.relative("clips", text_digest(self.key, f"{w.x},{w.y}"), ".mp4") for w in self.windows]
+
+    @property
+    def measured(self) -> str:
+        """The key of what was measured of them."""
+        return text_digest(self.key, *self.paths, _tools("regdpo.data.quality"))
+
+    def known(self) -> list[dict[str, Any]] | None:
+        """Path, sha256 and measures of each clip, if the store has them."""
+        return _recall(self.store, "cuts", self.measured, self.paths)
+
+    def make(self, planes: np.ndarray) -> list[dict[str, Any]]:
+        """The same of clips that are written now, from the span's scaled frames (``cut.spans``).
+
+        Raises:
+            BrokenVideo: ffmpeg fails.
+            OSError: ENOSPC, the disk is full.
+        """
+        made = []
+        with ExitStack() as stack:
+            for path, window in zip(self.paths, self.windows, strict=True):
+                file = stack.enter_context(self.store.writing(path))
+                cut.write(file, planes, window, self.clips)
+                frames = video.read_frames(file)
+                if len(frames) != self.clips.frames:
+                    raise video.BrokenVideo(f"only {len(frames)} of {self.clips.frames} frames could be written")
+                measures = asdict(quality.measure(frames))
+                made.append({"path": path, "sha256": file_digest(file), "measures": measures})
+        _remember(self.store, "cuts", self.measured, made)
+        return made
+
+    def rows(self, made: list[dict[str, Any]]) -> list[ClipRow]:
+        """A row a clip, accepted or rejected by what was measured."""
+        rows = []
+        for number, (window, clip) in enumerate(zip(self.windows, made, strict=True)):
+            measures = quality.Measures(**clip["measures"])
+            reason = quality.reject_reason(measures, self.clips.filters)
+            values = {
+                "frames": self.clips.frames,
+                "fps": self.clips.fps,
+                "width": self.clips.width,
+                "height": self.clips.height,
+                "crop_x": window.x,
+                "crop_y": window.y,
+                "path": clip["path"],
+                "sha256": clip["sha256"],
+                **asdict(measures),
+            }
+            rows.append(self._row(f"-c{number:02}", reason, **values))
+        return rows
+
+    def rejected(self, reason: str) -> ClipRow:
+        """The row of a span that no clip is cut from."""
+        return self._row("", reason)
+
+    def _row(self, part: str, reason: str, **values: Any) -> ClipRow:
+        span = self.span
+        if span.start == 0 and part in ("", "-c00"):  # the shot's first row
+            values["fingerprint"] = span.source.shots[span.shot].fingerprint
+        return span.source.row(
+            _id(span.source.name, f"s{span.shot:03}-f{span.start:06}{part}"),
             span.shot,
             status="rejected" if reason else "accepted",
             reason=reason,
-            **place,
-            frames=clips.frames,
-            fps=clips.fps,
-            width=clips.width,
-            height=clips.height,
-            crop_x=window.x,
-            crop_y=window.y,
-            **asdict(measures),
-            path=made["path"],
-            sha256=made["sha256"],
-            **(looks if number == 0 else {}),
+            start=span.start,
+            start_s=self.seconds,
+            **values,
         )
 
 
-def _cut(
-    source: Source,
-    first: int,
-    scaled: tuple[int, int],
-    windows: list[cut.Window],
-    clips: config.Clips,
-    store: Store,
-) -> list[dict[str, Any]]:
-    """Path, sha256 and measures of the clip of each window, cut unless the store has them."""
-    settings = clips.model_dump(include={"frames", "fps", "width", "height", "encode"})
-    what = config.canonical({**settings, "stream": source.probe.number, "first": first, "scaled": scaled})
-    key = text_digest(source.digest, what, _tools("regdpo.data.cut"))
-    paths = [store.relative("clips", text_digest(key, f"{window.x},{window.y}"), ".mp4") for window in windows]
-
-    def make() -> list[dict[str, Any]]:
-        with ExitStack() as stack:
-            files = [stack.enter_context(store.writing(path)) for path in paths]
-            cut.cut(source.path, source.probe, first, scaled, dict(zip(windows, files, strict=True)), clips)
-            made = []
-            for path, file in zip(paths, files, strict=True):
-                frames = video.read_frames(file)
-                if len(frames) != clips.frames:
-                    raise video.BrokenVideo(f"only {len(frames)} of {clips.frames} frames could be cut")
-                measures = asdict(quality.measure(frames))
-                made.append({"path": path, "sha256": file_digest(file), "measures": measures})
-            return made
-
-    known = text_digest(key, *paths, _tools("regdpo.data.quality"))
-    return _remembered(store, "cuts", known, make, paths)
+def _damaged(frames: slice, damage: list[Damage]) -> str:
+    """Why a clip of these frames of the video is rejected; empty if they are whole."""
+    for one in damage:
+        start, end = max(one.start, frames.start), min(one.end, frames.stop)
+        if start < end:
+            return f"damaged: frames {start - frames.start} to {end - 1 - frames.start} of the clip ({one.reason})"
+    return ""
 
 
-def _remembered(store: Store, kind: str, key: str, make: Callable[[], Any], needs: list[str] | None = None) -> Any:
-    """What ``make`` returned for the key, now or in an earlier run, as long as the files that it names are there."""
-    path = store.relative(kind, key, ".json")
-    file = store.resolve(path)
-    if file.exists() and all(store.resolve(needed).exists() for needed in needs or []):
+def _recall(store: Store, kind: str, key: str, needs: list[str]) -> Any:
+    """What is remembered by the key, as long as the files that it needs are there; else None."""
+    file = store.resolve(store.relative(kind, key, ".json"))
+    if file.exists() and all(store.resolve(needed).exists() for needed in needs):
         return json.loads(file.read_text())
-    value = make()
-    with store.writing(path) as temporary:
+    return None
+
+
+def _remember(store: Store, kind: str, key: str, value: Any) -> None:
+    with store.writing(store.relative(kind, key, ".json")) as temporary:
         temporary.write_text(config.canonical(value))
-    return value
 
 
 @cache

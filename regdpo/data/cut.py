@@ -1,22 +1,21 @@
 """Cutting clips out of a video with ffmpeg.
 
 Times are counted in frames at a normalised rate from the chosen stream's first frame: frame ``k`` is what is shown
-``k / fps`` seconds after it.
+``k / fps`` seconds after it, if its clock does not jump.
 """
 
+from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import ffmpeg
 import numpy as np
 
 from regdpo import config
 from regdpo.data import picture
-from regdpo.data.video import Probe, encoding, even, frame_rate, reading, run
-
-LEAD = 1.0
-"""Seconds before the wanted frame at which decoding begins at the latest; indexes of containers are not exact."""
+from regdpo.data.decode import Decoding, threads
+from regdpo.data.video import BrokenVideo, Probe, encoding, even, frame_rate, reading, run
 
 
 @dataclass(frozen=True)
@@ -49,72 +48,93 @@ def windows(scaled: tuple[int, int], width: int, height: int, crops: tuple[int, 
     return [Window(x, y) for y in rows for x in columns]
 
 
-def cut(
-    path: str | Path,
-    source: Probe,
-    first: int,
-    scaled: tuple[int, int],
-    outputs: dict[Window, Path],
-    clips: config.Clips,
-) -> None:
-    """Cut the same span through several crop windows in one pass, ``clips.frames`` frames each.
+def spans(
+    path: str | Path, source: Probe, firsts: list[int], scaled: tuple[int, int], clips: config.Clips
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Frames of several spans, in one pass over the video.
 
     Args:
         path: the source.
         source: its probe.
-        first: the span's first frame at ``clips.fps``.
-        scaled: width and height of the frame that is cropped.
-        outputs: where the clip of each window goes.
-        clips: size, rate and encoder settings.
+        firsts: the first frames of the spans at ``clips.fps``, ascending; spans may overlap.
+        scaled: width and height of the frames.
+        clips: frames of a span, rate and limits.
+
+    Yields:
+        The first frame's number, and the frames as planes of yuv420p: uint8 (F, 3 H / 2, W).
+
+    Raises:
+        BrokenVideo: ffmpeg fails, reaches a limit, or the video ends before the spans do.
+    """
+    pass_ = normalised(path, source, scaled, clips)
+    kept: deque[np.ndarray] = deque(maxlen=clips.frames)
+    left = deque(firsts)
+    for number, planes in enumerate(pass_.frames()):
+        kept.append(planes)
+        if number == left[0] + clips.frames - 1:
+            yield left.popleft(), np.stack(kept)
+        if not left:
+            return
+    raise BrokenVideo(f"ends before frame {left[0] + clips.frames} when it is read again")
+
+
+def write(target: Path, planes: np.ndarray, window: Window, clips: config.Clips) -> None:
+    """Write the clip of one crop window.
+
+    Args:
+        target: the file.
+        planes: of the scaled frames, as ``spans`` yields them.
+        window: where the clip lies in them.
+        clips: size, rate, limits and encoder settings.
 
     Raises:
         BrokenVideo: ffmpeg fails.
         OSError: ENOSPC, the disk is full.
     """
-    stream = _normalised(path, source, first, scaled, clips.fps)
-    parts = stream.filter_multi_output("split", len(outputs))
-    run(
-        ffmpeg.merge_outputs(
-            *(
-                parts[number]
-                .filter("crop", clips.width, clips.height, window.x, window.y)
-                .output(str(target), **encoding(clips.encode, clips.frames))
-                for number, (window, target) in enumerate(outputs.items())
-            )
+    width, height = clips.width, clips.height
+    layout = {"format": "rawvideo", "pix_fmt": "yuv420p", "video_size": (width, height)}
+    stream = picture.tagged(ffmpeg.input("pipe:", **layout, framerate=str(frame_rate(clips.fps))).video)
+    data = cropped(planes, window, width, height).tobytes()
+    run(stream.output(str(target), **encoding(clips.encode, clips.frames)), data, clips.limits)
+
+
+def cropped(planes: np.ndarray, window: Window, width: int, height: int) -> np.ndarray:
+    """A window of frames that are planes of yuv420p: uint8 (F, 3 H / 2, W) gives (F, 3 height / 2 * width)."""
+    rows, columns = planes.shape[1] * 2 // 3, planes.shape[2]
+    luma = planes[:, :rows]
+    chroma = planes[:, rows:].reshape(len(planes), 2, rows // 2, columns // 2)
+    x, y = window.x // 2, window.y // 2
+    luma = luma[:, window.y : window.y + height, window.x : window.x + width]
+    chroma = chroma[:, :, y : y + height // 2, x : x + width // 2]
+    return np.concatenate([part.reshape(len(planes), -1) for part in (luma, chroma)], axis=1)
+
+
+def normalised(
+    path: str | Path, source: Probe, scaled: tuple[int, int], clips: config.Clips, watched: bool = False
+) -> Decoding:
+    """A pass over the chosen stream at the normalised rate, from its first frame on, progressive, scaled, with
+    normal colours.
+
+    Where the video's clock jumps, back or by more than the gap, the next frame follows the one before it.
+
+    Raises:
+        BrokenVideo: the frames would be too large.
+    """
+    if scaled[0] * scaled[1] > clips.limits.pixels:
+        raise BrokenVideo(
+            f"scaled to {scaled[0]}x{scaled[1]}, more than {clips.limits.pixels} pixels (clips.limits.pixels)"
         )
-    )
+    rate = frame_rate(clips.fps)
+    bounds = {"max_pixels": clips.limits.pixels, "threads": threads()}
+    options = {**bounds, **reading(source.number, source.picture)}
+    file = ffmpeg.input(str(path), copyts=None, start_at_zero=None, **options)
+    step = "PTS-PREV_INPTS"
+    steady = f"if(eq(N,0),0,PREV_OUTPTS+if(between({step},0,{longest_step(clips):.6f}/TB),{step},1/({rate}*TB)))"
+    stream = picture.progressive(file[f"v:{source.number}"].filter("setpts", steady), source.picture)
+    stream = stream.filter("fps", fps=str(rate)).filter("setpts", "N")
+    return Decoding(picture.normal(stream, source.picture, *scaled), source.index, scaled, clips.limits, watched)
 
 
-def write_proxy(path: str | Path, source: Probe, target: str | Path, fps: float, short_side: int) -> None:
-    """Write the chosen stream small and at the normalised rate, frame for frame as ``cut`` counts them.
-
-    Raises:
-        BrokenVideo: ffmpeg fails.
-        OSError: ENOSPC, the disk is full.
-    """
-    scaled = scaled_size(source, 2, 2, short_side)
-    options = {
-        "format": "mp4",
-        "vcodec": "libx264",
-        "preset": "ultrafast",
-        "crf": 10,
-        "threads": 1,
-        "g": 50,
-        "map_metadata": -1,
-    }
-    run(_normalised(path, source, 0, scaled, fps).output(str(target), **options))
-
-
-def _normalised(path: str | Path, source: Probe, first: int, scaled: tuple[int, int], fps: float) -> Any:
-    """The chosen stream from frame ``first`` on, progressive, at the normalised rate, scaled, with normal colours.
-
-    Timestamps stay those of the file (copyts) and decoding starts at a keyframe (noaccurate_seek), so the frame shown
-    at a time is the same wherever decoding began.
-    """
-    rate = frame_rate(fps)
-    begin = source.start + float(first / rate)
-    seek = {"ss": f"{begin - LEAD:.6f}", "noaccurate_seek": None} if begin > LEAD else {}
-    file = ffmpeg.input(str(path), copyts=None, start_at_zero=None, **reading(source.number, source.picture), **seek)
-    stream = picture.progressive(file[f"v:{source.number}"], source.picture)
-    stream = stream.filter("fps", fps=str(rate), start_time=f"{begin:.6f}").filter("setpts", "N")
-    return picture.normal(stream, source.picture, *scaled)
+def longest_step(clips: config.Clips) -> float:
+    """Seconds from a frame to the next beyond which the clock has jumped."""
+    return clips.shots.gap + 1 / clips.fps

@@ -48,6 +48,12 @@ def steps_of(text: str) -> np.ndarray:
     return np.frombuffer(base64.b64decode(text, validate=True), np.uint8).reshape(-1, CELLS * CELLS)
 
 
+def look(planes: np.ndarray) -> np.ndarray:
+    """The cells of a frame, from its planes of yuv420p in the limited range, uint8 (3 H / 2, W): uint8 (8, 8)."""
+    cells = (_cells(planes[: len(planes) * 2 // 3]) - 16) * (255 / 219)
+    return cells.round().clip(0, 255).astype(np.uint8)
+
+
 def unit(pictures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Pictures (..., cells) of mean 0 and variance 1, and the standard deviations (...) that they had."""
     centred = pictures - pictures.mean(-1, keepdims=True)

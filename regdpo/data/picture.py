@@ -175,8 +175,13 @@ def normal(stream: Any, picture: Picture, width: int, height: int) -> Any:
     if picture.hdr or picture.primaries in WIDE or picture.transfer == "linear":
         stream = _to_bt709(stream, picture, "gbr" if rgb else picture.matrix, width, height)
     stream = stream.filter("scale", width, height, flags=SCALING, out_color_matrix="bt709", out_range="tv")
-    stream = stream.filter("format", "yuv420p").filter("setsar", 1)
-    return stream.filter("setparams", range="tv", color_primaries="bt709", color_trc="bt709", colorspace="bt709")
+    return tagged(stream.filter("format", "yuv420p"))
+
+
+def tagged(stream: Any) -> Any:
+    """Say in the stream that its pixels are square and its colours BT.709 in the limited range."""
+    said = {"range": "tv", "color_primaries": "bt709", "color_trc": "bt709", "colorspace": "bt709"}
+    return stream.filter("setsar", 1).filter("setparams", **said)
 
 
 def _to_bt709(stream: Any, picture: Picture, matrix: str, width: int, height: int) -> Any:

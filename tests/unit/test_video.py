@@ -10,7 +10,7 @@ from imageio_ffmpeg import get_ffmpeg_exe
 
 from regdpo import config
 from regdpo.data import cut as cutting
-from regdpo.data import video
+from regdpo.data import scenes, video
 from regdpo.errors import UserError
 
 CLIPS = config.Clips(frames=9, fps=25, width=32, height=32)
@@ -34,7 +34,8 @@ def cut(path: Path, first: int, folder: Path, clips: config.Clips = CLIPS) -> np
     source = video.probe(path)
     target = folder / f"{first}.mp4"
     scaled = cutting.scaled_size(source, clips.width, clips.height, clips.short_side)
-    cutting.cut(path, source, first, scaled, {cutting.Window(0, 0): target}, clips)
+    ((_, planes),) = cutting.spans(path, source, [first], scaled, clips)
+    cutting.write(target, planes, cutting.Window(0, 0), clips)
     return video.read_frames(target)
 
 
@@ -51,12 +52,13 @@ def test_a_cut_begins_at_its_frame_and_has_exactly_its_frames(ramp, tmp_path, fi
 
 
 @pytest.mark.parametrize("first", [3, 30, 47])
-def test_at_another_rate_a_cut_counts_as_the_proxy_does(ramp, tmp_path, first):
+def test_at_another_rate_a_cut_shows_what_was_seen_when_shots_were_found(ramp, tmp_path, first):
     clips = CLIPS.model_copy(update={"fps": 16.0})
-    cutting.write_proxy(ramp, video.probe(ramp), tmp_path / "proxy.mp4", 16.0, 48)
-    proxy = video.read_frames(tmp_path / "proxy.mp4")
-    assert len(proxy) == 64
-    assert np.abs(levels(cut(ramp, first, tmp_path, clips)) - levels(proxy[first : first + 9])).max() < LEVEL
+    seen = scenes.watch(ramp, video.probe(ramp), clips)
+    assert len(seen.looks) == 64
+    lumas = seen.looks[first : first + 9].mean(axis=(1, 2))
+    assert np.abs(levels(cut(ramp, first, tmp_path, clips)) - lumas).max() < LEVEL
+    assert np.abs(lumas - 2 * LEVEL * seen.shown[first : first + 9]).max() < LEVEL
 
 
 def test_frames_count_from_the_streams_first_even_where_sound_begins_before(ramp, tmp_path):
@@ -106,7 +108,9 @@ def test_several_windows_in_one_pass_show_their_part_and_twice_gives_the_same_by
     runs = []
     for run in ("a", "b"):
         files = {window: tmp_path / f"{run}{window.x}.mp4" for window in windows}
-        cutting.cut(path, source, 2, (128, 64), files, CLIPS)
+        ((_, planes),) = cutting.spans(path, source, [2], (128, 64), CLIPS)
+        for window, file in files.items():
+            cutting.write(file, planes, window, CLIPS)
         runs.append([file.read_bytes() for file in files.values()])
     assert runs[0] == runs[1]
     left, middle, right = (levels(video.read_frames(file))[4] for file in files.values())

@@ -1,0 +1,235 @@
+"""Every frame of a clip is the one it should be, whatever the container; and what a video may ask of the machine.
+
+Frame ``k`` of the footage has the luma 16 + 2k, so who decodes a clip knows which frames it holds.
+"""
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from imageio_ffmpeg import get_ffmpeg_exe
+
+from regdpo import config
+from regdpo.data import clips, cut, scenes, video
+from regdpo.provenance import DigestCache
+from regdpo.stages import ClipsStage
+from regdpo.store import Store
+from regdpo.tables import ClipRow
+
+STEP = 2 * 255 / 219  # of full-range RGB from frame to frame
+H264 = ("-c:v", "libx264", "-qp", "0", "-sc_threshold", "0")
+MPEG4 = ("-c:v", "mpeg4", "-q:v", "2", "-sc_threshold", "1000000000")
+MPEG2 = ("-c:v", "mpeg2video", "-q:v", "2", "-sc_threshold", "1000000000")
+
+
+def footage(path: Path, *options: str | int, frames: int = 100, first: int = 0, rate: int = 25) -> Path:
+    path.parent.mkdir(exist_ok=True)
+    ramp = f"color=c=gray:s=64x48:r={rate},format=yuv420p,geq=lum='16+2*(N+{first})':cb=128:cr=128"
+    command = [get_ffmpeg_exe(), "-y", "-loglevel", "error", "-f", "lavfi", "-i", ramp, "-frames:v", frames]
+    subprocess.run([*map(str, [*command, *options, path])], check=True)
+    return path
+
+
+def rows_of(path: Path, **values) -> list[ClipRow]:
+    filters = {"min_motion": 0, "min_luma": 0, **values.pop("filters", {})}
+    settings = {"frames": 9, "fps": 25, "width": 32, "height": 32, "filters": filters, **values}
+    stage = ClipsStage(videos=config.Videos(root=str(path.parent), include=[path.name]), clips=config.Clips(**settings))
+    folder = path.parent.parent
+    digests = clips.source_digests(stage.videos, DigestCache(folder / "digests.json"))
+    return clips.cut_shard(stage, digests, 0, 1, Store(folder / "store"))
+
+
+def numbers(row: ClipRow, folder: Path) -> list[int]:
+    """Which frames a clip holds."""
+    frames = video.read_frames(folder / "store" / row.path)
+    return (frames.mean(axis=(1, 2, 3)) / STEP).round().astype(int).tolist()
+
+
+def held(rows: Iterable[ClipRow], folder: Path) -> list[list[int]]:
+    return [numbers(row, folder) for row in rows if row.status == "accepted"]
+
+
+def packets(path: Path) -> list[bytes]:
+    data = path.read_bytes()
+    return [data[i : i + 188] for i in range(0, len(data), 188)]
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("a.ts", (*H264, "-g", 100, "-bf", 2)),
+        ("a.m2ts", (*H264, "-g", 50, "-bf", 0, "-f", "mpegts", "-mpegts_m2ts_mode", 1)),
+        ("a.mpg", (*MPEG2, "-g", 100, "-bf", 2)),
+        ("a.avi", (*MPEG4, "-g", 100, "-bf", 2)),
+        ("a.mkv", (*H264, "-g", 100, "-bf", 2)),
+    ],
+)
+def test_every_clip_holds_its_frames_one_after_another(tmp_path, name, options):
+    rows = rows_of(footage(tmp_path / "footage" / name, *options))
+    assert held(rows, tmp_path) == [list(range(first, first + 9)) for first in range(0, 99, 9)]
+    assert [row.start_s for row in rows] == pytest.approx(rows[0].start_s + np.arange(0, 99, 9) / 25)
+
+
+def test_a_stream_that_starts_between_keyframes_starts_at_its_first_whole_frame(tmp_path):
+    path = footage(tmp_path / "footage/a.ts", *H264, "-g", 40, "-bf", 2)
+    path.write_bytes(b"".join(packets(path)[20:]))
+    assert held(rows_of(path), tmp_path) == [list(range(first, first + 9)) for first in range(40, 94, 9)]
+
+
+def test_of_a_decoder_that_starts_between_keyframes_the_broken_frames_are_left_out(tmp_path):
+    path = footage(tmp_path / "footage/a.ts", *MPEG4, "-g", 40, "-bf", 0)
+    path.write_bytes(b"".join(packets(path)[10:]))
+    assert held(rows_of(path), tmp_path) == [list(range(first, first + 9)) for first in range(40, 94, 9)]
+
+
+@pytest.mark.parametrize("offset", [0, 86400])
+def test_where_the_clock_jumps_is_a_cut_and_both_parts_are_kept(tmp_path, offset):
+    parts = [
+        footage(tmp_path / f"{n}/a.ts", *H264, "-g", 10, "-bf", 0, "-output_ts_offset", n * offset, **which)
+        for n, which in enumerate(({"frames": 50}, {"first": 50, "frames": 50}))
+    ]
+    path = tmp_path / "footage/a.ts"
+    path.parent.mkdir()
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    rows = rows_of(path)
+    assert [row.shot for row in rows] == [0] * 5 + [1] * 5
+    assert held(rows, tmp_path) == [list(range(first, first + 9)) for first in (*range(0, 45, 9), *range(51, 96, 9))]
+    assert rows[5].start_s == pytest.approx(offset + 0.04)
+
+
+def test_a_pause_that_is_no_jump_is_filled_and_a_longer_one_is_cut(tmp_path):
+    pause = "settb=1/1000,setpts='if(lt(N,30),N*40,N*40+1000)'"
+    passed = ("-vf", pause, "-fps_mode", "passthrough", "-enc_time_base", "1/1000")
+    path = footage(tmp_path / "footage/a.mkv", *passed, *H264, "-bf", 0, frames=60)
+    source = video.probe(path)
+    filled = scenes.watch(path, source, config.Clips(fps=25))
+    assert [(shot.start, shot.end) for shot in filled.shots] == [(0, 85)]
+    assert filled.shown.tolist() == [*range(30), *[29] * 25, *range(30, 60)]
+    ended = scenes.watch(path, source, config.Clips(fps=25, shots=config.Shots(gap=0.5)))
+    assert [(shot.start, shot.end) for shot in ended.shots] == [(0, 29), (31, 60)]
+
+
+def test_lost_packets_of_a_broadcast_reject_the_clips_that_show_them(tmp_path):
+    path = footage(tmp_path / "footage/a.ts", *H264, "-g", 30, "-bf", 2)
+    whole = packets(path)
+    pictures = [n for n, packet in enumerate(whole) if packet[1] & 31 == 1 and packet[2] == 0]
+    del whole[pictures[len(pictures) * 2 // 5]]
+    path.write_bytes(b"".join(whole))
+    rows = rows_of(path)
+    damaged = [row for row in rows if row.reason.startswith("damaged: frames ")]
+    assert 0 < len(damaged) <= 5
+    assert all(27 <= row.start <= 60 for row in damaged)
+    for row, found in zip([row for row in rows if row.path], held(rows, tmp_path), strict=True):
+        assert found == list(range(row.start, row.start + 9))
+    assert len(rows) == 11
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("a.mp4", (*H264, "-g", 25, "-bf", 2)),
+        ("a.mpg", (*MPEG2, "-g", 25, "-bf", 2)),
+        ("a.avi", (*MPEG4, "-g", 25, "-bf", 2)),
+        ("a.webm", ("-c:v", "libvpx-vp9", "-deadline", "realtime", "-cpu-used", 8, "-g", 25)),
+    ],
+)
+def test_what_cannot_be_decoded_rejects_the_clips_that_show_it(tmp_path, name, options):
+    path = footage(tmp_path / "footage" / name, *options)
+    assert {row.status for row in rows_of(path)} == {"accepted"}
+    data = bytearray(path.read_bytes())
+    for place in range(len(data) * 2 // 5, len(data) * 3 // 5):
+        data[place] ^= 0x5A
+    path.write_bytes(data)
+    rows = rows_of(path)
+    reasons = {row.reason.split(":")[0] for row in rows}
+    assert reasons <= {"", "damaged", "broken", "short"}
+    assert reasons & {"damaged", "broken"}
+    for found in held(rows, tmp_path):
+        assert found == list(range(found[0], found[0] + 9))
+
+
+def test_a_frame_that_is_not_what_was_seen_rejects_its_clip(tmp_path, monkeypatch):
+    path = footage(tmp_path / "footage/a.mp4", *H264)
+    spans = cut.spans
+
+    def frozen(*args):
+        for first, planes in spans(*args):
+            if first == 9:
+                planes[5:] = planes[1]
+            yield first, planes
+
+    monkeypatch.setattr(cut, "spans", frozen)
+    rows = rows_of(path)
+    assert [row.reason for row in rows] == [
+        "",
+        "frames: frame 5 of the clip is not what was seen there when shots were found",
+        *[""] * 9,
+    ]
+
+
+def test_frames_that_the_source_does_not_have_are_counted_against_its_own(tmp_path):
+    slow = rows_of(footage(tmp_path / "footage/slow.mp4", *H264, rate=12, frames=48))
+    assert {row.status for row in slow} == {"rejected"}
+    assert slow[0].reason == (
+        "repeated: the source shows 12.5 frames a second here and a clip 25, so 50% of them are shown twice, "
+        "more than 22%"
+    )
+    film = rows_of(footage(tmp_path / "footage/film.mp4", *H264, rate=24), frames=26)
+    assert {row.status for row in film} == {"accepted"}
+    filters = {"max_repeated": 0.7, "max_frozen": 0.7}
+    assert {row.status for row in rows_of(tmp_path / "footage/slow.mp4", filters=filters)} == {"accepted"}
+
+
+@pytest.mark.parametrize(
+    ("limits", "reason"),
+    [
+        ({"pixels": 3000}, "broken: 64x48 is more than 3000 pixels (clips.limits.pixels)"),
+        ({"pixels": 4000}, "broken: scaled to 192x144, more than 4000 pixels (clips.limits.pixels)"),
+        ({"frames": 60}, "broken: has more than 60 frames (clips.limits.frames)"),
+        ({"seconds": 1e-9}, "broken: ffmpeg takes longer than 1e-09 s (clips.limits.seconds)"),
+        ({"memory_mb": 60}, "broken: ffmpeg needs more memory than it may take (clips.limits.memory_mb)"),
+    ],
+)
+def test_a_video_that_asks_too_much_is_a_rejected_row(tmp_path, limits, reason):
+    (row,) = rows_of(footage(tmp_path / "footage/a.mp4", *H264), limits=limits)
+    assert (row.status, row.reason) == ("rejected", reason)
+
+
+def test_a_video_of_which_nothing_can_be_decoded_says_so(tmp_path):
+    path = footage(tmp_path / "footage/a.mp4", *H264, "-bf", 0, frames=20)
+    data = bytearray(path.read_bytes())
+    start = data.index(b"mdat") + 4
+    data[start : data.index(b"moov") - 4] = bytes(data.index(b"moov") - 4 - start)
+    path.write_bytes(data)
+    (row,) = rows_of(path)
+    assert row.status == "rejected"
+    assert "video stream" not in row.reason
+    assert "decoded" in row.reason
+
+
+def test_ffmpeg_ends_with_the_stage_even_if_that_is_killed(tmp_path):
+    code = (
+        "import sys, ffmpeg; from regdpo.data import video; "
+        "video.run(ffmpeg.input('testsrc2', f='lavfi', re=None).output(sys.argv[1], format='null'))"
+    )
+    stage = subprocess.Popen([sys.executable, "-c", code, "-"])
+    children = Path(f"/proc/{stage.pid}/task/{stage.pid}/children")
+    while not (found := children.read_text().split()):
+        assert stage.poll() is None
+        time.sleep(0.05)
+    (child,) = map(int, found)
+    stage.kill()
+    stage.wait()
+    while alive(child):
+        time.sleep(0.05)
+
+
+def alive(process: int) -> bool:
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{process}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
