@@ -163,7 +163,7 @@ def test_a_frame_that_is_not_what_was_seen_rejects_its_clip(tmp_path, monkeypatc
             yield first, planes
 
     monkeypatch.setattr(cut, "spans", frozen)
-    rows = rows_of(path)
+    rows = rows_of(path, width=96, height=96)
     assert [row.reason for row in rows] == [
         "",
         "frames: frame 5 of the clip is not what was seen there when shots were found",
