@@ -46,9 +46,9 @@ def raw(path: Path, frames: np.ndarray, pixels: str, filters: str, *options: obj
 def cut(path: Path, target: Path, settings: config.Clips = CLIPS) -> np.ndarray:
     source = video.probe(path)
     scaled = cutting.scaled_size(source, settings.width, settings.height, None)
-    cutting.cut(
-        path, source, 0, scaled, {cutting.windows(scaled, settings.width, settings.height, (1, 1))[0]: target}, settings
-    )
+    (window,) = cutting.windows(scaled, settings.width, settings.height, (1, 1))
+    ((_, planes),) = cutting.spans(path, source, [0], scaled, settings)
+    cutting.write(target, planes, window, settings)
     return video.read_frames(target).astype(float)
 
 
