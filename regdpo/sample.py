@@ -19,7 +19,7 @@ from regdpo.data.video import read_stored, write_frames
 from regdpo.device import compute_dtype
 from regdpo.models.family import Autoencoding, Family, ModelFile, open_family
 from regdpo.progress import track
-from regdpo.provenance import code_digest, file_digest, text_digest, versions
+from regdpo.provenance import code_digest, text_digest, versions
 from regdpo.stages import Geometry
 from regdpo.store import Store
 
@@ -137,7 +137,7 @@ def render(
                 continue
             with store.writing(paths[index]) as temporary:
                 write_frames(temporary, video.numpy(), geometry.fps, geometry.encode)
-    return [Rendered(path, file_digest(store.existing(path))) for path in paths]
+    return [Rendered(path, store.digest(path)) for path in paths]
 
 
 def _encoded(

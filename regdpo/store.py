@@ -121,6 +121,25 @@ class Store:
             self._checked.add((relative, sha256))
         return path
 
+    def digest(self, relative: str) -> str:
+        """SHA-256 of a file, kept beside it when it is first asked for: what finds the file there later finds it whole.
+
+        Raises:
+            UserError: it is not there, or its bytes have changed since.
+        """
+        path = self.existing(relative)
+        found, kept = file_digest(path), _kept(path)
+        told = ""
+        with suppress(FileNotFoundError):  # nobody asked before, or another process writes it anew
+            told = kept.read_text()
+        if not told:
+            with atomic(kept) as temporary:
+                temporary.write_text(found)
+        elif told != found:
+            raise self.damaged(relative, f"sha256 {found[:12]}, it was {told[:12]}")
+        self._checked.add((relative, found))
+        return found
+
     def damaged(self, relative: str, reason: str, rule: str = "") -> UserError:
         """What to raise for an artefact that is not what was written: the file, and the command that makes it again.
 
@@ -141,6 +160,7 @@ class Store:
         temporary = final.with_name(f".{uuid.uuid4().hex[:8]}{final.suffix}")
         try:
             yield temporary
+            _kept(final).unlink(missing_ok=True)
             _rename(temporary, final)
         finally:
             _remove(temporary)
@@ -161,6 +181,10 @@ def _sweep(folder: Path) -> None:
 def _again(relative: str, rule: str = "") -> str:
     rule = rule or RULES.get(relative.partition("/")[0], "")
     return "give the same command again" + (f" with --forcerun {rule}" if rule else "")
+
+
+def _kept(path: Path) -> Path:
+    return path.with_name(f"{path.name}.sha256")
 
 
 def _rename(source: Path, target: Path) -> None:

@@ -19,7 +19,7 @@ from regdpo.device import DTYPES, compute_dtype
 from regdpo.errors import UserError
 from regdpo.models.family import Autoencoding, Family, ModelFile, open_family
 from regdpo.progress import track
-from regdpo.provenance import code_digest, file_digest, text_digest, versions
+from regdpo.provenance import code_digest, text_digest, versions
 from regdpo.stages import LatentsStage
 from regdpo.store import Store
 from regdpo.tables import LatentRow, PairRow
@@ -69,7 +69,7 @@ def encode(
             split=pair.split,
             clip_id=pair.clip_id,
             path=path,
-            sha256=file_digest(store.resolve(path)),
+            sha256=store.digest(path),
             encoder=model.ref.digest,
             shape=",".join(map(str, family.latent_shape(*size))),
             has_loser=bool(pair.loser),
@@ -97,7 +97,7 @@ def _empty_caption(family: Family, key: str, stage: LatentsStage, store: Store) 
         tensors = {name: tensor[0] for name, tensor in family.encode_text([""]).items()}
         with store.writing(path) as temporary:
             save_file(_stored(tensors, stage), temporary)
-    return {"empty": path, "empty_sha256": file_digest(store.resolve(path))}
+    return {"empty": path, "empty_sha256": store.digest(path)}
 
 
 def _encode_pair(

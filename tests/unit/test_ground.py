@@ -86,6 +86,23 @@ def test_an_artefact_has_the_bytes_that_its_manifest_names(tmp_path, monkeypatch
         Store(tmp_path).checked(loser, digest)
 
 
+def test_what_is_found_in_the_store_has_the_bytes_that_it_had(tmp_path):
+    store, path = Store(tmp_path), "latents/ab/pair.safetensors"
+
+    def written(text: str) -> str:
+        with store.writing(path) as temporary:
+            temporary.write_text(text)
+        return store.digest(path)
+
+    digest = written("tensors")
+    assert digest == store.digest(path) == provenance.file_digest(store.existing(path))
+    store.existing(path).write_text("tensorz")
+    with pytest.raises(UserError, match=r"pair.safetensors is damaged \(sha256 .*--forcerun encode_latents$"):
+        store.digest(path)
+    store.existing(path).unlink()
+    assert written("made again, with other bytes") != digest
+
+
 def test_a_model_has_the_bytes_that_its_file_names(tmp_path):
     store = Store(tmp_path / "store")
     base, adapters, tuned = (store.relative(kind, kind * 9) for kind in ("models", "runs", "other"))
