@@ -262,8 +262,10 @@ class Cuts:
         return text_digest(self.key, *self.paths, _tools("regdpo.data.quality"))
 
     def known(self) -> list[dict[str, Any]] | None:
-        """Path, sha256 and measures of each clip, if the store has them."""
-        return _recall(self.store, "cuts", self.measured, self.paths)
+        """Path, sha256 and measures of each clip, if the store has them, and as they were written."""
+        made = _recall(self.store, "cuts", self.measured, self.paths)
+        whole = made and all(file_digest(self.store.resolve(clip["path"])) == clip["sha256"] for clip in made)
+        return made if whole else None
 
     def make(self, planes: np.ndarray) -> list[dict[str, Any]]:
         """The same of clips that are written now, from the span's scaled frames (``cut.spans``).

@@ -138,7 +138,10 @@ def test_a_second_run_finds_everything_and_a_lost_clip_comes_back_the_same(tmp_p
     files = {path: path.stat().st_mtime_ns for path in store.root.rglob("*") if path.is_file()}
     assert cut(what, tmp_path) == rows
     assert {path: path.stat().st_mtime_ns for path in store.root.rglob("*") if path.is_file()} == files
-    store.existing(rows[0].path).unlink()
+    lost, other = store.existing(rows[0].path), store.existing(rows[1].path)
+    lost.unlink()
+    assert cut(what, tmp_path) == rows
+    lost.write_bytes(other.read_bytes())  # or damaged
     assert cut(what, tmp_path) == rows
     assert file_digest(store.existing(rows[0].path)) == rows[0].sha256
     assert video.read_frames(store.existing(rows[0].path)).shape == (9, 32, 32, 3)
