@@ -276,7 +276,7 @@ def begin():
     try:
         for folder in (RESULTS, LOGS, STORE):
             preflight.check_writable(Path(folder))
-        os.environ["REGDPO_STORE_IDENTITY"] = Store(STORE).identity()
+        os.environ.update(REGDPO_STORE_IDENTITY=Store(STORE).identity())
         stages.write_parts(settings, NOTES)
         known = provenance.DigestCache(Path(STORE) / DIGESTS, NOTES / DIGESTS)
         known.save()
