@@ -1,0 +1,250 @@
+"""What the benchmarks train in the place of a checkpoint on footage: an architecture with random weights, made where
+they lie, on random latents. All else is the project's own trainer."""
+
+import gc
+import json
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import torch
+import torch.distributed as dist
+from diffusers import WanTransformer3DModel
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from regdpo import tables
+from regdpo.config_train import PREFERENCE
+from regdpo.models.family import Family, ModelFile, ModelRef
+from regdpo.parallel.mesh import layout
+from regdpo.plan.architecture import Architecture
+from regdpo.plan.memory import Training
+from regdpo.provenance import file_digest
+from regdpo.store import Store
+from regdpo.tables import LatentRow
+from regdpo.train import model as trained
+from regdpo.train.job import Job
+from regdpo.train.loop import Trainer
+
+TINY: dict[str, Any] = {
+    "_class_name": "WanTransformer3DModel",
+    "patch_size": [1, 2, 2],
+    "in_channels": 16,
+    "out_channels": 16,
+    "rope_max_seq_len": 1024,
+    "num_attention_heads": 4,
+    "attention_head_dim": 48,
+    "ffn_dim": 768,
+    "num_layers": 6,
+    "text_dim": 64,
+    "freq_dim": 64,
+}
+IMAGE_TOKENS = 257
+"""Of the image encoder of Wan 2.1's image-to-video models."""
+SCALE = 0.02
+"""Standard deviation of random weights."""
+
+
+def small(name: str = "small", **changes: Any) -> Architecture:
+    """A Wan for a CPU."""
+    return Architecture(name, "benchmarks/rig.py", TINY | changes, channels=16, temporal=4, spatial=8, text_length=512)
+
+
+def world(
+    folder: Path,
+    architecture: Architecture,
+    size: tuple[int, int, int],
+    pairs: int,
+    validation: int = 0,
+    weights: bool = False,
+) -> dict[str, Any]:
+    """A checkpoint without weights and random latents; what a ``Job`` has to be told of them.
+
+    Args:
+        size: frames, height and width of a clip. validation: pairs of that split, after the others.
+        weights: the checkpoint has some, as the architecture starts.
+    """
+    spec = architecture.transformer
+    (folder / "model/transformer").mkdir(parents=True)
+    (folder / "model/transformer/config.json").write_text(json.dumps(spec))
+    if weights:
+        torch.manual_seed(0)
+        WanTransformer3DModel.from_config(spec).save_pretrained(folder / "model/transformer")
+    (folder / "model/model_index.json").write_text(json.dumps({"vae": ["diffusers", "AutoencoderKLWan"]}))
+    (folder / "run").mkdir()
+    store = Store(folder / "store")
+    shape = architecture.latent_shape(*size)
+    given = {"text": (architecture.text_length, spec["text_dim"])}
+    if spec["in_channels"] > shape[0]:
+        given["condition"] = (spec["in_channels"] - shape[0], *shape[1:])
+    if spec.get("image_dim"):
+        given["image"] = (IMAGE_TOKENS, spec["image_dim"])
+    source = torch.Generator().manual_seed(0)
+    rows = []
+    for number in range(pairs + validation):
+        tensors = {name: torch.randn(wanted, generator=source) for name, wanted in given.items()}
+        tensors |= {half: torch.randn(shape, generator=source) for half in ("winner", "loser")}
+        path = store.relative("latents", f"{number:064d}", ".safetensors")
+        with store.writing(path) as temporary:
+            save_file(tensors, temporary)
+        rows.append(
+            LatentRow(
+                pair_id=f"pair{number}",
+                split="train" if number < pairs else "validation",
+                clip_id=f"clip{number}",
+                path=path,
+                sha256=file_digest(store.resolve(path)),
+                encoder="random",
+                shape=",".join(map(str, shape)),
+                has_loser=True,
+            )
+        )
+    tables.write(folder / "latents.parquet", rows, LatentRow)
+    ref = ModelRef(
+        family="wan",
+        task="t2v",
+        where="folder",
+        path=str(folder / "model"),
+        text_length=architecture.text_length,
+        digest="random",
+    )
+    return {
+        "model": ModelFile(name="base", ref=ref, digest="random").model_dump(),
+        "latents": str(folder / "latents.parquet"),
+        "store": str(folder / "store"),
+        "run": str(folder / "run"),
+    }
+
+
+def job(told: dict[str, Any], device: str, settings: dict[str, Any], parallel: dict[str, Any] | None = None) -> Job:
+    """A Reg-DPO training of what ``world`` made."""
+    settings = settings | {"caption_dropout": 0}  # there is no empty caption
+    stage = {"objective": "reg_dpo", "beta": 500.0, "r": "dgr", "seed": 0, "settings": settings}
+    never = 10**6
+    rest = {"micro_batch": 1, "checkpoint_every": never, "eval_every": never, "keep": 1}
+    return Job.model_validate({**told, "stage": stage, "device": device, "parallel": parallel or {}, **rest})
+
+
+def planned(folder: Path, training: Training, device: torch.device, pairs: int) -> Job:
+    """The job of a training that was planned for, on a world of its own."""
+    size = training.frames, training.height, training.width
+    told = world(folder, training.architecture, size, pairs)
+    settings = training.settings
+    return job(told, device.type, settings.model_dump(exclude={"parallel"}), settings.parallel.model_dump())
+
+
+def trainer(of: Job, device: torch.device) -> Trainer:
+    """The trainer of a job with random weights. There has to be a process group."""
+    with random_weights():
+        return Trainer(of, device, layout(device, of.parallel, of.stage.objective in PREFERENCE))
+
+
+@contextmanager
+def random_weights() -> Iterator[None]:
+    """The trainer's models are filled with random weights where they lie."""
+    with patch.object(trained, "fill", _fill):
+        yield
+
+
+@torch.no_grad()
+def _fill(model: nn.Module, family: Family, device: torch.device, compute: torch.device, seed: int) -> None:
+    model.to_empty(device=device)
+    for parameter in model.parameters():
+        local: Any = parameter.to_local() if hasattr(parameter, "to_local") else parameter
+        local.normal_(0, SCALE)
+    buffers = family.buffers()
+    for path, module in model.named_modules():
+        for name, _ in module.named_buffers(recurse=False):
+            module._buffers[name] = buffers[f"{path}.{name}".lstrip(".")].to(compute)
+
+
+def matrix_product(device: torch.device) -> float:
+    """FLOP/s of a matrix product on one rank, in a step's precision; the median of ten."""
+    size, dtype = (8192, torch.bfloat16) if device.type == "cuda" else (1024, torch.float32)
+    matrix = torch.randn(size, size, device=device, dtype=dtype)
+    return 2 * size**3 / median(lambda: matrix @ matrix, device, 10)
+
+
+def seconds(work: Callable[[], object], device: torch.device) -> float:
+    """Of one call, until the device is done with it."""
+    if device.type != "cuda":
+        begun = time.perf_counter()
+        work()
+        return time.perf_counter() - begun
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda.synchronize()
+    start.record()
+    work()
+    end.record()
+    end.synchronize()
+    return start.elapsed_time(end) / 1000
+
+
+def median(work: Callable[[], object], device: torch.device, times: int) -> float:
+    """Seconds of a call, the median of some after one that warms up."""
+    work()
+    return statistics.median(seconds(work, device) for _ in range(times))
+
+
+class Memory:
+    """Peaks of memory in bytes since the last ``reset``: the allocator's on CUDA, all that is held included; on the CPU
+    the rise of the process's resident set, by the kernel's high-water mark."""
+
+    def __init__(self, device: torch.device):
+        self.cuda, self.before = device.type == "cuda", 0
+        self.reset()
+
+    def reset(self) -> None:
+        gc.collect()
+        if self.cuda:
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+        else:
+            Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew
+            self.before = _status("VmRSS")
+
+    @property
+    def peak(self) -> int:
+        """Of tensors."""
+        return torch.cuda.max_memory_allocated() if self.cuda else _status("VmHWM") - self.before
+
+    @property
+    def reserved(self) -> int:
+        """With the holes in the allocator's memory."""
+        return torch.cuda.max_memory_reserved() if self.cuda else self.peak
+
+    @property
+    def held(self) -> int:
+        """Now."""
+        return torch.cuda.memory_allocated() if self.cuda else _status("VmRSS") - self.before
+
+
+def _status(name: str) -> int:
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name))
+    return int(line.split()[1]) * 1024
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Of the device: torch says it, and so do CUDA and its libraries in their ways."""
+    said = str(error)
+    return isinstance(error, torch.OutOfMemoryError) or "out of memory" in said or "ALLOC_FAILED" in said
+
+
+@contextmanager
+def ranks(device: torch.device, folder: Path, rank: int = 0, count: int = 1) -> Iterator[None]:
+    """A process group, by default of this process alone."""
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, init_method=f"file://{folder}/meet", rank=rank, world_size=count)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def relative(found: Tensor, wanted: Tensor) -> float:
+    """The error of ``found``, as a share of what was wanted, by their norms."""
+    return float((found.double() - wanted.double()).norm() / wanted.double().norm())
