@@ -8,6 +8,7 @@ from functools import cache
 from typing import Any, Literal
 
 import torch
+from torch import nn
 
 from regdpo.live import Live
 
@@ -25,7 +26,7 @@ def whole(kind: Any, config: str, direction: Direction, shape: tuple[int, ...], 
             (C, F', H', W') to decode.
     """
     with torch.device("meta"):
-        model: Any = kind.from_config(json.loads(config)).eval().to(dtype)
+        model: Any = nn.Module.to(kind.from_config(json.loads(config)).eval(), dtype)
         given = torch.empty(1, *shape, dtype=dtype)
         timestep = torch.zeros(1, dtype=dtype)
     weights = [*model.parameters(), *model.buffers()]

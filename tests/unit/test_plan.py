@@ -237,7 +237,7 @@ SIZE = (81, 720, 1280)
 def test_launcher_is_told_what_fits():
     settings = TrainSettings.model_validate({"parallel": {"context": 4}})
     with pytest.raises(
-        UserError, match=r"needs [\d.]+ GiB a rank of 80 .*these layouts fit: .*context.*launch.force: true"
+        UserError, match=r"needs [\d.]+ GiB a rank of 80.0 .*these layouts fit: .*context.*launch.force: true"
     ):
         check(settings, architecture.known(I2V), SIZE, 8, 80 * GIB)
     check(settings, architecture.known(I2V), SIZE, 8, 900 * GIB)
