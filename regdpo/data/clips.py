@@ -206,7 +206,7 @@ def _video_rows(spans: list[Span], clips: config.Clips, store: Store) -> Iterato
         those = slice(span.first, span.first + clips.frames)
         cuts = Cuts(span, scaled, windows, clips, store, round(float(times[span.first]), 6))
         reason = _damaged(those, source.damage)
-        reason = reason or quality.repeated(shown[those], pictures, clips.fps, clips.filters)
+        reason = reason or quality.repeated(shown[those], times[those], pictures, clips.fps, clips.filters)
         if reason:
             yield [cuts.rejected(reason)]
         elif (made := cuts.known()) is not None:

@@ -106,8 +106,8 @@ class Log:
         return sorted((one for one in found if one.end > one.start), key=lambda one: one.start)
 
     def begin(self) -> int:
-        """The first whole frame: a stream may start between keyframes."""
-        return self._key(0) if any(known == 0 for known, _ in self._said) else 0
+        """The first whole frame: a stream may start between keyframes. One without any is left to its decoder."""
+        return self._keys[0] if self._keys and any(known == 0 for known, _ in self._said) else 0
 
     def _decoded(self, stamp: bytes, key: bytes, kind: bytes, one: bytes, of: bytes) -> None:
         if key == b"1":

@@ -51,11 +51,12 @@ def reject_reason(measures: Measures, filters: config.Filters) -> str:
     return ""
 
 
-def repeated(shown: np.ndarray, pictures: int, fps: float, filters: config.Filters) -> str:
+def repeated(shown: np.ndarray, times: np.ndarray, pictures: int, fps: float, filters: config.Filters) -> str:
     """Why a clip is rejected whose frames repeat the source's, with the numbers; empty if it is fine.
 
     Args:
         shown: of each frame of the clip the number of the source's frame that it shows.
+        times: of those, in seconds.
         pictures: that a frame of the source makes: two of interlaced fields.
         fps: frames a second of the clip.
         filters: the greatest share.
@@ -64,9 +65,10 @@ def repeated(shown: np.ndarray, pictures: int, fps: float, filters: config.Filte
     again = float(np.maximum(runs - pictures, 0).sum()) / max(1, len(shown) - 1)
     if again <= filters.max_repeated:
         return ""
+    own = pictures * (shown[-1] - shown[0]) / max(float(times[-1] - times[0]), 1e-3)
     return (
-        f"repeated: the source shows {(1 - again) * fps:.3g} frames a second here and a clip {fps:g}, "
-        f"so {again:.0%} of them are shown twice, more than {filters.max_repeated:.0%}"
+        f"repeated: {again:.0%} of the frames show the source's frame before once more, more than "
+        f"{filters.max_repeated:.0%}: it has {own:.3g} a second here, a clip {fps:g}"
     )
 
 

@@ -317,8 +317,10 @@ def run(stream: Any, data: bytes | None = None, limits: config.Limits | None = N
 def start(
     stream: Any, options: list[str], limits: config.Limits | None = None, **pipes: Any
 ) -> subprocess.Popen[bytes]:
-    """Start ffmpeg. It ends with the thread that called this, and overwrites its outputs."""
-    command = stream.global_args("-hide_banner", *options).compile(cmd=get_ffmpeg_exe(), overwrite_output=True)
+    """Start ffmpeg. It ends with the thread that called this, overwrites its outputs, and goes on after any error."""
+    command = stream.global_args("-hide_banner", "-max_error_rate", "1", *options).compile(
+        cmd=get_ffmpeg_exe(), overwrite_output=True
+    )
     prepare = bounded(limits.memory_mb if limits else None)
     return subprocess.Popen(command, stderr=subprocess.PIPE, preexec_fn=prepare, **pipes)
 
@@ -343,7 +345,8 @@ def check_end(code: int, lines: list[str]) -> None:
         raise BrokenVideo("ffmpeg needs more memory than it may take (clips.limits.memory_mb)")
     if -code in (signal.SIGKILL, signal.SIGTERM):
         raise UserError("ffmpeg was killed, perhaps for want of memory: free some and give the same command again")
-    raise BrokenVideo(f"ffmpeg: {lines[-1] if lines else f'exit code {code}'}")
+    reasons = [line for line in lines if line != "Conversion failed!"]
+    raise BrokenVideo(f"ffmpeg: {reasons[-1] if reasons else f'exit code {code}'}")
 
 
 def reading(number: int, picture: Picture) -> dict[str, Any]:

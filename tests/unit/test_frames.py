@@ -20,6 +20,7 @@ from regdpo.stages import ClipsStage
 from regdpo.store import Store
 from regdpo.tables import ClipRow
 
+FRAMES = 19
 STEP = 2 * 255 / 219  # of full-range RGB from frame to frame
 H264 = ("-c:v", "libx264", "-qp", "0", "-sc_threshold", "0")
 MPEG4 = ("-c:v", "mpeg4", "-q:v", "2", "-sc_threshold", "1000000000")
@@ -36,7 +37,7 @@ def footage(path: Path, *options: str | int, frames: int = 100, first: int = 0, 
 
 def rows_of(path: Path, **values) -> list[ClipRow]:
     filters = {"min_motion": 0, "min_luma": 0, **values.pop("filters", {})}
-    settings = {"frames": 9, "fps": 25, "width": 32, "height": 32, "filters": filters, **values}
+    settings = {"frames": FRAMES, "fps": 25, "width": 32, "height": 32, "filters": filters, **values}
     stage = ClipsStage(videos=config.Videos(root=str(path.parent), include=[path.name]), clips=config.Clips(**settings))
     folder = path.parent.parent
     digests = clips.source_digests(stage.videos, DigestCache(folder / "digests.json"))
@@ -47,6 +48,11 @@ def numbers(row: ClipRow, folder: Path) -> list[int]:
     """Which frames a clip holds."""
     frames = video.read_frames(folder / "store" / row.path)
     return (frames.mean(axis=(1, 2, 3)) / STEP).round().astype(int).tolist()
+
+
+def runs(first: int, end: int) -> list[list[int]]:
+    """What clips of FRAMES frames hold that follow each other from the first frame on."""
+    return [list(range(start, start + FRAMES)) for start in range(first, end - FRAMES + 1, FRAMES)]
 
 
 def held(rows: Iterable[ClipRow], folder: Path) -> list[list[int]]:
@@ -70,20 +76,20 @@ def packets(path: Path) -> list[bytes]:
 )
 def test_every_clip_holds_its_frames_one_after_another(tmp_path, name, options):
     rows = rows_of(footage(tmp_path / "footage" / name, *options))
-    assert held(rows, tmp_path) == [list(range(first, first + 9)) for first in range(0, 99, 9)]
-    assert [row.start_s for row in rows] == pytest.approx(rows[0].start_s + np.arange(0, 99, 9) / 25)
+    assert held(rows, tmp_path) == runs(0, 100)
+    assert [row.start_s for row in rows] == pytest.approx(rows[0].start_s + np.arange(0, 95, FRAMES) / 25)
 
 
 def test_a_stream_that_starts_between_keyframes_starts_at_its_first_whole_frame(tmp_path):
     path = footage(tmp_path / "footage/a.ts", *H264, "-g", 40, "-bf", 2)
     path.write_bytes(b"".join(packets(path)[20:]))
-    assert held(rows_of(path), tmp_path) == [list(range(first, first + 9)) for first in range(40, 94, 9)]
+    assert held(rows_of(path), tmp_path) == runs(40, 100)
 
 
 def test_of_a_decoder_that_starts_between_keyframes_the_broken_frames_are_left_out(tmp_path):
     path = footage(tmp_path / "footage/a.ts", *MPEG4, "-g", 40, "-bf", 0)
     path.write_bytes(b"".join(packets(path)[10:]))
-    assert held(rows_of(path), tmp_path) == [list(range(first, first + 9)) for first in range(40, 94, 9)]
+    assert held(rows_of(path), tmp_path) == runs(40, 100)
 
 
 @pytest.mark.parametrize("offset", [0, 86400])
@@ -96,9 +102,9 @@ def test_where_the_clock_jumps_is_a_cut_and_both_parts_are_kept(tmp_path, offset
     path.parent.mkdir()
     path.write_bytes(b"".join(part.read_bytes() for part in parts))
     rows = rows_of(path)
-    assert [row.shot for row in rows] == [0] * 5 + [1] * 5
-    assert held(rows, tmp_path) == [list(range(first, first + 9)) for first in (*range(0, 45, 9), *range(51, 96, 9))]
-    assert rows[5].start_s == pytest.approx(offset + 0.04)
+    assert [row.shot for row in rows] == [0, 0, 1, 1]
+    assert held(rows, tmp_path) == runs(0, 49) + runs(51, 100)
+    assert rows[2].start_s == pytest.approx(offset + 0.04)
 
 
 def test_a_pause_that_is_no_jump_is_filled_and_a_longer_one_is_cut(tmp_path):
@@ -121,11 +127,8 @@ def test_lost_packets_of_a_broadcast_reject_the_clips_that_show_them(tmp_path):
     path.write_bytes(b"".join(whole))
     rows = rows_of(path)
     damaged = [row for row in rows if row.reason.startswith("damaged: frames ")]
-    assert 0 < len(damaged) <= 5
-    assert all(27 <= row.start <= 60 for row in damaged)
-    for row, found in zip([row for row in rows if row.path], held(rows, tmp_path), strict=True):
-        assert found == list(range(row.start, row.start + 9))
-    assert len(rows) == 11
+    assert 0 < len(damaged) < 4
+    assert held(rows, tmp_path) == [run for run in runs(0, 100) if run[0] not in {row.start for row in damaged}]
 
 
 @pytest.mark.parametrize(
@@ -134,7 +137,6 @@ def test_lost_packets_of_a_broadcast_reject_the_clips_that_show_them(tmp_path):
         ("a.mp4", (*H264, "-g", 25, "-bf", 2)),
         ("a.mpg", (*MPEG2, "-g", 25, "-bf", 2)),
         ("a.avi", (*MPEG4, "-g", 25, "-bf", 2)),
-        ("a.webm", ("-c:v", "libvpx-vp9", "-deadline", "realtime", "-cpu-used", 8, "-g", 25)),
     ],
 )
 def test_what_cannot_be_decoded_rejects_the_clips_that_show_it(tmp_path, name, options):
@@ -149,7 +151,7 @@ def test_what_cannot_be_decoded_rejects_the_clips_that_show_it(tmp_path, name, o
     assert reasons <= {"", "damaged", "broken", "short"}
     assert reasons & {"damaged", "broken"}
     for found in held(rows, tmp_path):
-        assert found == list(range(found[0], found[0] + 9))
+        assert found == list(range(found[0], found[0] + FRAMES))
 
 
 def test_a_frame_that_is_not_what_was_seen_rejects_its_clip(tmp_path, monkeypatch):
@@ -158,25 +160,22 @@ def test_a_frame_that_is_not_what_was_seen_rejects_its_clip(tmp_path, monkeypatc
 
     def frozen(*args):
         for first, planes in spans(*args):
-            if first == 9:
+            if first == FRAMES:
                 planes[5:] = planes[1]
             yield first, planes
 
     monkeypatch.setattr(cut, "spans", frozen)
     rows = rows_of(path, width=96, height=96)
-    assert [row.reason for row in rows] == [
-        "",
-        "frames: frame 5 of the clip is not what was seen there when shots were found",
-        *[""] * 9,
-    ]
+    other = "frames: frame 5 of the clip is not what was seen there when shots were found"
+    assert [row.reason for row in rows] == ["", other, "", "", ""]
 
 
 def test_frames_that_the_source_does_not_have_are_counted_against_its_own(tmp_path):
     slow = rows_of(footage(tmp_path / "footage/slow.mp4", *H264, rate=12, frames=48))
     assert {row.status for row in slow} == {"rejected"}
     assert slow[0].reason == (
-        "repeated: the source shows 12.5 frames a second here and a clip 25, so 50% of them are shown twice, "
-        "more than 22%"
+        "repeated: 56% of the frames show the source's frame before once more, more than 22%: it has 12 a second here, "
+        "a clip 25"
     )
     film = rows_of(footage(tmp_path / "footage/film.mp4", *H264, rate=24), frames=26)
     assert {row.status for row in film} == {"accepted"}
