@@ -90,7 +90,7 @@ class Training:
         for process in psutil.process_iter(["cmdline"]):
             command = process.info["cmdline"] or []
             mine = any(word.startswith(str(self.folder)) for word in command)
-            rank = mine and "regdpo.train.loop" in command and "torchrun" not in " ".join(command[:2])
+            rank = mine and "regdpo.train.loop" in command and "regdpo.rendezvous" not in command
             if rank and number in (None, int(process.environ().get("RANK", -1))):
                 found.append(process)
         return found
