@@ -308,7 +308,8 @@ def left_behind(run: Path) -> str:
             state = _state(runner, handle)
     except subprocess.CalledProcessError as error:
         raise UserError(f"{run / HANDLE}: whether {handle} lives cannot be asked ({error}); try again later") from None
-    forgotten = state == AppState.UNKNOWN and time.time() - (run / HANDLE).stat().st_mtime > KNOWN_AFTER
+    age = abs(time.time() - (run / HANDLE).stat().st_mtime)  # it is in the future where a clock was set back
+    forgotten = state == AppState.UNKNOWN and age > KNOWN_AFTER
     return "" if is_terminal(state) or forgotten else handle
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
-from torchx.specs import macros
+from torchx.specs import AppState, macros
 
 from regdpo import ranks
 from regdpo.device import taken
@@ -107,3 +107,13 @@ def test_ranks_that_still_die_are_no_other_launchers(world, tmp_path, monkeypatc
 def test_a_run_folder_is_its_users_alone(tmp_path):
     Diary(tmp_path / "runs/key")
     assert (tmp_path / "runs/key").stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize(("age", "lives"), [(0, True), (3600, False), (-3600, False)])
+def test_a_job_that_accounting_does_not_know_is_waited_for_while_it_may_be_new(tmp_path, monkeypatch, age, lives):
+    """An hour in the future: the clock was set back."""
+    handle = tmp_path / ranks.HANDLE
+    handle.write_text("slurm://torchx/17")
+    os.utime(handle, (time.time() - age,) * 2)
+    monkeypatch.setattr(ranks, "_state", lambda runner, handle: AppState.UNKNOWN)
+    assert bool(ranks.left_behind(tmp_path)) == lives
