@@ -71,7 +71,8 @@ def test_by_source_from_enough_sources_on():
 
 
 def test_of_many_sources_each_split_gets_its_share():
-    many = [clips()[0].model_copy(update={"source": str(number)}) for number in range(4000)]
+    one = clips()[0]
+    many = [one.model_copy(update={"source": str(number)}) for number in range(4000)]
     found = pairs.source_splits(many, Pairs(validation=0.1, test=0.2))
     counts = Counter(found.values())
     assert counts["test"] == pytest.approx(800, abs=100)
