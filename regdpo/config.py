@@ -44,10 +44,13 @@ class Videos(Section):
 
 
 class Shots(Section):
-    """Shot detection by PySceneDetect."""
+    """Shot detection: cuts by PySceneDetect, gradual transitions, jumps of the clock."""
 
     detector: Literal["content", "adaptive"] = Field("adaptive", description="PySceneDetect's detector.")
     threshold: Positive | None = Field(None, description="Its threshold; empty takes PySceneDetect's default.")
+    gradual: bool = Field(
+        True, description="Dissolves and fades end a shot too, and their frames are in none (docs/clips.md)."
+    )
     margin: int = Field(1, ge=0, description="Frames dropped at both ends of a shot, for cuts found one frame off.")
     gap: Positive = Field(
         2.0,

@@ -5,7 +5,6 @@ frame number is the number that cutting uses.
 """
 
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 
 import cv2
@@ -16,6 +15,7 @@ from scenedetect.detector import SceneDetector
 from regdpo import config
 from regdpo.data.cut import longest_step, normalised, scaled_size
 from regdpo.data.decode import Damage, Decoding
+from regdpo.data.dissolve import Transitions
 from regdpo.data.fingerprint import fingerprint, look
 from regdpo.data.video import BrokenVideo, Probe
 
@@ -56,18 +56,20 @@ def watch(path: str | Path, source: Probe, clips: config.Clips) -> Seen:
     Args:
         path: the video.
         source: its probe.
-        clips: rate, limits, and of shots: detector, threshold, the gap that ends one, and frames dropped at both sides
-            of a cut (not at the video's ends).
+        clips: rate, limits, and of shots: detector, threshold, gradual transitions, the gap that ends one, and frames
+            dropped at both sides of a cut (not at the video's ends).
 
     Raises:
         BrokenVideo: ffmpeg fails or reaches a limit, the file is truncated, or no frame is whole.
     """
     decoding = normalised(path, source, scaled_size(source, 2, 2, SHORT_SIDE), clips, watched=True)
-    detector = _detector(clips.shots)
+    detector, transitions = _detector(clips.shots), Transitions()
     looks, cuts = [], []
     for number, planes in enumerate(decoding.frames()):
         frame = cv2.cvtColor(planes, cv2.COLOR_YUV2BGR_I420)
         cuts += detector.process_frame(FrameTimecode(number, clips.fps), frame)
+        if clips.shots.gradual:
+            transitions.add(planes[: len(planes) * 2 // 3])
         looks.append(look(planes))
     total = len(looks)
     if not total:
@@ -82,9 +84,9 @@ def watch(path: str | Path, source: Probe, clips: config.Clips) -> Seen:
     begin = int(np.searchsorted(decoding.shown, decoding.log.begin()))
     if begin == total:
         raise BrokenVideo(f"no frame is whole ({_last_error(decoding)})")
-    edges = _edges([cut.frame_num for cut in cuts], jumps.tolist(), begin, total)
+    apart = _apart([cut.frame_num for cut in cuts], jumps.tolist(), transitions.spans(), begin, total)
     margin = clips.shots.margin
-    spans = [(a + margin * (a > begin), b - margin * (b < total)) for a, b in pairwise(edges)]
+    spans = [(a + margin * (a > begin), b - margin * (b < total)) for a, b in apart]
     shots = [Shot(start, end, fingerprint(looks[start:end], clips.fps)) for start, end in spans]
     return Seen(shots, _damage(decoding), np.stack(looks), decoding.shown, times)
 
@@ -98,10 +100,19 @@ def _detector(shots: config.Shots) -> SceneDetector:
     )
 
 
-def _edges(cuts: list[int], jumps: list[int], begin: int, total: int) -> list[int]:
-    """First frames of all shots, and the end. A cut seen beside a jump of the clock is that jump."""
+def _apart(
+    cuts: list[int], jumps: list[int], transitions: list[tuple[int, int]], begin: int, total: int
+) -> list[tuple[int, int]]:
+    """Frames [start, end) between cuts, jumps of the clock and transitions.
+
+    A cut seen beside a jump is that jump, and what is seen in a transition is that transition.
+    """
     seen = [cut for cut in cuts if not any(abs(cut - jump) <= 1 for jump in jumps)]
-    return [begin, *sorted({edge for edge in [*seen, *jumps] if begin < edge < total}), total]
+    edges = [edge for edge in {*seen, *jumps} if not any(start <= edge <= end for start, end in transitions)]
+    between = sorted([*transitions, *((edge, edge) for edge in edges)])
+    starts, ends = [begin, *(end for _, end in between)], [*(start for start, _ in between), total]
+    found = [(max(start, begin), min(end, total)) for start, end in zip(starts, ends, strict=True)]
+    return [(start, end) for start, end in found if start < end]
 
 
 def _damage(decoding: Decoding) -> list[Damage]:

