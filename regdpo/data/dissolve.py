@@ -25,6 +25,9 @@ length is still seen as one."""
 ALIKE = 0.5
 """Correlation of first and last picture from which they are taken for the same scene."""
 
+FLAT = 6
+"""Standard deviation of luma below which a picture shows nothing; two of them are no transition."""
+
 CHANGED = 16
 """Levels by which a cell has to change to count; the changed ones have to be a third of all."""
 
@@ -87,6 +90,8 @@ class Transitions:
 
     def _judge(self, length: int) -> None:
         first, last = self._looks[-1 - length].coarse, self._looks[-1].coarse
+        if max(first.std(), last.std()) < FLAT:
+            return
         change = np.abs(last - first)
         if (change > CHANGED).mean() < 1 / 3 or _correlation(first, last) > ALIKE:
             return
@@ -120,7 +125,7 @@ def _energy(picture: np.ndarray) -> np.ndarray:
 def _correlation(one: np.ndarray, other: np.ndarray) -> float:
     """Of two pictures; a flat one has none with any."""
     a, b = one - one.mean(), other - other.mean()
-    return float((a * b).mean() / max(a.std() * b.std(), 36.0))
+    return float((a * b).mean() / max(a.std() * b.std(), FLAT**2))
 
 
 def _course(looks: list[Look]) -> np.ndarray | None:
@@ -155,7 +160,7 @@ def _unexplained(looks: list[Look]) -> bool:
     left = []
     for start in (0, (length - lag) // 2, length - lag):
         before, after = looks[start].fine, looks[start + lag].fine
-        x, y = np.moveaxis(flow.calc(before, after, np.empty((*before.shape, 2), np.float32)), -1, 0)
+        x, y = np.moveaxis(flow.calc(before, after, np.zeros((*before.shape, 2), np.float32)), -1, 0)
         x, y = columns + x, rows + y
         inside = (x >= 0) & (x < FINE[0]) & (y >= 0) & (y < FINE[1])
         moved = cv2.remap(after, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)

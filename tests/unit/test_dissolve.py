@@ -101,3 +101,8 @@ def test_shots_end_where_a_dissolve_begins(tmp_path, bikes, carphone):
     assert (second.start, second.end) == pytest.approx((61, 89), abs=2)
     cuts_alone = clips.model_copy(update={"shots": config.Shots(margin=1, gradual=False)})
     assert max(shot.frames for shot in scenes.watch(path, video.probe(path), cuts_alone).shots) > 60
+
+
+def test_a_flat_picture_that_brightens_is_no_transition():
+    noise = np.random.default_rng(0).normal(0, 1, (90, 144, 256))
+    assert spans(noise + np.linspace(20, 220, 90)[:, None, None]) == []
