@@ -73,22 +73,24 @@ class Log:
             elif self._packet_is_corrupt and (found := _PACKET.search(line)):
                 self._packet_is_corrupt = False
                 if found[1] == b"NOPTS":
-                    self._said.append((len(self.times), "corrupt packet"))
+                    self._say("corrupt packet")
                 else:
                     self._packets.append((len(self.times), int(found[1])))
         elif b"corrupt decoded frame" in line:
-            self._corrupt.append(len(self.times))
+            if self._corrupt[-1:] != [len(self.times)]:
+                self._corrupt.append(len(self.times))
         elif found := _CORRUPT.search(line):
             self._packet_is_corrupt = int(found[1]) == self.stream
         elif (found := _ERROR.match(line)) and not BESIDE.search(line):
             text = found[2].decode(errors="replace").strip()
             self.errors.append(text)
-            self._said.append((len(self.times), text))
+            self._say(text)
             if found[1] == b"fatal":
                 self.fatal = self.fatal or text
 
     def damage(self) -> list[Damage]:
-        """Frames that are not whole, and those that may be predicted from them: up to a keyframe.
+        """Frames that are not whole, and those that may be predicted from them: up to a keyframe. In order; none lies
+        within another.
 
         It is the next one for a packet that the container says is damaged. Where the decoder itself met an error,
         more of them may follow, so it is the next one but those of the ``LATE`` frames after it.
@@ -99,15 +101,28 @@ class Log:
             number = next((number for number in near if self._stamps[number] >= stamp), None)
             number = known if number is None else number
             found.append(self._from(number, number + 1, "corrupt packet"))
-        exact = list(found)
+        edges = np.zeros(len(self.times) + 1, np.int64)
+        for one in found:
+            edges[one.start] += 1
+            edges[one.end] -= 1
+        exact = np.cumsum(edges) > 0
         for known, text in self._said:
-            if known and not any(one.start < known + LATE and known < one.end for one in exact):
+            if known and not exact[known : known + LATE].any():
                 found.append(Damage(known - 1, self._key(known + LATE), text))
-        return sorted((one for one in found if one.end > one.start), key=lambda one: one.start)
+        whole: list[Damage] = []
+        for one in sorted(found, key=lambda one: (one.start, -one.end)):
+            if one.end > max(one.start, whole[-1].end if whole else 0):
+                whole.append(one)
+        return whole
 
     def begin(self) -> int:
         """The first whole frame: a stream may start between keyframes. One without any is left to its decoder."""
         return self._keys[0] if self._keys and any(known == 0 for known, _ in self._said) else 0
+
+    def _say(self, text: str) -> None:
+        """Remember an error; of those at the same frame the first, since a broken video may have any number."""
+        if not self._said or self._said[-1][0] != len(self.times):
+            self._said.append((len(self.times), text))
 
     def _decoded(self, stamp: bytes, key: bytes, kind: bytes, one: bytes, of: bytes) -> None:
         if key == b"1":
@@ -120,7 +135,7 @@ class Log:
     def _from(self, number: int, trusted: int, reason: str) -> Damage:
         """From a frame, and the B-frames shown before it, to the first keyframe that is trusted."""
         first = number
-        while first and self._kinds[first - 1] == _B_FRAME:
+        while first > max(0, number - LATE) and self._kinds[first - 1] == _B_FRAME:
             first -= 1
         return Damage(first, self._key(trusted), reason)
 

@@ -15,6 +15,7 @@ from imageio_ffmpeg import get_ffmpeg_exe
 
 from regdpo import config
 from regdpo.data import clips, cut, scenes, video
+from regdpo.data.decode import Log
 from regdpo.provenance import DigestCache
 from regdpo.stages import ClipsStage
 from regdpo.store import Store
@@ -232,3 +233,13 @@ def alive(process: int) -> bool:
         return "\nState:\tZ" not in Path(f"/proc/{process}/status").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return False
+
+
+def test_damage_that_is_said_again_and_again_is_one_stretch() -> None:
+    log = Log(0)
+    for number in range(500):
+        key = int(number % 250 == 0)
+        log.line(b"[info] decoder -> pts:%d keyframe:%d frame_type:2 time_base:1/25" % (number, key))
+        for _ in range(3):
+            log.line(b"[h264 @ 0x1] [error] error while decoding MB")
+    assert [(one.start, one.end) for one in log.damage()] == [(0, 250), (218, 500)]
