@@ -6,6 +6,7 @@ to its script, so what a stage has not been given cannot shape its result.
 """
 
 import json
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -506,10 +507,15 @@ def _merge(base: dict[str, Any], override: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
+ALTERNATIVE = re.compile(r"^constrained-|\[")
+"""What pydantic puts between the keys where a value may be of several kinds."""
+
+
 def _lines(error: ValidationError) -> list[str]:
     lines = []
     for item in error.errors():
-        where = ".".join(str(part) for part in item["loc"])
+        parts = (str(part) for part in item["loc"])
+        where = ".".join(part for part in parts if not ALTERNATIVE.search(part))
         message = item["msg"].removeprefix("Value error, ")
         if item["type"] == "extra_forbidden":
             message = "unknown key (config/README.md lists the keys)"

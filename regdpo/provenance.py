@@ -36,6 +36,7 @@ PLUMBING = frozenset(
         "regdpo.progress",
         "regdpo.provenance",
         "regdpo.ranks",
+        "regdpo.rendezvous",
         "regdpo.slurm",
         "regdpo.stages",
         "regdpo.store",

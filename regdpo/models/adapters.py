@@ -6,6 +6,7 @@ rank. So the factor is multiplied into B, and every place that can hold an alpha
 """
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +34,11 @@ FEED_FORWARD = (
 
 
 def targets(model: nn.Module, lora: Lora) -> list[str]:
-    """The layers that get an adapter, as ends of their names; words of the configuration are looked up in the model."""
+    """The layers that get an adapter, as ends of their names; words of the configuration are looked up in the model's
+    blocks, since the embedding of Wan's image condition has a feed-forward of its own by another family's name."""
     if not isinstance(lora.targets, str):
         return lora.targets
-    layers = linear_layers(model)
+    layers = [layer for layer in linear_layers(model) if re.search(r"blocks\.\d+\.", layer)]
     wanted = ATTENTION if lora.targets == "attention" else ATTENTION + FEED_FORWARD
     return [name for name in wanted if any(layer.endswith(f".{name}") for layer in layers)]
 

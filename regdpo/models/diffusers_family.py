@@ -22,6 +22,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from regdpo.config_train import Lora
+from regdpo.device import DTYPES
 from regdpo.errors import UserError, first_line
 from regdpo.models import adapters, flow_sampler
 from regdpo.models.checkpoint_json import read_json
@@ -61,6 +62,10 @@ class DiffusersFamily(Family):
     """Those that ``model_index.json`` may name."""
     part = "transformer"
     """Folder of the trained denoiser."""
+    encode_dtype: ClassVar[torch.dtype] = torch.float32
+    """Of the autoencoder while it encodes: what it makes is what is trained on."""
+    decode_dtype: ClassVar[torch.dtype] = torch.bfloat16
+    """Of the autoencoder while it decodes on a GPU."""
 
     def check(self) -> None:
         if self.ref.expert and not self._index.get("transformer_2", [None])[0]:
@@ -185,6 +190,15 @@ class DiffusersFamily(Family):
             pixels = self._decode((one * std + mean).to(dtype))
             videos.append(((pixels.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).cpu())
         return torch.cat(videos).permute(0, 2, 3, 4, 1)
+
+    def vae_dtype(self, direction: Direction) -> torch.dtype:
+        """Of the autoencoder while it encodes or decodes; fp32 on a CPU unless the configuration says otherwise."""
+        asked = self.autoencoding.encode if direction == "encode" else self.autoencoding.decode
+        if asked != "auto":
+            return DTYPES[asked]
+        if self.device.type == "cpu":
+            return torch.float32
+        return self.encode_dtype if direction == "encode" else self.decode_dtype
 
     def tiled(self, direction: Direction, frames: int, height: int, width: int) -> bool:
         if self.autoencoding.tiling != "auto":

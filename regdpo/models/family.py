@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from regdpo.config_section import Section
 from regdpo.config_train import Lora
-from regdpo.device import DTYPES
 from regdpo.errors import UserError, first_line
 from regdpo.hub import cached
 from regdpo.models import FAMILIES
@@ -134,11 +133,6 @@ class Family(ABC):
     flash: ClassVar[bool] = True
     """Whether the denoiser can be given an attention backend: not if it masks attention, or calls torch's itself."""
 
-    encode_dtype: ClassVar[torch.dtype] = torch.float32
-    """Of the autoencoder while it encodes: what it makes is what is trained on."""
-    decode_dtype: ClassVar[torch.dtype] = torch.bfloat16
-    """Of the autoencoder while it decodes on a GPU."""
-
     def __init__(
         self,
         ref: ModelRef,
@@ -150,15 +144,6 @@ class Family(ABC):
         self.ref, self.store, self.device, self.dtype, self.autoencoding = ref, store, device, dtype, autoencoding
         self.memory = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else None
         self.turns = Turns(device)
-
-    def vae_dtype(self, direction: Direction) -> torch.dtype:
-        """Of the autoencoder while it encodes or decodes; fp32 on a CPU unless the configuration says otherwise."""
-        asked = self.autoencoding.encode if direction == "encode" else self.autoencoding.decode
-        if asked != "auto":
-            return DTYPES[asked]
-        if self.device.type == "cpu":
-            return torch.float32
-        return self.encode_dtype if direction == "encode" else self.decode_dtype
 
     @abstractmethod
     def tiled(self, direction: Direction, frames: int, height: int, width: int) -> bool:

@@ -214,8 +214,10 @@ def check(
 
 
 def main_memory(training: Training, parallel: Parallel) -> tuple[float, float]:
-    """Bytes of main memory: of the first rank while it loads the weights (fp32), and of every rank while it trains."""
+    """Bytes of main memory: of the first rank while it writes the trained weights (fp32), and of every rank while it
+    trains. Loading takes each rank its shards alone (regdpo/train/model.py)."""
     count = training.parameters
     offloaded = reference_kind(training.settings, parallel, training.halves == 2) == "offload"
     shards = training.ranks // parallel.replicate
-    return 4.0 * count.total, stored_copy(training) * count.total / shards if offloaded else 0.0
+    whole = count.total if training.settings.tuning == "full" else count.trained
+    return 4.0 * whole, stored_copy(training) * count.total / shards if offloaded else 0.0

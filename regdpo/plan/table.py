@@ -43,10 +43,10 @@ def listing(training: Training, machine: Machine) -> str:
     if best is None:
         lines.append("take: nothing fits; fewer frames, a smaller frame or more ranks would do")
     else:
-        loaded, held = main_memory(training, best.parallel)
+        written, held = main_memory(training, best.parallel)
         lines.append(f"take: {best.name} ({best.pairs_per_hour:.0f} pairs an hour)")
         lines.append(
-            f"main memory: {loaded / GIB:.0f} GiB on the first rank while it loads"
+            f"main memory: {written / GIB:.1f} GiB on the first rank while it exports"
             + (f", {held / GIB:.1f} GiB on every rank for the offloaded reference" if held else "")
         )
     if any(it.seconds_before for it in found):

@@ -80,9 +80,12 @@ class Trainer:
         check_context(layout.context, heads, self.tokens, self.family.context, job.model.ref.family)
 
         kind = reference_kind(self.settings, job.parallel, self.prefers)
-        how = (self.family, self.settings, job.parallel, layout, device, self.stage.seed, job.deterministic)
-        self.policy, self.attention = build("policy", *how)
-        self.copy = build("copy", *how)[0] if kind in ("copy", "offload") else None
+        how = (layout, device, self.stage.seed, job.deterministic)
+        self.policy, self.attention = build("policy", self.family, self.settings, job.parallel, *how)
+        self.copy = None
+        if kind in ("copy", "offload"):  # with the policy's attention: two measurements may differ
+            alike = job.parallel.model_copy(update={"attention": self.attention})
+            self.copy, _ = build("copy", self.family, self.settings, alike, *how)
         self.cache = Cache(self.run, self.settings.steps) if kind == "cached" else None
         self.parameters = trained_parameters(self.policy)
         self.optimizer = _optimizer(self.settings, list(self.parameters.values()), device)

@@ -7,11 +7,13 @@ import torch
 from tiny_pipelines import CAPTION, CASES, FPS, NEGATIVE, save, video
 from torch import Tensor, nn
 
-from regdpo import sample
+from regdpo import provenance, sample
 from regdpo.config import Sampling
 from regdpo.live import Live
+from regdpo.models.diffusers_family import DiffusersFamily
 from regdpo.models.family import Autoencoding, Family, ModelRef, open_family
 from regdpo.models.turns import Turns
+from regdpo.models.wan import Wan
 from regdpo.models.wan22 import Experts
 from regdpo.store import Store
 
@@ -113,10 +115,17 @@ def test_each_family_says_how_it_decodes(folder):
     assert family.vae_dtype("decode") == torch.float32, "on a CPU"
     family.device = torch.device("cuda")
     assert (family.vae_dtype("encode"), family.vae_dtype("decode")) == (torch.float32, torch.float32)
-    family.decode_dtype = Family.decode_dtype  # type: ignore[misc]
+    family.decode_dtype = DiffusersFamily.decode_dtype  # type: ignore[misc]
     assert (family.vae_dtype("encode"), family.vae_dtype("decode")) == (torch.float32, BF16)
     family.autoencoding = Autoencoding(encode="bf16", decode="fp32")
     assert (family.vae_dtype("encode"), family.vae_dtype("decode")) == (BF16, torch.float32)
+
+
+@pytest.mark.parametrize("name", ["encode_dtype", "decode_dtype", "vae_dtype", "tiled"])
+def test_how_the_autoencoder_runs_counts(name):
+    """What shapes latents stands in a module of which all counts, not in the table of families."""
+    owner = next(kind for kind in Wan.__mro__ if name in vars(kind))
+    assert owner.__module__ not in provenance.TABLES | provenance.PLUMBING
 
 
 def test_a_video_is_encoded_the_same_in_any_company(folder):

@@ -51,6 +51,17 @@ def test_shipped_configurations_are_valid(path):
         ("launch.gpu", "H1000", r"launch.gpu: there is no such GPU .*; there are H100 PCIe, .*'H1000'"),
         ("launch.requeues", -1, r"launch.requeues: .*greater than or equal to 0"),
         ("paths.results", "results {x}", r"paths.results: String should match pattern .* \(got 'results \{x\}'\)"),
+        (
+            "negatives.sampling.guidance",
+            0.5,
+            r"sampling.guidance: Input should be greater than or equal to 1 \(got 0.5\)",
+        ),
+        ("samples.sampling.guidance", {"high": 0.5, "low": 3}, r"sampling.guidance.high: .* equal to 1 \(got 0.5\)"),
+        (
+            "train.settings.lora",
+            {"targets": "ff"},
+            r"lora.targets: Input should be 'attention' or 'attention\+ff' \(got",
+        ),
         ("launch.scheduler", "lsf", r"launch.scheduler: .*'auto', 'local_cwd' or 'slurm'"),
     ],
 )

@@ -314,12 +314,15 @@ def test_the_noise_on_a_condition_is_that_of_the_models_training(made):
 
 
 def test_adapters_on_the_feed_forward_too(made):
-    """By one word: every linear layer that a block's attention and feed-forward have, and none of its modulation."""
+    """By one word: every linear layer that a block's attention and feed-forward have, none of its modulation, and none of
+    the embeddings', such as the feed-forward of Wan's image condition."""
     family = made.open()
     found = {}
     for word in ("attention", "attention+ff"):
         model = family.empty_transformer()
         family.add_lora(model, Lora(rank=2, targets=word))
+        adapted = [name for name, module in model.named_modules() if isinstance(module, BaseTunerLayer)]
+        assert all("blocks." in name for name in adapted)
         block = "blocks.0."
         found[word] = {
             name.partition(block)[2]

@@ -333,6 +333,7 @@ def test_the_real_closures():
     }
     assert len(set(losses.values())) == 3
     assert "regdpo.config" in provenance.PLUMBING
+    assert "regdpo.rendezvous" in provenance.PLUMBING
 
 
 def test_environment_digest_follows_the_named_packages(tmp_path):

@@ -94,8 +94,12 @@ def test_states_by_hand():
     full = memory(training(tuning="full"), Parallel(activation_checkpointing="full"))
     assert full.weights == pytest.approx(4 * parameters / 8, rel=1e-3)
     assert full.optimizer == pytest.approx(8 * parameters / 8, rel=1e-3)
+    assert layouts.main_memory(training(tuning="full"), Parallel(reference="cached"))[0] == pytest.approx(
+        4 * parameters, rel=1e-3
+    )
     lora = training(tuning="lora")
     adapters = lora.parameters.trained
+    assert layouts.main_memory(lora, Parallel()) == (4 * adapters, 0)
     seen = memory(lora, Parallel(activation_checkpointing="full"))
     assert seen.weights == pytest.approx((2 * parameters + 4 * adapters) / 8, rel=1e-3)
     assert seen.optimizer == pytest.approx(8 * adapters / 8)
@@ -329,6 +333,7 @@ def command(monkeypatch, capsys):
 def test_command(command):
     printed = command("--gpus", "8", "--gpu-memory", "80GB")
     assert "take: context" in printed
+    assert "while it loads" not in printed
     assert "configured: context 4, joint, checkpointing full, reference adapters" in printed
     values = json.loads(command("--gpus", "8", "--gpu", "H200", "--json"))
     assert values["memory_per_rank"] == pytest.approx(139.7 * GIB)

@@ -317,6 +317,15 @@ def test_what_moves_is_fp32_and_so_are_rotary_tables(world, tmp_path, tuning, re
     assert row["grad_norm"] > 0
 
 
+def test_the_copy_has_the_policys_attention(world, tmp_path, monkeypatch):
+    """Measured once: two measurements may name two backends, and then the policy would not start as its reference."""
+    asked = []
+    choosing = lambda model, device, dtype, wanted, *_: asked.append(wanted) or "native"  # noqa: E731
+    monkeypatch.setattr("regdpo.parallel.attention.choose", choosing)
+    opened(tiny.job(world, tmp_path / "run", tuning="full", parallel={"reference": "copy"}))
+    assert asked == ["auto", "native"]
+
+
 def test_adapters_start_as_peft_starts_them(world, tmp_path):
     """A uniform within 1 / sqrt(inputs), B zero; other ones with another seed, in each layer its own."""
     lora = {"rank": 64, "targets": ["to_q", "to_v"]}
