@@ -29,9 +29,12 @@ LATE = 32
 BESIDE = re.compile(rb"\bSEI\b", re.IGNORECASE)
 """Errors in what accompanies the pictures."""
 
-_ERROR = re.compile(rb"(?:\[[^\]]* @ \w+\] )*\[(error|fatal)\] (.*)")
-_DECODED = re.compile(rb"decoder -> pts:(-?\d+|NOPTS) .*keyframe:([01]) frame_type:(\d+) time_base:(\d+)/(\d+)")
+_ERROR = re.compile(rb"(?:\[[^\]]* @ \w+\] )*\[(error|fatal|warning(?=\] Skipping invalid))\] (.*)")
+_DECODED = re.compile(
+    rb"decoder -> pts:(-?\d+|NOPTS) .* duration:(\d+) .*keyframe:([01]) frame_type:(\d+) time_base:(\d+)/(\d+)"
+)
 _PACKET = re.compile(rb"demuxer\+ffmpeg -> \S+ type:video pkt_pts:(-?\d+|NOPTS)")
+_CHANGED = re.compile(rb"Reconfiguring filter graph because (?:video parameters changed to )?(.*)")
 _CORRUPT = re.compile(rb"corrupt input packet in stream (\d+)")
 _B_FRAME = 3  # AV_PICTURE_TYPE_B
 
@@ -55,6 +58,8 @@ class Log:
     def __init__(self, stream: int):
         self.stream = stream
         self.times = array("d")  # seconds of each frame
+        self.end = 0.0  # seconds: until when the last of them is shown
+        self.change = ""  # what the picture's format changes to first; empty if it does not
         self.errors: deque[str] = deque(maxlen=20)
         self.fatal: str | None = None
         self._stamps = array("q")  # the times in units of the stream
@@ -70,6 +75,8 @@ class Log:
         if b"[info]" in line:
             if found := _DECODED.search(line):
                 self._decoded(*found.groups())
+            elif found := _CHANGED.search(line):
+                self.change = self.change or found[1].decode(errors="replace").strip()
             elif self._packet_is_corrupt and (found := _PACKET.search(line)):
                 self._packet_is_corrupt = False
                 if found[1] == b"NOPTS":
@@ -124,13 +131,14 @@ class Log:
         if not self._said or self._said[-1][0] != len(self.times):
             self._said.append((len(self.times), text))
 
-    def _decoded(self, stamp: bytes, key: bytes, kind: bytes, one: bytes, of: bytes) -> None:
+    def _decoded(self, stamp: bytes, duration: bytes, key: bytes, kind: bytes, one: bytes, of: bytes) -> None:
         if key == b"1":
             self._keys.append(len(self.times))
         last = self._stamps[-1] if self._stamps else -1
         self._stamps.append(last + 1 if stamp == b"NOPTS" else int(stamp))
         self._kinds.append(int(kind) & 255)
         self.times.append(self._stamps[-1] * int(one) / int(of))
+        self.end = max(self.end, self.times[-1] + int(duration) * int(one) / int(of))
 
     def _from(self, number: int, trusted: int, reason: str) -> Damage:
         """From a frame, and the B-frames shown before it, to the first keyframe that is trusted."""
@@ -159,6 +167,7 @@ class Decoding:
     def __init__(self, stream: Any, index: int, size: tuple[int, int], limits: config.Limits, watched: bool = False):
         self.log = Log(index)
         self.shown = np.zeros(0, np.int64)  # of each frame: number of the decoder's frame that it shows
+        self.change: int | None = None  # the first frame after the picture's format changed (``log.change``)
         self._stream, self._size, self._limits, self._watched = stream, size, limits, watched
         self._waited = 0.0
         self._many = False
@@ -174,9 +183,13 @@ class Decoding:
         width, height = self._size
         level = "repeat+level+info" if self._watched else "repeat+level+error"
         with TemporaryFile() as numbers:
-            written = {"stats_enc_pre": f"/dev/fd/{numbers.fileno()}", "stats_enc_pre_fmt": "{ni}"}
+            written = {"stats_enc_pre": f"/dev/fd/{numbers.fileno()}", "stats_enc_pre_fmt": "{ni} {pts}"}
             output = self._stream.output(
-                "pipe:", format="rawvideo", pix_fmt="yuv420p", **(written if self._watched else {})
+                "pipe:",
+                format="rawvideo",
+                pix_fmt="yuv420p",
+                fps_mode="passthrough",  # filters that are made anew count from 0 again: no frame is late
+                **(written if self._watched else {}),
             )
             options = ["-nostdin", "-nostats", "-loglevel", level, *(["-debug_ts"] if self._watched else [])]
             pipes = {"stdout": subprocess.PIPE, "bufsize": 0, "pass_fds": [numbers.fileno()]}
@@ -200,7 +213,8 @@ class Decoding:
             fatal = [self.log.fatal] if self.log.fatal else []
             check_end(process.returncode, [*self.log.errors, *fatal])
             numbers.seek(0)
-            self.shown = np.array(numbers.read().split(), np.int64)
+            self.shown, times = np.array(numbers.read().split(), np.int64).reshape(-1, 2).T
+            self.change = next(iter((np.flatnonzero(np.diff(times) <= 0) + 1).tolist()), None)
 
     def _fill(self, process: subprocess.Popen[bytes], planes: np.ndarray) -> bool:
         """Read the next frame; False at the end."""

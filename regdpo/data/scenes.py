@@ -77,18 +77,24 @@ def watch(path: str | Path, source: Probe, clips: config.Clips) -> Seen:
     cuts += detector.post_process(FrameTimecode(total - 1, clips.fps))
     times = np.array(decoding.log.times)[decoding.shown]
     steps = np.diff(times)
-    jumps = np.flatnonzero((steps < 0) | (steps > longest_step(clips))) + 1
-    seconds = float(times.max()) + 1 / clips.fps - source.start
+    jumps = (np.flatnonzero((steps < 0) | (steps > longest_step(clips))) + 1).tolist()
+    seconds = max(decoding.log.end, float(times.max()) + 1 / clips.fps) - source.start
     if source.duration and seconds < READABLE * source.duration:
         raise BrokenVideo(f"truncated: {seconds:.1f} of {source.duration:.1f} s can be read")
     begin = int(np.searchsorted(decoding.shown, decoding.log.begin()))
     if begin == total:
         raise BrokenVideo(f"no frame is whole ({_last_error(decoding)})")
-    apart = _apart([cut.frame_num for cut in cuts], jumps.tolist(), transitions.spans(), begin, total)
+    damage = _damage(decoding)
+    if decoding.change is not None:
+        jumps.append(decoding.change)
+        reason = f"the format of the video changes to {decoding.log.change}; make a file of each part"
+        damage = [one for one in damage if one.start < decoding.change]
+        damage.append(Damage(decoding.change, total, reason))
+    apart = _apart([cut.frame_num for cut in cuts], jumps, transitions.spans(), begin, total)
     margin = clips.shots.margin
     spans = [(a + margin * (a > begin), b - margin * (b < total)) for a, b in apart]
     shots = [Shot(start, end, fingerprint(looks[start:end], clips.fps)) for start, end in spans]
-    return Seen(shots, _damage(decoding), np.stack(looks), decoding.shown, times)
+    return Seen(shots, damage, np.stack(looks), decoding.shown, times)
 
 
 def _detector(shots: config.Shots) -> SceneDetector:

@@ -345,7 +345,7 @@ def check_end(code: int, lines: list[str]) -> None:
         raise BrokenVideo("ffmpeg needs more memory than it may take (clips.limits.memory_mb)")
     if -code in (signal.SIGKILL, signal.SIGTERM):
         raise UserError("ffmpeg was killed, perhaps for want of memory: free some and give the same command again")
-    reasons = [line for line in lines if line != "Conversion failed!"]
+    reasons = [line for line in lines if line != "Conversion failed!" and not line.startswith("frame=")]
     raise BrokenVideo(f"ffmpeg: {reasons[-1] if reasons else f'exit code {code}'}")
 
 

@@ -3,6 +3,7 @@
 Frame ``k`` of the footage has the luma 16 + 2k, so who decodes a clip knows which frames it holds.
 """
 
+import re
 import subprocess
 import sys
 import time
@@ -14,7 +15,7 @@ import pytest
 from imageio_ffmpeg import get_ffmpeg_exe
 
 from regdpo import config
-from regdpo.data import clips, cut, scenes, video
+from regdpo.data import clips, cut, decode, scenes, video
 from regdpo.data.decode import Log
 from regdpo.provenance import DigestCache
 from regdpo.stages import ClipsStage
@@ -28,9 +29,11 @@ MPEG4 = ("-c:v", "mpeg4", "-q:v", "2", "-sc_threshold", "1000000000")
 MPEG2 = ("-c:v", "mpeg2video", "-q:v", "2", "-sc_threshold", "1000000000")
 
 
-def footage(path: Path, *options: str | int, frames: int = 100, first: int = 0, rate: int = 25) -> Path:
+def footage(
+    path: Path, *options: str | int, frames: int = 100, first: int = 0, rate: int = 25, size: str = "64x48"
+) -> Path:
     path.parent.mkdir(exist_ok=True)
-    ramp = f"color=c=gray:s=64x48:r={rate},format=yuv420p,geq=lum='16+2*(N+{first})':cb=128:cr=128"
+    ramp = f"color=c=gray:s={size}:r={rate},format=yuv420p,geq=lum='16+2*(N+{first})':cb=128:cr=128"
     command = [get_ffmpeg_exe(), "-y", "-loglevel", "error", "-f", "lavfi", "-i", ramp, "-frames:v", frames]
     subprocess.run([*map(str, [*command, *options, path])], check=True)
     return path
@@ -108,6 +111,26 @@ def test_where_the_clock_jumps_is_a_cut_and_both_parts_are_kept(tmp_path, offset
     assert rows[2].start_s == pytest.approx(offset + 0.04)
 
 
+def test_where_the_format_changes_is_a_cut_and_what_follows_is_rejected_with_the_reason(tmp_path):
+    parts = [
+        footage(tmp_path / f"{n}/a.ts", *H264, "-g", 10, "-bf", 0, "-output_ts_offset", 2 * n, **which, size=size)
+        for n, (which, size) in enumerate([({"frames": 50}, "64x48"), ({"first": 50, "frames": 50}, "96x48")])
+    ]
+    path = tmp_path / "footage/a.ts"
+    path.parent.mkdir()
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    rows = rows_of(path)
+    assert held(rows, tmp_path) == runs(0, 49)
+    assert [row.shot for row in rows] == [0, 0, 1, 1]
+    reason = r"damaged: frames 0 to 18 of the clip \(the format of the video changes to .*96x48.*; make a file of each part\)"
+    assert all(re.fullmatch(reason, row.reason) for row in rows[2:])
+
+
+def test_a_last_frame_that_is_held_is_not_missing(tmp_path):
+    rows = rows_of(footage(tmp_path / "footage/a.mp4", *H264, frames=4, rate=1))
+    assert {row.reason.split(":")[0] for row in rows} == {"repeated"}
+
+
 def test_a_pause_that_is_no_jump_is_filled_and_a_longer_one_is_cut(tmp_path):
     pause = "settb=1/1000,setpts='if(lt(N,30),N*40,N*40+1000)'"
     passed = ("-vf", pause, "-fps_mode", "passthrough", "-enc_time_base", "1/1000")
@@ -153,6 +176,17 @@ def test_what_cannot_be_decoded_rejects_the_clips_that_show_it(tmp_path, name, o
     assert reasons & {"damaged", "broken"}
     for found in held(rows, tmp_path):
         assert found == list(range(found[0], found[0] + FRAMES))
+
+
+def test_a_part_of_a_picture_that_the_decoder_skips_is_damage():
+    log = decode.Log(0)
+    for number in range(100):
+        if number == 10:
+            log.line(b"[hevc @ 0x1] [warning] Skipping invalid undecodable NALU: 1")
+        said = f"decoder -> pts:{number} pkt_dts:{number} duration:1 duration_time:0.04"
+        said += f" keyframe:{int(number % 50 == 0)} frame_type:2 time_base:1/25"
+        log.line(f"[vist#0:0/hevc @ 0x1] [dec:hevc @ 0x2] [info] {said}".encode())
+    assert log.damage() == [decode.Damage(9, 50, "Skipping invalid undecodable NALU: 1")]
 
 
 def test_a_frame_that_is_not_what_was_seen_rejects_its_clip(tmp_path, monkeypatch):
