@@ -24,7 +24,6 @@ from imageio_ffmpeg import get_ffmpeg_version
 from regdpo import config
 from regdpo.data import cut, quality, video
 from regdpo.data.decode import Damage
-from regdpo.data.fingerprint import look
 from regdpo.data.scenes import SHORT_SIDE, Shot, watch
 from regdpo.errors import UserError
 from regdpo.progress import track
@@ -214,17 +213,17 @@ def _video_rows(spans: list[Span], clips: config.Clips, store: Store) -> Iterato
         else:
             missing[span.first] = cuts
     try:
-        for first, planes in cut.spans(source.path, source.probe, sorted(missing), scaled, clips) if missing else ():
+        what = (source.path, source.probe, sorted(missing), scaled, windows, clips)
+        for first, taken in cut.spans(*what) if missing else ():
             cuts = missing.pop(first)
-            looked = np.stack([look(frame) for frame in planes])
-            other = quality.first_other(looked, looks[first : first + clips.frames], min(SHORT_SIDE, *scaled))
+            other = quality.first_other(taken.looks, looks[first : first + clips.frames], min(SHORT_SIDE, *scaled))
             if other is not None:
                 yield [
                     cuts.rejected(f"frames: frame {other} of the clip is not what was seen there when shots were found")
                 ]
                 continue
             try:
-                yield cuts.rows(cuts.make(planes))
+                yield cuts.rows(cuts.make(taken.cuts))
             except video.BrokenVideo as error:
                 yield [cuts.rejected(f"broken: {error}")]
     except video.BrokenVideo as error:
@@ -267,8 +266,8 @@ class Cuts:
         whole = made and all(file_digest(self.store.resolve(clip["path"])) == clip["sha256"] for clip in made)
         return made if whole else None
 
-    def make(self, planes: np.ndarray) -> list[dict[str, Any]]:
-        """The same of clips that are written now, from the span's scaled frames (``cut.spans``).
+    def make(self, taken: list[np.ndarray]) -> list[dict[str, Any]]:
+        """The same of clips that are written now, from what was kept of the span (``cut.Taken.cuts``).
 
         Raises:
             BrokenVideo: ffmpeg fails.
@@ -276,9 +275,9 @@ class Cuts:
         """
         made = []
         with ExitStack() as stack:
-            for path, window in zip(self.paths, self.windows, strict=True):
+            for path, planes in zip(self.paths, taken, strict=True):
                 file = stack.enter_context(self.store.writing(path))
-                cut.write(file, planes, window, self.clips)
+                cut.write(file, planes, self.clips)
                 frames = video.read_frames(file)
                 if len(frames) != self.clips.frames:
                     raise video.BrokenVideo(f"only {len(frames)} of {self.clips.frames} frames could be written")

@@ -15,6 +15,7 @@ import numpy as np
 from regdpo import config
 from regdpo.data import picture
 from regdpo.data.decode import Decoding, threads
+from regdpo.data.fingerprint import look
 from regdpo.data.video import BrokenVideo, Probe, encoding, even, frame_rate, reading, run
 
 
@@ -48,65 +49,78 @@ def windows(scaled: tuple[int, int], width: int, height: int, crops: tuple[int, 
     return [Window(x, y) for y in rows for x in columns]
 
 
+@dataclass(frozen=True)
+class Taken:
+    """What is kept of a span's scaled frames, which may be far larger than its clips."""
+
+    looks: np.ndarray  # uint8 (F, 8, 8): ``fingerprint.look`` of each frame
+    cuts: list[np.ndarray]  # of each crop window: uint8 (F, 3 height / 2 * width), planes of yuv420p
+
+
 def spans(
-    path: str | Path, source: Probe, firsts: list[int], scaled: tuple[int, int], clips: config.Clips
-) -> Iterator[tuple[int, np.ndarray]]:
-    """Frames of several spans, in one pass over the video.
+    path: str | Path,
+    source: Probe,
+    firsts: list[int],
+    scaled: tuple[int, int],
+    windows: list[Window],
+    clips: config.Clips,
+) -> Iterator[tuple[int, Taken]]:
+    """What several spans hold, in one pass over the video.
 
     Args:
         path: the source.
         source: its probe.
         firsts: the first frames of the spans at ``clips.fps``, ascending; spans may overlap.
         scaled: width and height of the frames.
-        clips: frames of a span, rate and limits.
+        windows: of each span.
+        clips: frames of a span, rate, size and limits.
 
     Yields:
-        The first frame's number, and the frames as planes of yuv420p: uint8 (F, 3 H / 2, W).
+        The first frame's number, and what is kept of the span.
 
     Raises:
         BrokenVideo: ffmpeg fails, reaches a limit, or the video ends before the spans do.
     """
     pass_ = normalised(path, source, scaled, clips)
-    kept: deque[np.ndarray] = deque(maxlen=clips.frames)
+    kept: deque[tuple[np.ndarray, list[np.ndarray]]] = deque(maxlen=clips.frames)
     left = deque(firsts)
     for number, planes in enumerate(pass_.frames()):
-        kept.append(planes)
+        if number >= left[0]:
+            kept.append((look(planes), [cropped(planes, window, clips.width, clips.height) for window in windows]))
         if number == left[0] + clips.frames - 1:
-            yield left.popleft(), np.stack(kept)
+            looks, cuts = zip(*kept, strict=True)
+            yield left.popleft(), Taken(np.stack(looks), [np.stack(one) for one in zip(*cuts, strict=True)])
         if not left:
             return
     raise BrokenVideo(f"ends before frame {left[0] + clips.frames} when it is read again")
 
 
-def write(target: Path, planes: np.ndarray, window: Window, clips: config.Clips) -> None:
+def write(target: Path, planes: np.ndarray, clips: config.Clips) -> None:
     """Write the clip of one crop window.
 
     Args:
         target: the file.
-        planes: of the scaled frames, as ``spans`` yields them.
-        window: where the clip lies in them.
+        planes: one of ``Taken.cuts``.
         clips: size, rate, limits and encoder settings.
 
     Raises:
         BrokenVideo: ffmpeg fails.
         OSError: ENOSPC, the disk is full.
     """
-    width, height = clips.width, clips.height
-    layout = {"format": "rawvideo", "pix_fmt": "yuv420p", "video_size": (width, height)}
+    layout = {"format": "rawvideo", "pix_fmt": "yuv420p", "video_size": (clips.width, clips.height)}
     stream = picture.tagged(ffmpeg.input("pipe:", **layout, framerate=str(frame_rate(clips.fps))).video)
-    data = cropped(planes, window, width, height).tobytes()
-    run(stream.output(str(target), **encoding(clips.encode, clips.frames)), data, clips.limits)
+    run(stream.output(str(target), **encoding(clips.encode, clips.frames)), planes.tobytes(), clips.limits)
 
 
 def cropped(planes: np.ndarray, window: Window, width: int, height: int) -> np.ndarray:
-    """A window of frames that are planes of yuv420p: uint8 (F, 3 H / 2, W) gives (F, 3 height / 2 * width)."""
-    rows, columns = planes.shape[1] * 2 // 3, planes.shape[2]
-    luma = planes[:, :rows]
-    chroma = planes[:, rows:].reshape(len(planes), 2, rows // 2, columns // 2)
+    """A window of a frame's planes of yuv420p: uint8 (3 H / 2, W) gives (3 height / 2 * width,)."""
+    rows, columns = len(planes) * 2 // 3, planes.shape[1]
+    luma = planes[:rows]
+    chroma = planes[rows:].reshape(2, rows // 2, columns // 2)
     x, y = window.x // 2, window.y // 2
-    luma = luma[:, window.y : window.y + height, window.x : window.x + width]
-    chroma = chroma[:, :, y : y + height // 2, x : x + width // 2]
-    return np.concatenate([part.reshape(len(planes), -1) for part in (luma, chroma)], axis=1)
+    luma = luma[window.y : window.y + height, window.x : window.x + width]
+    chroma = chroma[:, y : y + height // 2, x : x + width // 2]
+    return np.concatenate([luma.ravel(), chroma.ravel()])
 
 
 def normalised(

@@ -194,10 +194,10 @@ def test_a_frame_that_is_not_what_was_seen_rejects_its_clip(tmp_path, monkeypatc
     spans = cut.spans
 
     def frozen(*args):
-        for first, planes in spans(*args):
+        for first, taken in spans(*args):
             if first == FRAMES:
-                planes[5:] = planes[1]
-            yield first, planes
+                taken.looks[5:] = taken.looks[1]
+            yield first, taken
 
     monkeypatch.setattr(cut, "spans", frozen)
     rows = rows_of(path, width=96, height=96)
@@ -277,3 +277,14 @@ def test_damage_that_is_said_again_and_again_is_one_stretch() -> None:
         for _ in range(3):
             log.line(b"[h264 @ 0x1] [error] error while decoding MB")
     assert [(one.start, one.end) for one in log.damage()] == [(0, 250), (218, 500)]
+
+
+def test_of_a_span_only_its_clips_are_kept(tmp_path):
+    path = footage(tmp_path / "a.mp4", "-vf", "scale=32:640,setsar=1", *H264, frames=FRAMES)
+    size = config.Clips(frames=FRAMES, fps=25, width=64, height=32)
+    source = video.probe(path, size.limits)
+    scaled = cut.scaled_size(source, size.width, size.height, None)
+    ((_, taken),) = cut.spans(path, source, [0], scaled, [cut.Window(0, 608)], size)
+    assert scaled == (64, 1280)
+    assert [planes.nbytes for planes in taken.cuts] == [FRAMES * 64 * 32 * 3 // 2]
+    assert all(planes.base is None or planes.base.nbytes == planes.nbytes for planes in taken.cuts)
