@@ -113,14 +113,12 @@ class Planner(DefaultLoadPlanner):
 class _Unpickler(pickle._Unpickler):
     """The one in Python, since the one in C lets a pickle set attributes of what it names: of ``Path``, for all."""
 
-    stack: list[Any]
-
-    def _fill(self) -> None:
+    def _fill(self: Any) -> None:
         if isinstance(filled := self.stack[-2], type) or type(filled).__module__ not in _FILLED:
             raise pickle.UnpicklingError(f"changes {filled!r}")
-        pickle._Unpickler.dispatch[pickle.BUILD[0]](self)  # type: ignore[arg-type]
+        pickle._Unpickler.dispatch[pickle.BUILD[0]](self)
 
-    dispatch = pickle._Unpickler.dispatch | {pickle.BUILD[0]: _fill}  # type: ignore[dict-item]
+    dispatch = pickle._Unpickler.dispatch | {pickle.BUILD[0]: _fill}
 
     def find_class(self, module: str, name: str) -> Any:
         if name in _PLAIN.get(module, ()):

@@ -103,6 +103,17 @@ def test_what_is_found_in_the_store_has_the_bytes_that_it_had(tmp_path):
     assert written("made again, with other bytes") != digest
 
 
+def test_a_folder_that_is_found_in_the_store_has_the_bytes_that_it_had(tmp_path):
+    store, path = Store(tmp_path), "models/ab/made"
+    with store.writing(path) as temporary:
+        temporary.mkdir()
+        (temporary / "weights").write_text("random")
+    assert store.digest(path) == store.digest(path) == provenance.folder_digest(store.existing(path))
+    (store.existing(path) / "weights").write_text("randoM")
+    with pytest.raises(UserError, match=r"models/ab/made is damaged \(sha256 .*--forcerun base_from_scratch$"):
+        store.digest(path)
+
+
 def test_a_model_has_the_bytes_that_its_file_names(tmp_path):
     store = Store(tmp_path / "store")
     base, adapters, tuned = (store.relative(kind, kind * 9) for kind in ("models", "runs", "other"))
