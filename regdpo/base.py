@@ -74,7 +74,7 @@ def from_scratch(stage: BaseStage, pairs: list[PairRow], store: Store) -> ModelF
             psnr = wan_scratch.make(base, videos, captions, stage.shift or 1.0, folder)
             (folder / PSNR).write_text(json.dumps({"codec_psnr": round(psnr, 2)}))
     folder = store.existing(path)
-    file = _file(stage, "store", path, None, folder_digest(folder))
+    file = _file(stage, "store", path, None, store.digest(path))
     return file.model_copy(update=json.loads((folder / PSNR).read_text()))
 
 

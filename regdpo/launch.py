@@ -26,11 +26,11 @@ from regdpo.errors import Unfinished, UserError
 from regdpo.hardware import peak_flops
 from regdpo.lease import living
 from regdpo.models.family import ModelFile
-from regdpo.provenance import environment, file_digest, folder_digest, text_digest
+from regdpo.provenance import environment, file_digest, text_digest
 from regdpo.ranks import CRASH, Apart, Diary, Here, Nodes, Ranks, Shape, left_behind
 from regdpo.slurm import Allocation
 from regdpo.stages import TrainStage
-from regdpo.store import Store, atomic
+from regdpo.store import Store, atomic, kept_at
 from regdpo.train.job import ERROR, EXPORT, RAN, Job, Ran
 from regdpo.train.stop import STOP, UNFINISHED, Left
 
@@ -246,7 +246,7 @@ class Launch:
         self.out_of_time = False
         where = f", Slurm job {job.job}, requeued {job.restarts} times" if job else ""
         self.diary.say(f"{datetime.now():%F %T} {self.name} in {run}{where}")
-        for old in (run / ERROR, run / STOP, run / UNFINISHED, *run.glob(CRASH)):
+        for old in (run / ERROR, run / STOP, run / UNFINISHED, kept_at(run / EXPORT), *run.glob(CRASH)):
             old.unlink(missing_ok=True)
         with atomic(run / "job.json") as temporary:
             temporary.write_text(self.job.model_dump_json(indent=2))
@@ -441,7 +441,7 @@ def outcome(
     train(job, options, name)
     ran = Ran.model_validate_json(store.existing(f"{run}/{RAN}").read_text())
     export = f"{run}/{EXPORT}"
-    weights = folder_digest(store.existing(export))
+    weights = store.digest(export, "pretrain" if stage.objective == "pretrain" else "")
     digest = text_digest(model.ref.digest, weights)
     part = "transformer" if stage.settings.tuning == "full" else "lora"
     tuned = {part: export, f"{part}_content": weights}

@@ -35,6 +35,7 @@ WATCH = 3 * BEAT
 SHOWN = 10.0
 """Seconds that a network file system may name a file that is gone."""
 NO_LEASE = "{}: is no lease; remove it if no training runs there"
+_NAME = re.compile(r"([0-9]{7}|[1-9][0-9]{7,15})\.json")
 
 
 class Owner(Section):
@@ -75,15 +76,19 @@ class Lease:
         """Take the lease of a run folder, at once or, from a dead holder on another machine, after ``WATCH`` seconds.
 
         Raises:
-            UserError: a living process holds it.
+            UserError: a living process holds it, or what is there is no lease.
         """
         folder = run / FOLDER
+        if folder.exists() and not folder.is_dir():
+            raise UserError(NO_LEASE.format(folder))
         folder.mkdir(parents=True, exist_ok=True)
         owner = Owner.me()
         while True:
             number, holder = _holder(folder)
             if holder:
                 raise UserError(refusal(run, holder))
+            if not _NAME.fullmatch(_path(folder, number + 1).name):  # nobody ever comes so far
+                raise UserError(NO_LEASE.format(_path(folder, number)))
             if _claim(folder, number + 1, owner):
                 return cls(folder, number + 1, owner)
 
@@ -184,7 +189,7 @@ def _claim(folder: Path, number: int, owner: Owner) -> bool:
 
 def _numbers(folder: Path) -> list[int]:
     """Of what bears a name that a lease of ours has."""
-    return [int(name[:-5]) for name in os.listdir(folder) if re.fullmatch(r"(\d{7}|[1-9]\d{7,15})\.json", name)]
+    return [int(name[:-5]) for name in os.listdir(folder) if _NAME.fullmatch(name)]
 
 
 def _last(folder: Path) -> int:
@@ -198,7 +203,7 @@ def _path(folder: Path, number: int) -> Path:
 def _read(path: Path) -> Owner:
     """Opening a file makes a network file system ask for its present state."""
     try:
-        if path.exists() and not path.is_file():
+        if path.is_symlink() or (path.exists() and not path.is_file()):
             raise IsADirectoryError
         return Owner.model_validate_json(path.read_bytes())
     except (ValidationError, IsADirectoryError):

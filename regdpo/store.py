@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from regdpo.errors import UserError
-from regdpo.provenance import file_digest
+from regdpo.provenance import file_digest, folder_digest
 
 DIGESTS = "digests.json"
 """File of a store that digests of large files are kept in, as ``DigestCache``."""
@@ -30,6 +30,7 @@ _TEMPORARY = re.compile(r"\.[0-9a-f]{8}(\.[a-z0-9]+)?")
 
 RULES = {
     "clips": "cut_clips",
+    "captions": "caption_clips",
     "negatives": "render_negatives",
     "samples": "render_samples",
     "latents": "encode_latents",
@@ -121,14 +122,17 @@ class Store:
             self._checked.add((relative, sha256))
         return path
 
-    def digest(self, relative: str) -> str:
-        """SHA-256 of a file, kept beside it when it is first asked for: what finds the file there later finds it whole.
+    def digest(self, relative: str, rule: str = "") -> str:
+        """SHA-256 of a file or folder, kept beside it when it is first asked for: what is found there later is whole.
+
+        Args:
+            rule: that makes it, where its kind does not say.
 
         Raises:
             UserError: it is not there, or its bytes have changed since.
         """
         path = self.existing(relative)
-        found, kept = file_digest(path), _kept(path)
+        found, kept = folder_digest(path) if path.is_dir() else file_digest(path), kept_at(path)
         told = ""
         with suppress(FileNotFoundError):  # nobody asked before, or another process writes it anew
             told = kept.read_text()
@@ -136,7 +140,7 @@ class Store:
             with atomic(kept) as temporary:
                 temporary.write_text(found)
         elif told != found:
-            raise self.damaged(relative, f"sha256 {found[:12]}, it was {told[:12]}")
+            raise self.damaged(relative, f"sha256 {found[:12]}, it was {told[:12]}", rule)
         self._checked.add((relative, found))
         return found
 
@@ -160,7 +164,7 @@ class Store:
         temporary = final.with_name(f".{uuid.uuid4().hex[:8]}{final.suffix}")
         try:
             yield temporary
-            _kept(final).unlink(missing_ok=True)
+            kept_at(final).unlink(missing_ok=True)
             _rename(temporary, final)
         finally:
             _remove(temporary)
@@ -183,7 +187,8 @@ def _again(relative: str, rule: str = "") -> str:
     return "give the same command again" + (f" with --forcerun {rule}" if rule else "")
 
 
-def _kept(path: Path) -> Path:
+def kept_at(path: Path) -> Path:
+    """Where the digest of an artefact is."""
     return path.with_name(f"{path.name}.sha256")
 
 

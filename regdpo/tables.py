@@ -23,8 +23,10 @@ CONTENT = b"regdpo.content"
 """Key of a file's metadata: the digest of its content."""
 MOST_ROWS = 20_000_000
 """Of a manifest."""
-MOST_BYTES = 2 * 2**30
-"""Of a manifest in memory; a million pairs take half."""
+MOST_BYTES = 4 * 2**30
+"""Of a manifest in memory; a million pairs take two thirds."""
+A_ROW, A_VALUE = 500, 60
+"""Bytes that a row takes, and each value of it beside its text; measured for pairs."""
 
 
 class Row(BaseModel):
@@ -224,14 +226,14 @@ def _columns(path: str | Path, model: type[Row]) -> dict[str, list[Any]]:
         if field.name not in model.model_fields or pa.types.is_nested(field.type):
             raise UserError(f"{path}, column {field.name}: is none of a {model.__name__}; {AGAIN}")
     size = sum(metadata.row_group(index).total_byte_size for index in range(metadata.num_row_groups))
-    _bounded(path, metadata.num_rows, size)
+    _bounded(path, metadata.num_rows, metadata.num_columns, size)
     texts = [field.name for field in schema if pa.types.is_string(field.type)]
     with pq.ParquetFile(path, metadata=metadata, read_dictionary=texts, page_checksum_verification=True) as file:
         columns: dict[str, list[Any]] = {name: [] for name in schema.names}
         rows = size = 0
         for batch in file.iter_batches(batch_size=2**14):
             rows, size = rows + batch.num_rows, size + sum(map(_unfolded, batch.columns))
-            _bounded(path, rows, size)
+            _bounded(path, rows, metadata.num_columns, size)
             for name, column in zip(schema.names, batch.columns, strict=True):
                 columns[name] += column.to_pylist()
     told = (schema.metadata or {}).get(CONTENT)
@@ -240,7 +242,8 @@ def _columns(path: str | Path, model: type[Row]) -> dict[str, list[Any]]:
     return columns
 
 
-def _bounded(path: str | Path, rows: int, size: int) -> None:
+def _bounded(path: str | Path, rows: int, columns: int, size: int) -> None:
+    size += rows * (A_ROW + columns * A_VALUE)
     if rows > MOST_ROWS or size > MOST_BYTES:
         raise UserError(
             f"{path}: unfolds to {rows} rows of {size / 2**30:.1f} GiB; a manifest has at most {MOST_ROWS} and "

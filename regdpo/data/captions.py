@@ -99,6 +99,8 @@ def _qwen_vl(stage: CaptionsStage, clips: list[ClipRow], store: Store, sources: 
                     )
                 with store.writing(kept[clip.sha256]) as temporary:
                     temporary.write_text(caption, encoding="utf-8")
+    for relative in kept.values():
+        store.digest(relative)
     texts = {digest: store.resolve(relative).read_text(encoding="utf-8") for digest, relative in kept.items()}
     return [CaptionRow(clip_id=clip.clip_id, caption=texts[clip.sha256], captioner=identity) for clip in clips]
 

@@ -164,12 +164,14 @@ def _examine(path: Path, name: str, digest: str, clips: config.Clips, store: Sto
     key = text_digest(digest, settings, _tools("regdpo.data.scenes"))
     frames = store.relative("shots", key, ".npz")
     found = _recall(store, "shots", key, [frames])
-    if found is None:
+    if found is None or found["seen"] != file_digest(store.resolve(frames)):
         probe = video.probe(path, clips.limits)
         seen = watch(path, probe, clips)
         with store.writing(frames) as temporary:
             np.savez_compressed(temporary, looks=seen.looks, shown=seen.shown, times=seen.times)
+            whole = file_digest(temporary)
         found = {
+            "seen": whole,
             "probe": asdict(probe),
             "shots": [asdict(shot) for shot in seen.shots],
             "damage": [asdict(damage) for damage in seen.damage],
@@ -335,16 +337,18 @@ def _damaged(frames: slice, damage: list[Damage]) -> str:
 
 
 def _recall(store: Store, kind: str, key: str, needs: list[str]) -> Any:
-    """What is remembered by the key, as long as the files that it needs are there; else None."""
+    """What is remembered by the key, as it was written, as long as the files that it needs are there; else None."""
     file = store.resolve(store.relative(kind, key, ".json"))
-    if file.exists() and all(store.resolve(needed).exists() for needed in needs):
-        return json.loads(file.read_text())
-    return None
+    if not file.exists() or not all(store.resolve(needed).exists() for needed in needs):
+        return None
+    digest, _, text = file.read_bytes().partition(b"\n")
+    return json.loads(text) if hashlib.sha256(text).hexdigest().encode() == digest else None
 
 
 def _remember(store: Store, kind: str, key: str, value: Any) -> None:
     with store.writing(store.relative(kind, key, ".json")) as temporary:
-        temporary.write_text(config.canonical(value))
+        text = config.canonical(value).encode()
+        temporary.write_bytes(hashlib.sha256(text).hexdigest().encode() + b"\n" + text)
 
 
 @cache

@@ -19,7 +19,7 @@ from torch.distributed.checkpoint.planner import ReadItem
 from torch.distributed.checkpoint.storage import WriteResult
 from torch.futures import Future
 
-from regdpo.errors import UserError
+from regdpo.errors import UserError, first_line
 from regdpo.provenance import file_digest
 
 METADATA = ".metadata"
@@ -42,7 +42,13 @@ _PLAIN = {
 }
 """Module -> what a ``.metadata`` names of it, beside torch's element types. All of it only holds values."""
 
-MALFORMED = (pickle.UnpicklingError, AttributeError, EOFError, LookupError, OSError, TypeError, ValueError)
+_FILLED = ("torch.distributed.checkpoint.filesystem", "torch.distributed.checkpoint.metadata")
+"""Modules of those whose instances get their values after they are made."""
+
+MALFORMED = (
+    *(pickle.UnpicklingError, AttributeError, EOFError, LookupError, OSError, TypeError, ValueError),
+    *(MemoryError, OverflowError, RecursionError),
+)
 """What comes of a pickle that is none, or makes something else of plain classes."""
 
 DISTRUST = (
@@ -86,10 +92,11 @@ class Reader(FileSystemReader):
             for shard in {item.relative_path for item in metadata.storage_data.values()}:
                 if Path(shard).name != shard:
                     raise pickle.UnpicklingError(f"names the file {shard}")
+            metadata.storage_meta = metadata.storage_meta or StorageMeta()
+            metadata.storage_meta.load_id = self.load_id
         except MALFORMED as error:
-            raise UserError(f"{path}: is not what a training of ours writes ({error}); {DISTRUST}") from None
-        metadata.storage_meta = metadata.storage_meta or StorageMeta()
-        metadata.storage_meta.load_id = self.load_id
+            reason = first_line(error)
+            raise UserError(f"{path}: is not what a training of ours writes ({reason}); {DISTRUST}") from None
         return metadata
 
 
@@ -103,7 +110,16 @@ class Planner(DefaultLoadPlanner):
         super().load_bytes(read_item, plain)
 
 
-class _Unpickler(pickle.Unpickler):
+class _Unpickler(pickle._Unpickler):
+    """The one in Python, since the one in C lets a pickle set attributes of what it names: of ``Path``, for all."""
+
+    def _fill(self: Any) -> None:
+        if isinstance(filled := self.stack[-2], type) or type(filled).__module__ not in _FILLED:
+            raise pickle.UnpicklingError(f"changes {filled!r}")
+        pickle._Unpickler.dispatch[pickle.BUILD[0]](self)
+
+    dispatch = pickle._Unpickler.dispatch | {pickle.BUILD[0]: _fill}
+
     def find_class(self, module: str, name: str) -> Any:
         if name in _PLAIN.get(module, ()):
             return super().find_class(module, name)

@@ -18,7 +18,7 @@ from regdpo.data.sidecars import Sidecars
 from regdpo.data.video import write_frames
 from regdpo.errors import UserError
 from regdpo.stages import CaptionsStage
-from regdpo.store import Store
+from regdpo.store import Store, kept_at
 from regdpo.tables import CaptionRow, ClipRow
 
 ROOT = Path(__file__).parents[2]
@@ -196,7 +196,9 @@ def test_qwen_captions_are_greedy_batched_and_kept(model, clips, store, capfd):
     # One caption is lost and one is marked: the lost one alone is made again, now unpadded in a batch of one.
     texts = {path.read_text(): path for path in store.root.rglob("captions/*/*.txt")}
     texts[rows[0].caption].unlink()
-    texts[rows[1].caption].write_text("kept from before")
+    marked = texts[rows[1].caption]
+    marked.write_text("kept from before")
+    kept_at(marked).unlink()
     capfd.readouterr()
     again = captions.caption_shard(qwen(model, batch=1), clips, store)
     assert "1/1" in capfd.readouterr().err
@@ -204,6 +206,10 @@ def test_qwen_captions_are_greedy_batched_and_kept(model, clips, store, capfd):
 
     other = captions.caption_shard(qwen(model, prompt="What is it?"), clips[1:2], store)
     assert other[0].caption not in (rows[1].caption, "kept from before")
+
+    marked.write_text("changed")
+    with pytest.raises(UserError, match=r"damaged .* --forcerun caption_clips"):
+        captions.caption_shard(qwen(model), clips, store)
 
 
 @needs_torchvision

@@ -4,7 +4,7 @@ import os
 import pickle
 import re
 import shutil
-from pathlib import Path
+from pathlib import Path, PosixPath
 
 import pytest
 import tiny
@@ -13,7 +13,7 @@ from test_trainer import alone, opened  # noqa: F401
 from torch.distributed.checkpoint import FileSystemReader
 
 from regdpo.errors import UserError
-from regdpo.train.checkpoint_files import DIGEST, METADATA, _sign
+from regdpo.train.checkpoint_files import DIGEST, METADATA, Reader, _sign
 
 
 class Evil:
@@ -59,6 +59,22 @@ def test_a_metadata_that_is_none(trainer, text):
     _sign(path)
     with pytest.raises(UserError, match="is not what a training of ours writes"):
         trainer.checkpoints.load()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param(b"\x80\x02cpathlib\nPosixPath\nN}X\x04\x00\x00\x00nameX\x04\x00\x00\x00evils\x86b.", id="a class"),
+        pytest.param(b"\x80\x04\x8e" + (2**62).to_bytes(8, "little") + b".", id="4 EiB"),
+        pytest.param(b"\x80\x04\x8d" + (2**63).to_bytes(8, "little") + b".", id="more than there is"),
+    ],
+)
+def test_a_metadata_that_harms_without_code(tmp_path, text):
+    """It sets an attribute of a class that it may name, or says that it holds more than memory does."""
+    (tmp_path / METADATA).write_bytes(text)
+    with pytest.raises(UserError, match="is not what a training of ours writes"):
+        Reader(tmp_path).read_metadata()
+    assert PosixPath("there").name == "there"
 
 
 def test_a_metadata_that_names_files_elsewhere(trainer):

@@ -143,6 +143,12 @@ def test_a_second_run_finds_everything_and_a_lost_clip_comes_back_the_same(tmp_p
     assert cut(what, tmp_path) == rows
     lost.write_bytes(other.read_bytes())  # or damaged
     assert cut(what, tmp_path) == rows
+    for pattern in ("shots/*/*.npz", "shots/*/*.json", "cuts/*/*.json"):  # so is what is known of them
+        for file in store.root.glob(pattern):
+            data = bytearray(file.read_bytes())
+            data[-len(data) // 3] ^= 1
+            file.write_bytes(data)
+        assert cut(what, tmp_path) == rows
     assert file_digest(store.existing(rows[0].path)) == rows[0].sha256
     assert video.read_frames(store.existing(rows[0].path)).shape == (9, 32, 32, 3)
     changed = cut(stage(tmp_path / "footage", crops=(1, 2), encode={"crf": 30}), tmp_path)

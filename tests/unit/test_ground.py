@@ -103,6 +103,17 @@ def test_what_is_found_in_the_store_has_the_bytes_that_it_had(tmp_path):
     assert written("made again, with other bytes") != digest
 
 
+def test_a_folder_that_is_found_in_the_store_has_the_bytes_that_it_had(tmp_path):
+    store, path = Store(tmp_path), "models/ab/made"
+    with store.writing(path) as temporary:
+        temporary.mkdir()
+        (temporary / "weights").write_text("random")
+    assert store.digest(path) == store.digest(path) == provenance.folder_digest(store.existing(path))
+    (store.existing(path) / "weights").write_text("randoM")
+    with pytest.raises(UserError, match=r"models/ab/made is damaged \(sha256 .*--forcerun base_from_scratch$"):
+        store.digest(path)
+
+
 def test_a_model_has_the_bytes_that_its_file_names(tmp_path):
     store = Store(tmp_path / "store")
     base, adapters, tuned = (store.relative(kind, kind * 9) for kind in ("models", "runs", "other"))
@@ -174,19 +185,21 @@ def test_no_flipped_bit_changes_a_value_silently(tmp_path):
 def _bomb(kind: str) -> pa.Table:
     if kind == "rows":
         return pa.table({"clip_id": pa.nulls(tables.MOST_ROWS + 1, pa.string())})
-    size, count = (2**20, 4000) if kind == "one text in many rows" else (2**24, 200)
+    if kind == "empty rows":
+        return pa.table(dict.fromkeys(("clip_id", "caption"), pa.nulls(8_000_000, pa.string())))
+    size, count = (2**20, 5000) if kind == "one text in many rows" else (2**24, 300)
     text = pa.array(["x" * size])
     column = pa.DictionaryArray.from_arrays(pa.array([0] * count, pa.int32()), text)
     return pa.table({"clip_id": pa.array(map(str, range(count))), "caption": column})
 
 
-@pytest.mark.parametrize("kind", ["rows", "one text in many rows", "a large text"])
+@pytest.mark.parametrize("kind", ["rows", "empty rows", "one text in many rows", "a large text"])
 def test_a_table_that_unfolds_to_gigabytes_is_refused(tmp_path, kind):
     pq.write_table(_bomb(kind), tmp_path / "t", compression="zstd")
     assert (tmp_path / "t").stat().st_size < 400_000
     before = pa.default_memory_pool().max_memory()
     with pytest.raises(
-        UserError, match=r"unfolds to \d+ rows of [\d.]+ GiB; a manifest has at most 20000000 and 2 GiB"
+        UserError, match=r"unfolds to \d+ rows of [\d.]+ GiB; a manifest has at most 20000000 and 4 GiB"
     ):
         tables.read(tmp_path / "t", CaptionRow)
     assert pa.default_memory_pool().max_memory() - before < 500e6

@@ -169,9 +169,10 @@ def test_a_holder_that_was_suspended_finds_its_lease_taken(tmp_path, monkeypatch
     assert not Owner.model_validate_json(taker.path.read_text()).released
 
 
-@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("nowhere")])
-def test_what_is_no_file_is_named(tmp_path, monkeypatch, make):
-    monkeypatch.setattr(lease, "SHOWN", 0.2)
+@pytest.mark.parametrize(
+    "make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("nowhere"), lambda path: path.symlink_to(path)]
+)
+def test_what_is_no_file_is_named(tmp_path, make):
     (tmp_path / "lease").mkdir()
     make(tmp_path / "lease/0000001.json")
     with pytest.raises(UserError, match=r"lease/0000001.json: is no lease; remove it if no training runs there"):
@@ -186,13 +187,30 @@ def test_a_file_that_is_no_lease_is_named(tmp_path, text):
         living(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["1.json", "00000001.json", "x.json", "0000001.json~", "12345678901234567.json"])
+@pytest.mark.parametrize(
+    "name", ["1.json", "00000001.json", "x.json", "0000001.json~", "12345678901234567.json", "\u0660" * 7 + ".json"]
+)
 def test_a_file_of_another_name_is_left_alone(tmp_path, name):
     (tmp_path / "lease").mkdir()
     (tmp_path / "lease" / name).write_text("")
     assert living(tmp_path) is None
     assert Lease.acquire(tmp_path).number == 1
     assert (tmp_path / "lease" / name).exists()
+
+
+def test_a_lease_that_has_no_next_is_named(tmp_path):
+    """Nothing is taken for ever."""
+    (tmp_path / "lease").mkdir()
+    path = tmp_path / "lease/9999999999999999.json"
+    path.write_text(Owner.me().model_copy(update={"released": True}).model_dump_json())
+    with pytest.raises(UserError, match=r"9999999999999999\.json: is no lease"):
+        Lease.acquire(tmp_path)
+
+
+def test_a_folder_of_leases_that_is_none_is_named(tmp_path):
+    (tmp_path / "lease").touch()
+    with pytest.raises(UserError, match="lease: is no lease"):
+        Lease.acquire(tmp_path)
 
 
 def test_a_dead_holder_is_found_out_though_the_clock_was_set_back(tmp_path):
