@@ -273,7 +273,9 @@ def test_damage_that_is_said_again_and_again_is_one_stretch() -> None:
     log = Log(0)
     for number in range(500):
         key = int(number % 250 == 0)
-        log.line(b"[info] decoder -> pts:%d duration:1 keyframe:%d frame_type:2 time_base:1/25" % (number, key))
+        log.line(
+            b"[info] decoder -> pts:%d pkt_dts:0 duration:1 keyframe:%d frame_type:2 time_base:1/25" % (number, key)
+        )
         for _ in range(3):
             log.line(b"[h264 @ 0x1] [error] error while decoding MB")
     assert [(one.start, one.end) for one in log.damage()] == [(0, 250), (218, 500)]
