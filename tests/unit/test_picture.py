@@ -47,8 +47,8 @@ def cut(path: Path, target: Path, settings: config.Clips = CLIPS) -> np.ndarray:
     source = video.probe(path)
     scaled = cutting.scaled_size(source, settings.width, settings.height, None)
     (window,) = cutting.windows(scaled, settings.width, settings.height, (1, 1))
-    ((_, planes),) = cutting.spans(path, source, [0], scaled, settings)
-    cutting.write(target, planes, window, settings)
+    ((_, taken),) = cutting.spans(path, source, [0], scaled, [window], settings)
+    cutting.write(target, taken.cuts[0], settings)
     return video.read_frames(target).astype(float)
 
 
