@@ -324,6 +324,7 @@ class Train(Section):
     arms: dict[Name, Arm] = Field(min_length=1, description="Name of an arm -> its objective.")
     export_formats: list[Literal["diffusers", "comfyui"]] = Field(
         ["diffusers"],
+        min_length=1,
         description="How adapters of LoRA arms are written. `diffusers` is what sampling loads and always there; "
         "`comfyui` adds `results/train/ARM/seedN/comfyui.safetensors`, for families whose names there are known.",
     )

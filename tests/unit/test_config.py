@@ -56,6 +56,9 @@ def test_shipped_configurations_are_valid(path):
             0.5,
             r"sampling.guidance: Input should be greater than or equal to 1 \(got 0.5\)",
         ),
+        ("negatives.sampling.guidance", True, r"sampling.guidance: true and false are no values of this key"),
+        ("train.settings.steps", True, r"train.settings.steps: true and false are no values"),
+        ("train.export_formats", [], r"train.export_formats: List should have at least 1 item"),
         ("samples.sampling.guidance", {"high": 0.5, "low": 3}, r"sampling.guidance.high: .* equal to 1 \(got 0.5\)"),
         (
             "train.settings.lora",
