@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from regdpo import config
-from regdpo.data.sidecars import Sidecars
+from regdpo.data.sidecars import Sidecars, is_blank
 from regdpo.data.video import footage_root, read_stored, shown
 from regdpo.errors import UserError
 from regdpo.hub import download
@@ -93,7 +93,7 @@ def _qwen_vl(stage: CaptionsStage, clips: list[ClipRow], store: Store, sources: 
         batches = [todo[start : start + settings.batch] for start in range(0, len(todo), settings.batch)]
         for batch in track(batches, "captions"):
             for clip, caption in zip(batch, _answers(processor, model, batch, settings, store), strict=True):
-                if not caption:
+                if is_blank(caption):
                     raise UserError(
                         f"captions: {identity} says nothing about clip {clip.clip_id}; change `captions.prompt`"
                     )

@@ -65,11 +65,12 @@ def repeated(shown: np.ndarray, times: np.ndarray, pictures: int, fps: float, fi
     again = float(np.maximum(runs - pictures, 0).sum()) / max(1, len(shown) - 1)
     if again <= filters.max_repeated:
         return ""
-    own = pictures * (shown[-1] - shown[0]) / max(float(times[-1] - times[0]), 1e-3)
-    return (
-        f"repeated: {again:.0%} of the frames show the source's frame before once more, more than "
-        f"{filters.max_repeated:.0%}: it has {own:.3g} a second here, a clip {fps:g}"
-    )
+    if shown[0] == shown[-1]:
+        source = "the source shows a single frame here"
+    else:
+        own = pictures * (shown[-1] - shown[0]) / max(float(times[-1] - times[0]), 1e-3)
+        source = f"the source has {own:.3g} frames a second here, a clip has {fps:g}"
+    return f"repeated: {again:.0%} of the frames repeat the one before, more than {filters.max_repeated:.0%}; {source}"
 
 
 def first_other(looks: np.ndarray, others: np.ndarray, rows: int) -> int | None:

@@ -21,6 +21,10 @@ from regdpo.provenance import file_digest, text_digest
 LARGEST = 2**20
 """Bytes of a text file; a caption is a paragraph."""
 
+BLANK = frozenset("\u115f\u1160\u2800\u3164\uffa0\U00013441\U00013442\U0001d159")
+"""Letters and symbols that show nothing: Unicode's Default_Ignorable_Code_Point among letters (Hangul's fillers), and
+those with an empty glyph (Braille, hieroglyphs, music)."""
+
 PATTERN = re.compile(r"(.+?)(?:\.shot(\d{3,}))?\.txt", re.DOTALL | re.IGNORECASE)
 
 Named = dict[str, dict[int | None, list[str]]]
@@ -151,9 +155,14 @@ def text_of(data: bytes) -> str:
     for character in caption:
         if unicodedata.category(character) in ("Cc", "Cn", "Co", "Cs"):
             raise ValueError(f"holds the character U+{ord(character):04X}, which is no text; take it out")
-    if all(unicodedata.category(character)[0] in "CMZ" for character in caption):
+    if is_blank(caption):
         raise ValueError("is empty; write what the video shows, or delete the file")
     return caption
+
+
+def is_blank(text: str) -> bool:
+    """Whether nothing of a text can be seen."""
+    return all(unicodedata.category(character)[0] in "CMZ" or character in BLANK for character in text)
 
 
 def _names(source: str) -> tuple[str, str, str]:

@@ -61,6 +61,12 @@ LIMITS = config.Limits()
 PACKETS = 1000
 """Packets that may come before a stream's first frame, some 30 s."""
 
+ECHOES = re.compile(
+    "^frame=|Conversion failed!$|Nothing was written into output file|Could not open encoder before EOF|"
+    "Task finished with error code|Terminating thread with return code"
+)
+"""What ffmpeg says after the line that tells what went wrong."""
+
 av.logging.set_libav_level(av.logging.PANIC)  # what matters comes as BrokenVideo
 
 
@@ -345,7 +351,7 @@ def check_end(code: int, lines: list[str]) -> None:
         raise BrokenVideo("ffmpeg needs more memory than it may take (clips.limits.memory_mb)")
     if -code in (signal.SIGKILL, signal.SIGTERM):
         raise UserError("ffmpeg was killed, perhaps for want of memory: free some and give the same command again")
-    reasons = [line for line in lines if line != "Conversion failed!" and not line.startswith("frame=")]
+    reasons = [line for line in lines if not ECHOES.search(line)]
     raise BrokenVideo(f"ffmpeg: {reasons[-1] if reasons else f'exit code {code}'}")
 
 
@@ -380,6 +386,8 @@ def _look(
     if "] n:" not in first:
         raise BrokenVideo("no frame can be decoded")
     picture, width, height, aspect = from_log(first, decoder)
+    if min(width, height) < 2:
+        raise BrokenVideo(f"its pictures are {width}x{height} pixels; 2x2 is the least that can be cut and scaled")
     if picture.unreadable:
         raise BrokenVideo(picture.unreadable)
     if stream.height <= HD:

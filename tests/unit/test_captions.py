@@ -65,6 +65,8 @@ def test_all_missing_sidecars_are_one_line(tmp_path):
     [
         (b" \n\t", "is empty"),
         ("\u200b\ufeff\n".encode(), "is empty"),
+        ("\u3164 \u115f\uffa0".encode(), "is empty"),
+        ("\u2800\n".encode(), "is empty"),
         (b"caf\xe9", r"is not UTF-8 text \(byte 3\)"),
         ("a dog runs".encode("utf-16-le"), "holds null bytes, perhaps UTF-16 without its mark; save it as UTF-8"),
         (b"\xff\xfea", r"is not UTF-16 text \(byte 2\)"),

@@ -15,7 +15,7 @@ import pytest
 from imageio_ffmpeg import get_ffmpeg_exe
 
 from regdpo import config
-from regdpo.data import clips, cut, decode, scenes, video
+from regdpo.data import clips, cut, decode, quality, scenes, video
 from regdpo.data.decode import Log
 from regdpo.provenance import DigestCache
 from regdpo.stages import ClipsStage
@@ -209,8 +209,13 @@ def test_frames_that_the_source_does_not_have_are_counted_against_its_own(tmp_pa
     slow = rows_of(footage(tmp_path / "footage/slow.mp4", *H264, rate=12, frames=48))
     assert {row.status for row in slow} == {"rejected"}
     assert slow[0].reason == (
-        "repeated: 56% of the frames show the source's frame before once more, more than 22%: it has 12 a second here, "
-        "a clip 25"
+        "repeated: 56% of the frames repeat the one before, more than 22%; the source has 12 frames a second here, "
+        "a clip has 25"
+    )
+    still = quality.repeated(np.full(9, 3), np.full(9, 0.12), 1, 25, config.Filters())
+    assert (
+        still
+        == "repeated: 100% of the frames repeat the one before, more than 22%; the source shows a single frame here"
     )
     film = rows_of(footage(tmp_path / "footage/film.mp4", *H264, rate=24), frames=26)
     assert {row.status for row in film} == {"accepted"}
@@ -243,6 +248,20 @@ def test_a_video_of_which_nothing_can_be_decoded_says_so(tmp_path):
     assert row.status == "rejected"
     assert "video stream" not in row.reason
     assert "decoded" in row.reason
+
+
+@pytest.mark.parametrize("size", ["1x1", "8x1"])
+def test_a_picture_too_small_to_be_one_says_so(tmp_path, size):
+    across, down = size.split("x")
+    path = footage(tmp_path / "footage/a.mkv", "-vf", f"scale={across}:{down}", "-c:v", "ffv1", "-pix_fmt", "bgr0")
+    (row,) = rows_of(path)
+    assert row.reason == f"broken: its pictures are {size} pixels; 2x2 is the least that can be cut and scaled"
+
+
+def test_of_a_failed_run_the_cause_is_told_and_not_its_echo():
+    lines = ["[vf#0:0] No such filter: 'x'", "[vf#0:0] Terminating thread with return code -22", "Conversion failed!"]
+    with pytest.raises(video.BrokenVideo, match=r"No such filter: 'x'$"):
+        video.check_end(218, lines)
 
 
 def test_ffmpeg_ends_with_the_stage_even_if_that_is_killed(tmp_path):
