@@ -84,7 +84,8 @@ class Checkpoints:
 
     def load(self) -> int:
         """Load the last complete checkpoint; its step, or 0 if there is none. One that was damaged is put aside, and
-        the one before it taken. A best one beyond it is dropped: the run comes by again.
+        the one before it taken. A best one beyond it is dropped, since the run comes by again, and so is what a killed
+        start has left unfinished.
 
         Raises:
             UserError: it is none of ours.
@@ -99,9 +100,9 @@ class Checkpoints:
                 print(f"{damage}; {folder.name} is put aside, the one before it is taken", file=sys.stderr, flush=True)
             dist.barrier()
         if dist.get_rank() == 0:
-            for best in self.folder.glob("best_*"):
-                if _step(best) > step:
-                    shutil.rmtree(best)
+            beyond = [best for best in self.folder.glob("best_*") if _step(best) > step]
+            for left in (*beyond, *self.folder.glob(".*")):
+                shutil.rmtree(left)
         if not step:
             return 0
         weights, state = get_state_dict(self.model, self.optimizer, options=OPTIONS)

@@ -8,6 +8,9 @@ but what a checkpoint of ours consists of.
 import io
 import os
 import pickle
+import zipfile
+import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -45,9 +48,16 @@ _PLAIN = {
 _FILLED = ("torch.distributed.checkpoint.filesystem", "torch.distributed.checkpoint.metadata")
 """Modules of those whose instances get their values after they are made."""
 
+MOST_NESTED = 32
+"""Tuples within tuples: to hash deeper ones, as a dictionary does, would end the process, whose stack is bounded."""
+
+MOST_ITEM = 2**20
+"""Bytes of the pickle of what is no tensor, such as the optimiser's rate."""
+
 MALFORMED = (
     *(pickle.UnpicklingError, AttributeError, EOFError, LookupError, OSError, TypeError, ValueError),
     *(MemoryError, OverflowError, RecursionError),
+    *(zipfile.BadZipFile, zlib.error, RuntimeError),
 )
 """What comes of a pickle that is none, or makes something else of plain classes."""
 
@@ -105,9 +115,40 @@ class Planner(DefaultLoadPlanner):
 
     def load_bytes(self, read_item: ReadItem, value: io.BytesIO) -> None:
         plain = io.BytesIO()
-        torch.save(torch.load(value, weights_only=True), plain)
+        try:
+            torch.save(_Unpickler(_pickle_of(value)).load(), plain)
+        except MALFORMED as error:
+            raise pickle.UnpicklingError(first_line(error)) from None
         plain.seek(0)
         super().load_bytes(read_item, plain)
+
+
+def _pickle_of(saved: io.BytesIO) -> io.BytesIO:
+    """What ``torch.save`` has written of a value without tensors."""
+    with zipfile.ZipFile(saved) as archive:
+        name = next((name for name in archive.namelist() if name.endswith("/data.pkl")), "data.pkl")
+        with archive.open(name) as file:
+            found = file.read(MOST_ITEM + 1)
+    if len(found) > MOST_ITEM:
+        raise pickle.UnpicklingError(f"takes more than {MOST_ITEM} bytes")
+    return io.BytesIO(found)
+
+
+def _shallow(make: Callable[[Any], None]) -> Callable[[Any], None]:
+    """An unpickler's opcode that makes a tuple, which must not lie too deep."""
+
+    def load(self: Any) -> None:
+        make(self)
+        made = self.stack[-1]
+        depth = 1 + max((self.depths[id(it)][0] for it in made if id(it) in self.depths), default=0)
+        if depth > MOST_NESTED:
+            raise pickle.UnpicklingError(f"holds {depth} tuples within each other")
+        self.depths[id(made)] = depth, made  # and keeps it, so that no other gets its id
+
+    return load
+
+
+_TUPLES = [code[0] for code in (pickle.TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3)]
 
 
 class _Unpickler(pickle._Unpickler):
@@ -118,7 +159,15 @@ class _Unpickler(pickle._Unpickler):
             raise pickle.UnpicklingError(f"changes {filled!r}")
         pickle._Unpickler.dispatch[pickle.BUILD[0]](self)
 
-    dispatch = pickle._Unpickler.dispatch | {pickle.BUILD[0]: _fill}
+    def __init__(self, file: Any):
+        super().__init__(file)
+        self.depths: dict[int, tuple[int, Any]] = {}  # id of a tuple -> how many lie within each other, itself
+
+    dispatch = (
+        pickle._Unpickler.dispatch
+        | {code: _shallow(pickle._Unpickler.dispatch[code]) for code in _TUPLES}
+        | {pickle.BUILD[0]: _fill}
+    )
 
     def find_class(self, module: str, name: str) -> Any:
         if name in _PLAIN.get(module, ()):

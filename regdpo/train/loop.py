@@ -35,8 +35,9 @@ from regdpo.parallel.mesh import Layout, check_context, layout
 from regdpo.processes import die_with_parent
 from regdpo.provenance import check_environment
 from regdpo.slurm import node_name
-from regdpo.store import Store, atomic
+from regdpo.store import Store
 from regdpo.tables import LatentRow
+from regdpo.temporaries import atomic
 from regdpo.train import data
 from regdpo.train.checkpoint import Checkpoints
 from regdpo.train.ema import Ema

@@ -13,7 +13,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from regdpo.objectives import losses
 from regdpo.stages import TrainStage
-from regdpo.store import atomic
+from regdpo.temporaries import atomic
 
 LINE_EVERY = 10.0  # seconds
 

@@ -9,7 +9,7 @@ import torch.distributed as dist
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from regdpo.store import atomic
+from regdpo.temporaries import atomic
 from regdpo.train.model import adapters
 
 

@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 
 from regdpo.config_section import Section
-from regdpo.store import atomic
+from regdpo.temporaries import atomic
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 STOP = "stop"

@@ -1,9 +1,11 @@
 """A checkpoint that somebody else wrote, or that a disk has changed."""
 
+import io
 import os
 import pickle
 import re
 import shutil
+import zipfile
 from pathlib import Path, PosixPath
 
 import pytest
@@ -13,7 +15,10 @@ from test_trainer import alone, opened  # noqa: F401
 from torch.distributed.checkpoint import FileSystemReader
 
 from regdpo.errors import UserError
-from regdpo.train.checkpoint_files import DIGEST, METADATA, Reader, _sign
+from regdpo.train.checkpoint_files import DIGEST, METADATA, MOST_ITEM, Reader, _sign
+
+NESTED = b")" + b"\x85" * 500_000
+"""A pickle's half a million tuples within each other."""
 
 
 class Evil:
@@ -67,10 +72,13 @@ def test_a_metadata_that_is_none(trainer, text):
         pytest.param(b"\x80\x02cpathlib\nPosixPath\nN}X\x04\x00\x00\x00nameX\x04\x00\x00\x00evils\x86b.", id="a class"),
         pytest.param(b"\x80\x04\x8e" + (2**62).to_bytes(8, "little") + b".", id="4 EiB"),
         pytest.param(b"\x80\x04\x8d" + (2**63).to_bytes(8, "little") + b".", id="more than there is"),
+        pytest.param(b"\x80\x04}" + NESTED + b"K\x01s.", id="a key that is nested deeply"),
+        pytest.param(b"\x80\x04ctorch.serialization\n_get_layout\n" + NESTED + b"\x85R.", id="asked for by such a key"),
     ],
 )
 def test_a_metadata_that_harms_without_code(tmp_path, text):
-    """It sets an attribute of a class that it may name, or says that it holds more than memory does."""
+    """It sets an attribute of a class that it may name, says that it holds more than memory does, or has Python end at
+    the bottom of its stack."""
     (tmp_path / METADATA).write_bytes(text)
     with pytest.raises(UserError, match="is not what a training of ours writes"):
         Reader(tmp_path).read_metadata()
@@ -88,7 +96,8 @@ def test_a_metadata_that_names_files_elsewhere(trainer):
         trainer.checkpoints.load()
 
 
-def test_a_strangers_item_runs_nothing(trainer, tmp_path):
+@pytest.mark.parametrize("kind", ["code", "nested", "large"])
+def test_a_strangers_item_harms_nothing(trainer, tmp_path, kind):
     """Torch loads what is no tensor, such as the optimiser's rate, from a pickle of its own."""
     folder = trainer.checkpoints.folder / "step_0000004"
     shard = folder / "__0_0.distcp"
@@ -96,8 +105,10 @@ def test_a_strangers_item_runs_nothing(trainer, tmp_path):
     index = next(index for index in metadata.storage_data if index.fqn.endswith(".betas"))
     item = metadata.storage_data[index]
     item.offset = shard.stat().st_size
+    saved = io.BytesIO()
+    torch.save(Evil(tmp_path / "ran") if kind == "code" else "x" * MOST_ITEM, saved)
     with shard.open("ab") as file:
-        torch.save(Evil(tmp_path / "ran"), file)
+        file.write(saved.getvalue() if kind != "nested" else with_pickle(saved, b"\x80\x02}" + NESTED + b"K\x01s."))
         item.length = file.tell() - item.offset
     (folder / METADATA).write_bytes(pickle.dumps(metadata))
     _sign(shard)
@@ -105,6 +116,15 @@ def test_a_strangers_item_runs_nothing(trainer, tmp_path):
     with pytest.raises(UserError, match=rf"^{folder}: holds more than a training of ours writes; "):
         trainer.checkpoints.load()
     assert not (tmp_path / "ran").exists()
+
+
+def with_pickle(saved: io.BytesIO, text: bytes) -> bytes:
+    """What ``torch.save`` wrote, with another pickle in it."""
+    changed = io.BytesIO()
+    with zipfile.ZipFile(saved) as old, zipfile.ZipFile(changed, "w") as new:
+        for name in old.namelist():
+            new.writestr(name, text if name.endswith("data.pkl") else old.read(name))
+    return changed.getvalue()
 
 
 @pytest.mark.parametrize("name", ["__0_0.distcp", METADATA, f"__0_0.distcp{DIGEST}"])
@@ -115,6 +135,7 @@ def test_a_damaged_checkpoint_is_put_aside(trainer, capsys, name):
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
+    shutil.copytree(folder / "step_0000002", folder / ".step_0000006")  # was being written when it was killed
     assert trainer.checkpoints.load() == 2
     told = str(path.with_name(name.removesuffix(DIGEST)))
     assert f"{told} is not as it was written; step_0000004 is put aside, the one before it" in capsys.readouterr().err
