@@ -30,7 +30,8 @@ from regdpo.provenance import environment, file_digest, text_digest
 from regdpo.ranks import CRASH, Apart, Diary, Here, Nodes, Ranks, Shape, left_behind
 from regdpo.slurm import Allocation
 from regdpo.stages import TrainStage
-from regdpo.store import Store, atomic, kept_at
+from regdpo.store import Store, kept_at
+from regdpo.temporaries import atomic
 from regdpo.train.job import ERROR, EXPORT, RAN, Job, Ran
 from regdpo.train.stop import STOP, UNFINISHED, Left
 

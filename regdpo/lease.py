@@ -24,6 +24,8 @@ from pydantic import ValidationError
 
 from regdpo.config_section import Section
 from regdpo.errors import UserError
+from regdpo.processes import place, started
+from regdpo.temporaries import sweep, temporary_of
 
 FOLDER = "lease"
 BEAT = 10.0
@@ -52,9 +54,9 @@ class Owner(Section):
     def me(cls) -> "Owner":
         return cls(
             host=socket.gethostname(),
-            place=_place(),
+            place=place(),
             pid=os.getpid(),
-            start=_start(os.getpid()),
+            start=started(os.getpid()),
             token=uuid.uuid4().hex,
         )
 
@@ -82,6 +84,7 @@ class Lease:
         if folder.exists() and not folder.is_dir():
             raise UserError(NO_LEASE.format(folder))
         folder.mkdir(parents=True, exist_ok=True)
+        sweep(folder)
         owner = Owner.me()
         while True:
             number, holder = _holder(folder)
@@ -135,7 +138,7 @@ def heartbeat(run: Path) -> str:
 
 def patience(owner: Owner) -> str:
     """After a semicolon, when the death of a holder is found out that cannot be looked at from here."""
-    return "" if owner.place == _place() else f"; a dead one is found out {STALE:.0f} s after its last heartbeat"
+    return "" if owner.place == place() else f"; a dead one is found out {STALE:.0f} s after its last heartbeat"
 
 
 def _holder(folder: Path) -> tuple[int, Owner | None]:
@@ -155,8 +158,8 @@ def _alive(path: Path) -> Owner | None:
     owner = _read(path)
     if owner.released:
         return None
-    if owner.place == _place():
-        return owner if owner.start is not None and _start(owner.pid) == owner.start else None
+    if owner.place == place():
+        return owner if owner.start is not None and started(owner.pid) == owner.start else None
     if -STALE < _age(path) < STALE:  # a heartbeat in the future tells nothing: clocks were set back
         return owner
     before = path.stat().st_mtime_ns
@@ -212,7 +215,7 @@ def _read(path: Path) -> Owner:
 
 def _write(folder: Path, owner: Owner) -> Path:
     """Under a name that is no number, and on the disk before it gets one."""
-    path = folder / f".{uuid.uuid4().hex}"
+    path = temporary_of(folder / "lease")
     with path.open("w") as handle:
         handle.write(owner.model_dump_json())
         handle.flush()
@@ -222,19 +225,5 @@ def _write(folder: Path, owner: Owner) -> Path:
 
 def _age(path: Path) -> float:
     """Seconds since the last heartbeat, by the clock that stamps files made here."""
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".now") as now:
-        return os.stat(now.name).st_mtime - path.stat().st_mtime
-
-
-def _place() -> str:
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    return f"{boot} {os.readlink('/proc/self/ns/pid')}"
-
-
-def _start(pid: int) -> int | None:
-    """When a process was started, in clock ticks since boot; nothing if it is not there or only waits to be reaped."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()  # from the state, field 3, on
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    return None if fields[0] in "ZX" else int(fields[19])
+    with tempfile.TemporaryFile(dir=path.parent) as now:
+        return os.fstat(now.fileno()).st_mtime - path.stat().st_mtime

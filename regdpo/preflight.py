@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import NamedTemporaryFile
+from tempfile import TemporaryFile
 
 from regdpo.config import Config, canonical
 from regdpo.errors import UserError
@@ -22,7 +22,7 @@ def check_writable(folder: Path) -> None:
     made = [it for it in (folder, *folder.parents) if not it.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with NamedTemporaryFile(dir=folder, prefix="."):
+        with TemporaryFile(dir=folder):
             pass
     except OSError as error:
         raise UserError(f"{folder}: cannot be written to ({error.strerror}); mend that, or set `paths`") from None

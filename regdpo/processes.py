@@ -1,4 +1,5 @@
-"""Programs that the package starts: they end with it, and what they may take of the machine is bounded."""
+"""Processes: which of them live, and the programs that the package starts, which end with it and are bounded in what
+they may take of the machine."""
 
 import ctypes
 import os
@@ -6,6 +7,7 @@ import resource
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None, use_errno=True)
@@ -37,3 +39,18 @@ def bounded(memory_mb: int | None = None) -> Callable[[], None]:
                 resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
 
     return prepare
+
+
+def place() -> str:
+    """Boot and PID namespace: where the number of a process means something."""
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+
+
+def started(process: int) -> int | None:
+    """When a process was started, in clock ticks since boot; nothing if it is not there or only waits to be reaped."""
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()  # from the state, field 3, on
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return None if fields[0] in "ZX" else int(fields[19])

@@ -15,6 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from regdpo.errors import UserError
+from regdpo.temporaries import atomic
 
 PACKAGE = "regdpo"
 ROOT = Path(__file__).resolve().parent
@@ -41,6 +42,7 @@ PLUMBING = frozenset(
         "regdpo.stages",
         "regdpo.store",
         "regdpo.tables",
+        "regdpo.temporaries",
         "regdpo.train.metrics",
         "regdpo.train.stop",
     }
@@ -111,15 +113,10 @@ class DigestCache:
         self._kept = time.monotonic()
         if not self.changed:
             return
-        temporary = self.path.with_name(f"{self.path.name}.{os.getpid()}")
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_text(json.dumps(self.known))
-            os.replace(temporary, self.path)
+        with suppress(OSError):
+            with atomic(self.path) as temporary:
+                temporary.write_text(json.dumps(self.known))
             self.changed = False
-        except OSError:
-            with suppress(OSError):
-                temporary.unlink(missing_ok=True)
 
     @staticmethod
     def _key(path: str | Path) -> str:

@@ -27,7 +27,7 @@ from torchx.specs import AppDef, AppState, Resource, Role, is_terminal, macros
 
 from regdpo import slurm
 from regdpo.errors import EXIT_USER_ERROR, UserError
-from regdpo.store import atomic
+from regdpo.temporaries import atomic
 
 MODULE = "regdpo.train.loop"
 ROLE = "loop"

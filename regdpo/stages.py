@@ -18,7 +18,7 @@ from regdpo.config_section import Section
 from regdpo.config_train import Terms, TrainSettings
 from regdpo.errors import UserError
 from regdpo.provenance import text_digest
-from regdpo.store import atomic
+from regdpo.temporaries import atomic
 
 PARTS = ".parts"
 """Suffix of the file of parts."""

@@ -5,17 +5,15 @@ Manifests hold paths relative to the store's root; ``Store.resolve`` keeps them 
 """
 
 import os
-import re
-import shutil
 import socket
 import time
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from regdpo.errors import UserError
 from regdpo.provenance import file_digest, folder_digest
+from regdpo.temporaries import atomic, temporary_of
 
 DIGESTS = "digests.json"
 """File of a store that digests of large files are kept in, as ``DigestCache``."""
@@ -23,9 +21,6 @@ IDENTITY = ".store"
 """File of a store that says which one it is, in any words."""
 SHOWN = 10.0
 """Seconds that a network file system may take to show it."""
-ABANDONED = 24 * 3600.0
-"""Seconds after which nobody writes to a temporary any more: its process was killed."""
-_TEMPORARY = re.compile(r"\.[0-9a-f]{8}(\.[a-z0-9]+)?")
 
 
 RULES = {
@@ -51,7 +46,6 @@ class Store:
     def __init__(self, root: str | Path):
         self.root = Path(root)
         self._checked: set[tuple[str, str]] = set()
-        self._swept: set[Path] = set()
         named, meant = os.environ.get("REGDPO_STORE", ""), os.environ.get("REGDPO_STORE_IDENTITY", "")
         if not meant or self.root.resolve() != Path(named).resolve():
             return
@@ -75,7 +69,7 @@ class Store:
         path = self.root / IDENTITY
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_name(f".{uuid.uuid4().hex}")
+            temporary = temporary_of(path)
             temporary.write_text(temporary.name)
             with suppress(FileExistsError):
                 os.link(temporary, path)
@@ -154,32 +148,11 @@ class Store:
 
     @contextmanager
     def writing(self, relative: str) -> Iterator[Path]:
-        """Yield a temporary path of the same suffix to write a file or folder to; rename it into place afterwards.
-
-        On any error, and on Ctrl-C, the temporary is removed and nothing appears under the final name. What processes
-        that were killed left beside it a day or more ago is removed too.
-        """
+        """``atomic``, for an artefact; the digest that was kept of an earlier one is forgotten."""
         final = self.resolve(relative)
-        final.parent.mkdir(parents=True, exist_ok=True)
-        temporary = final.with_name(f".{uuid.uuid4().hex[:8]}{final.suffix}")
-        try:
+        with atomic(final) as temporary:
             yield temporary
             kept_at(final).unlink(missing_ok=True)
-            _rename(temporary, final)
-        finally:
-            _remove(temporary)
-        if final.parent not in self._swept:
-            self._swept.add(final.parent)
-            _sweep(final.parent)
-
-
-def _sweep(folder: Path) -> None:
-    """Ages are told by the file system's clock: it dated the folder a moment ago."""
-    now = folder.stat().st_mtime
-    for path in folder.iterdir():
-        with suppress(FileNotFoundError):  # another process sweeps too
-            if _TEMPORARY.fullmatch(path.name) and path.lstat().st_mtime < now - ABANDONED:
-                _remove(path)
 
 
 def _again(relative: str, rule: str = "") -> str:
@@ -190,29 +163,3 @@ def _again(relative: str, rule: str = "") -> str:
 def kept_at(path: Path) -> Path:
     """Where the digest of an artefact is."""
     return path.with_name(f"{path.name}.sha256")
-
-
-def _rename(source: Path, target: Path) -> None:
-    if source.is_dir() and target.exists():  # the same content, written by another process meanwhile
-        return
-    os.replace(source, target)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
-
-
-@contextmanager
-def atomic(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; rename it into place unless the block fails."""
-    final = Path(path)
-    final.parent.mkdir(parents=True, exist_ok=True)
-    temporary = final.with_name(f".{uuid.uuid4().hex[:8]}-{final.name}")
-    try:
-        yield temporary
-        os.replace(temporary, final)
-    finally:
-        _remove(temporary)

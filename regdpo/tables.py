@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from regdpo.errors import UserError, first_line
 from regdpo.provenance import text_digest
-from regdpo.store import atomic
+from regdpo.temporaries import atomic
 
 CONTENT = b"regdpo.content"
 """Key of a file's metadata: the digest of its content."""

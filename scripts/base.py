@@ -1,8 +1,9 @@
 """Name the base model (hub or folder, pinned), or make a small untrained one from pretraining clips."""
 
 from regdpo import base, errors, stages, tables
-from regdpo.store import Store, atomic
+from regdpo.store import Store
 from regdpo.tables import PairRow
+from regdpo.temporaries import atomic
 
 
 def main() -> None:

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from regdpo import errors, launch, stages
 from regdpo.models.family import ModelFile
-from regdpo.store import Store, atomic
+from regdpo.store import Store
+from regdpo.temporaries import atomic
 
 
 def main() -> None:

@@ -9,15 +9,16 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 from regdpo import provenance
 from regdpo.errors import UserError
 from regdpo.evaluate import vbench_worker
+from regdpo.processes import bounded
 from regdpo.stages import VBenchStage
 from regdpo.store import Store
 from regdpo.tables import SampleRow, ScoreRow
+from regdpo.temporaries import scratch
 
 PYTHONS = ((3, 10), (3, 11))
 """Versions of Python that VBench's pins have wheels for."""
@@ -107,8 +108,8 @@ def score(stage: VBenchStage, python: str, samples: list[SampleRow], store: Stor
 
 def _run(stage: VBenchStage, python: str, samples: list[SampleRow], store: Store) -> dict[str, dict[str, float]]:
     """dimension -> sample_id -> score. VBench skips silently what it cannot read: such a sample has no entry."""
-    with tempfile.TemporaryDirectory() as temporary:
-        videos, results = Path(temporary) / "videos", Path(temporary) / "results.json"
+    with scratch() as temporary:
+        videos, results = temporary / "videos", temporary / "results.json"
         videos.mkdir()
         names = {f"{number:06d}.mp4": sample.sample_id for number, sample in enumerate(samples)}
         for name, sample in zip(names, samples, strict=True):
@@ -130,6 +131,7 @@ def _run(stage: VBenchStage, python: str, samples: list[SampleRow], store: Store
             },
             stdout=sys.stderr,
             check=False,
+            preexec_fn=bounded(),
         )
         if done.returncode:
             raise UserError(

@@ -7,9 +7,9 @@ video_results}, ...]]}``. ``VBENCH_CACHE_DIR`` is where VBench keeps weights.
 """
 
 import sys
-import tempfile
 from pathlib import Path
 
+from regdpo.temporaries import scratch
 from regdpo.torchvision_stub import torchvision_operators
 
 
@@ -20,12 +20,12 @@ def main(videos: str, results: str, *dimensions: str) -> None:
     from regdpo import device
 
     full = Path(vbench.__file__).with_name("VBench_full_info.json")
-    with tempfile.TemporaryDirectory() as folder:
-        suite = vbench.VBench(device.pick(), str(full), folder)
+    with scratch() as folder:
+        suite = vbench.VBench(device.pick(), str(full), str(folder))
         suite.evaluate(
             videos, name="regdpo", dimension_list=list(dimensions), mode="custom_input", local=True, read_frame=False
         )
-        Path(results).write_bytes((Path(folder) / "regdpo_eval_results.json").read_bytes())
+        Path(results).write_bytes((folder / "regdpo_eval_results.json").read_bytes())
 
 
 if __name__ == "__main__":

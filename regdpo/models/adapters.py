@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from regdpo.config_train import Lora
 from regdpo.errors import UserError
 from regdpo.original_names import original
-from regdpo.store import atomic
+from regdpo.temporaries import atomic
 
 PREFIX = "transformer."
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")

@@ -13,7 +13,7 @@ from regdpo.evaluate.stats import Interval
 from regdpo.report import figures, footage, verdicts, videos
 from regdpo.report.gather import Inputs
 from regdpo.report.results import METRICS, PRIMARY, REAL, Cell, Scores
-from regdpo.store import atomic
+from regdpo.temporaries import atomic
 
 MINUS = "\N{MINUS SIGN}"
 SPACE = "\N{NO-BREAK SPACE}"

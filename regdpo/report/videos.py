@@ -2,9 +2,7 @@
 
 import base64
 import random
-import tempfile
 from dataclasses import dataclass, field
-from pathlib import Path
 from statistics import fmean
 
 import ffmpeg
@@ -15,6 +13,7 @@ from regdpo.report.gather import Inputs
 from regdpo.report.results import BASE, METRICS, PRIMARY, REAL, Scores
 from regdpo.report.verdicts import names
 from regdpo.tables import ClipRow
+from regdpo.temporaries import scratch
 
 WIDEST = 320
 """Videos wider than this, in pixels, are scaled down for the page; others go in as they are."""
@@ -107,9 +106,9 @@ def data_uri(inputs: Inputs, relative: str, sha256: str) -> str:
     if inputs.config.clips.width <= WIDEST:
         data = path.read_bytes()
     else:
-        with tempfile.TemporaryDirectory() as folder:
+        with scratch() as folder:
             encode = inputs.config.clips.encode.model_copy(update={"crf": 24})
-            small = Path(folder) / "small.mp4"
+            small = folder / "small.mp4"
             stream = ffmpeg.input(str(path)).video.filter("scale", WIDEST, -2)
             video.run(stream.output(str(small), **video.encoding(encode, inputs.config.clips.frames)))
             data = small.read_bytes()

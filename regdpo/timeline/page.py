@@ -10,7 +10,7 @@ from statistics import median
 
 import jinja2
 
-from regdpo.store import atomic
+from regdpo.temporaries import atomic
 from regdpo.timeline import picture
 from regdpo.timeline.rows import JobRow
 

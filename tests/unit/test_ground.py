@@ -3,8 +3,10 @@
 import errno
 import json
 import os
+import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -12,11 +14,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from regdpo import errors, provenance, tables
+from regdpo import errors, provenance, tables, temporaries
 from regdpo.errors import UserError
 from regdpo.models.family import ModelFile, ModelRef
-from regdpo.store import Store
+from regdpo.store import Store, kept_at
 from regdpo.tables import CaptionRow, ScoreRow
+from regdpo.temporaries import atomic
 
 
 def caption(clip_id: str, text: str = "a cat") -> CaptionRow:
@@ -40,19 +43,56 @@ def test_store_shows_nothing_half_written(tmp_path):
     assert store.existing(path).read_text() == "whole"
 
 
-def test_what_killed_processes_left_in_the_store_is_removed(tmp_path):
-    store = Store(tmp_path)
-    path = store.relative("clips", "ab12", ".mp4")
-    folder = tmp_path / "clips/ab"
+def killed_while_it_writes(final: Path) -> None:
+    """-9, with a half-written file or, where there is no suffix, folder."""
+    if pid := os.fork():
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+        return
+    with atomic(final) as temporary:
+        temporary.write_text("half") if final.suffix else (temporary / "half").mkdir(parents=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_what_killed_processes_left_is_removed_by_who_writes_there_next(tmp_path, monkeypatch):
+    """In the store and elsewhere; of another machine after a day."""
+    monkeypatch.setattr(temporaries, "_swept", set())
+    store, manifest = Store(tmp_path / "store"), tmp_path / "results/captions.parquet"
+    clip = store.relative("clips", "ab12", ".mp4")
+    folder = store.resolve(clip).parent
+    whole = {folder / ".keep", folder / "abcd.mp4", folder / ".0123abcd-half.parquet"}
     folder.mkdir(parents=True)
-    left = {name: folder / name for name in (".0123abcd.mp4", ".0123abce", ".fedc9876.mp4", ".keep", "abcd.mp4")}
-    for name, file in left.items():
-        file.mkdir() if name == ".0123abce" else file.write_text("half")
-        if name != ".fedc9876.mp4":  # somebody still writes to that one
-            os.utime(file, (time.time() - 2 * 86400,) * 2)
-    with store.writing(path) as temporary:
+    for path in whole:
+        path.write_text("whole")
+    with monkeypatch.context() as first:
+        first.setattr(temporaries, "sweep", lambda folder: None)
+        for final in (store.resolve(clip), kept_at(store.resolve(clip)), folder / "export", manifest):
+            killed_while_it_writes(final)
+    left = {path for path in tmp_path.rglob(".*") if path not in whole}
+    assert sorted(path.suffix for path in left) == ["", ".mp4", ".parquet", ".sha256"]
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(temporaries, "place", lambda: "another boot")
+        away = [temporaries.temporary_of(store.resolve(clip)) for _ in range(2)]
+    for path in (*away, mine := temporaries.temporary_of(store.resolve(clip))):
+        path.write_text("half")
+    os.utime(away[1], (time.time() - 2 * 86400,) * 2)
+    os.utime(mine, (time.time() - 2 * 86400,) * 2)  # this process lives
+    with store.writing(clip) as temporary:
         temporary.write_text("whole")
-    assert {file.name for file in folder.iterdir()} == {"ab12.mp4", ".fedc9876.mp4", ".keep", "abcd.mp4"}
+    tables.write(manifest, [caption("a")], CaptionRow)
+    assert set(folder.iterdir()) == {*whole, store.resolve(clip), away[0], mine}
+    assert set(manifest.parent.iterdir()) == {manifest}
+    assert not [path for path in left if path.exists()]
+
+
+def test_a_folder_of_this_machine_goes_with_who_made_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(temporaries, "_swept", set())
+    killed_while_it_writes(tmp_path / "scratch")
+    with temporaries.scratch() as folder:
+        assert list(tmp_path.iterdir()) == [folder]
+        assert folder.stat().st_mode & 0o777 == 0o700
+        (folder / "results.json").touch()
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("path", ["../secret", "/etc/passwd", "clips/../../x", ""])

@@ -94,7 +94,7 @@ def test_a_living_owner_is_named(tmp_path):
     time.sleep(1)
     assert living(tmp_path)
     os.kill(process.pid, signal.SIGKILL)
-    while lease._start(process.pid) is not None:
+    while lease.started(process.pid) is not None:
         time.sleep(0.01)
     assert living(tmp_path) is None  # nobody has reaped it yet
     assert Lease.acquire(tmp_path).mine()
@@ -161,7 +161,7 @@ def test_a_holder_that_was_suspended_finds_its_lease_taken(tmp_path, monkeypatch
     held._over.set()  # suspended: no heartbeat
     time.sleep(0.7)
     with monkeypatch.context() as elsewhere:
-        elsewhere.setattr(lease, "_place", lambda: "another boot")
+        elsewhere.setattr(lease, "place", lambda: "another boot")
         taker = Lease.acquire(tmp_path)
     assert not held.mine()
     held.release()

@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import signal
+import time
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import pytest
 
 from regdpo.errors import UserError
 from regdpo.evaluate import vbench
+from regdpo.processes import started
 from regdpo.provenance import file_digest
 from regdpo.stages import VBenchStage
 from regdpo.store import Store
@@ -104,6 +107,24 @@ def test_a_failing_vbench_is_one_line(tmp_path):
     failing.chmod(0o755)
     with pytest.raises(UserError, match="failed with exit code 7"):
         vbench.score(FLICKERING, str(failing), [sample(store, "aa", Path(__file__))], store)
+
+
+def test_vbench_ends_with_the_stage_even_if_that_is_killed(tmp_path):
+    store = Store(tmp_path / "store")
+    slow = tmp_path / "python"
+    slow.write_text(f'#!/bin/sh\n[ "$1" = -c ] && echo 3 11 && exit\necho $$ > {tmp_path}/process; exec sleep 1000\n')
+    slow.chmod(0o755)
+    told = tmp_path / "process"
+    if not (stage := os.fork()):
+        vbench.score(FLICKERING, str(slow), [sample(store, "aa", Path(__file__))], store)
+    while not told.exists() or not told.read_text().endswith("\n"):
+        time.sleep(0.02)
+    os.kill(stage, signal.SIGKILL)
+    os.waitpid(stage, 0)
+    deadline = time.monotonic() + 10
+    while started(int(told.read_text())):
+        assert time.monotonic() < deadline, "it outlives the stage"
+        time.sleep(0.02)
 
 
 def test_coverage_names_all_sixteen():
