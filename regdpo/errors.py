@@ -75,6 +75,6 @@ def disk_full(path: str | None = None) -> str:
     """One line for a disk or quota that is full."""
     where = f" while writing {path}" if path else ""
     return (
-        f"no space left on the device{where}: free some or point `paths.store` elsewhere, "
+        f"no space left on the device{where}: free some or point `paths` elsewhere, "
         "then give the same command again (nothing half-written is kept, finished items are)"
     )

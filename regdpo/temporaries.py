@@ -4,6 +4,7 @@ A temporary's name tells which process writes it, so that what a killed one has 
 whoever writes there next: at once on the same machine, else when nothing has changed in it for a day.
 """
 
+import errno
 import os
 import re
 import shutil
@@ -14,6 +15,7 @@ from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 
+from regdpo.errors import is_disk_full
 from regdpo.processes import place, started
 
 ABANDONED = 24 * 3600.0
@@ -28,6 +30,9 @@ def atomic(path: str | Path) -> Iterator[Path]:
 
     On any error, and on Ctrl-C, the temporary is removed and nothing appears under the final name. A folder that
     another process has put there meanwhile stays.
+
+    Raises:
+        OSError: ENOSPC with the final name, where a library tells less of a full disk.
     """
     final = Path(path)
     final.parent.mkdir(parents=True, exist_ok=True)
@@ -37,6 +42,10 @@ def atomic(path: str | Path) -> Iterator[Path]:
         yield temporary
         if not (temporary.is_dir() and final.exists()):
             os.replace(temporary, final)
+    except Exception as error:
+        if is_disk_full(error):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(final)) from error
+        raise
     finally:
         _remove(temporary)
 

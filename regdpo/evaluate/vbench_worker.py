@@ -9,6 +9,7 @@ video_results}, ...]]}``. ``VBENCH_CACHE_DIR`` is where VBench keeps weights.
 import sys
 from pathlib import Path
 
+from regdpo import errors
 from regdpo.temporaries import scratch
 from regdpo.torchvision_stub import torchvision_operators
 
@@ -29,4 +30,4 @@ def main(videos: str, results: str, *dimensions: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    errors.run(lambda: main(*sys.argv[1:]))

@@ -427,7 +427,7 @@ def main() -> None:
     except (Exception, CheckpointException) as error:
         if not is_disk_full(error):
             raise
-        _leave(job, lease, disk_full())
+        _leave(job, lease, disk_full(getattr(error, "filename", None) or job.run))
     if lease:
         lease.release()
     dist.destroy_process_group()

@@ -121,7 +121,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(world, tmp_path):
         pytest.skip("mounting a small file system needs root")
     try:
         job = tiny.job(world, run, objective="sft", steps=12)
-        with pytest.raises(UserError, match=r"^no space left on the device"):
+        with pytest.raises(UserError, match=rf"^no space left on the device while writing {run}"):
             train(job, LaunchOptions(processes=2))
         kept = complete(run)
         assert kept

@@ -86,14 +86,22 @@ class Training:
 
     def ranks(self, number: int | None = None) -> list[psutil.Process]:
         """The living ranks, or one of them, wherever they are."""
+        ranks = [it for it in self.processes() if "regdpo.rendezvous" not in it.info["cmdline"]]
+        return [it for it in ranks if number in (None, int(it.environ().get("RANK", -1)))]
+
+    def processes(self) -> list[psutil.Process]:
+        """The living ranks, and torchruns."""
         found = []
         for process in psutil.process_iter(["cmdline"]):
             command = process.info["cmdline"] or []
-            mine = any(word.startswith(str(self.folder)) for word in command)
-            rank = mine and "regdpo.train.loop" in command and "regdpo.rendezvous" not in command
-            if rank and number in (None, int(process.environ().get("RANK", -1))):
+            if "regdpo.train.loop" in command and any(word.startswith(str(self.folder)) for word in command):
                 found.append(process)
         return found
+
+    def listens_at(self) -> set[str]:
+        """Addresses of this machine at which the training can be reached."""
+        sockets = [it for process in self.processes() for it in process.net_connections("inet")]
+        return {it.laddr.ip for it in sockets if not it.raddr}
 
     def job(self) -> str:
         (job,) = [job["id"] for job in self.cluster.jobs() if "train_arm" in job["comment"]]
@@ -239,6 +247,7 @@ def test_memory_a_rank_killed_cancelled_and_a_machine_lost(training: Training, c
     assert ["mem=1200M" in short["ReqTRES"], "mem=8000M" in more["ReqTRES"]] == [True, True], (short, more)
     assert short["State"] != "COMPLETED"
     begun = len(training.started_from())
+    assert training.listens_at() == {"127.0.0.1"}, "strangers can reach it"  # what the nodes' names stand for
 
     training.ranks(1)[0].kill()
     killed = training.job()

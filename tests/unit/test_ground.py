@@ -423,10 +423,21 @@ def test_what_may_not_be_written_is_one_line(capsys):
     assert said.count("\n") == 1
 
 
-def test_a_full_disk_is_one_line(tmp_path):
-    """A real full device: writing to /dev/full."""
-    code = "import os\nfrom regdpo import errors\nerrors.run(lambda: os.write(os.open('/dev/full', os.O_WRONLY), b'x'))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+def test_a_full_disk_is_one_line_that_says_where(tmp_path):
+    """A real full device, /dev/full, whose error does not say it."""
+    code = """
+import sys
+from regdpo import errors, temporaries
+def main():
+    with temporaries.atomic(sys.argv[1]) as temporary, open("/dev/full", "w") as full:
+        temporary.write_text("half")
+        full.write("x")
+errors.run(main)"""
+    path = tmp_path / "pairs.parquet"
+    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True)
     assert done.returncode == 2
-    assert done.stderr.startswith("error: no space left on the device")
-    assert "paths.store" in errors.disk_full()
+    assert done.stderr.startswith(
+        f"error: no space left on the device while writing {path}: free some or point `paths` "
+    )
+    assert done.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())

@@ -97,7 +97,7 @@ def test_a_full_disk_in_the_store(fresh):
     try:
         done = fresh.snakemake("clips")
         assert done.returncode == 1
-        assert "no space left on the device" in done.stdout
+        assert f"error: no space left on the device while writing {store}/" in done.stdout
         assert "Traceback" not in done.stdout
         kept = set(store.rglob("*.mp4"))
         assert kept
