@@ -3,32 +3,12 @@
 import subprocess
 from collections import defaultdict
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryFile
 
 from regdpo.config import Config, canonical
 from regdpo.errors import UserError
 from regdpo.provenance import text_digest
-
-
-def check_writable(folder: Path) -> None:
-    """Make a file in a folder, and the folder if there is none, for a moment.
-
-    Raises:
-        UserError: it cannot be done.
-    """
-    made = [it for it in (folder, *folder.parents) if not it.exists()]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be written to ({error.strerror}); mend that, or set `paths`") from None
-    with suppress(OSError):  # another process may use it by now
-        for it in made:
-            it.rmdir()
 
 
 @dataclass(frozen=True, order=True)

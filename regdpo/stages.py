@@ -18,7 +18,7 @@ from regdpo.config_section import Section
 from regdpo.config_train import Terms, TrainSettings
 from regdpo.errors import UserError
 from regdpo.provenance import text_digest
-from regdpo.temporaries import atomic
+from regdpo.temporaries import atomic, check_writable
 
 PARTS = ".parts"
 """Suffix of the file of parts."""
@@ -197,8 +197,15 @@ def parser(description: str | None) -> argparse.ArgumentParser:
         help="a whole configuration (YAML); default: the workflow's",
     )
     store_option(result)
-    result.add_argument("--out", required=True, type=Path, help="the manifest to write")
+    result.add_argument("--out", required=True, type=_writable, help="the manifest to write")
     return result
+
+
+def _writable(text: str) -> Path:
+    """The path of a file to write; told at once if that cannot be, not when the work is done."""
+    path = Path(text)
+    check_writable(path.parent)
+    return path
 
 
 def part_name(stage: type[Section], *which: Any) -> str:

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 
-from regdpo.errors import is_disk_full
+from regdpo.errors import UserError, is_disk_full
 from regdpo.processes import place, started
 
 ABANDONED = 24 * 3600.0
@@ -61,6 +61,20 @@ def scratch() -> Iterator[Path]:
         yield folder
     finally:
         _remove(folder)
+
+
+def check_writable(folder: Path) -> None:
+    """Whether a file could be made in a folder, or in the next above it if it is not there. Nothing is left.
+
+    Raises:
+        UserError: it could not.
+    """
+    there = next(it for it in (folder, *folder.absolute().parents) if it.exists())
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written to ({error.strerror}); mend that, or set `paths`") from None
 
 
 def temporary_of(final: Path) -> Path:

@@ -12,7 +12,7 @@ from snakemake.logging import logger
 
 import regdpo
 from regdpo import config as configuration
-from regdpo import controller, preflight, provenance, stages
+from regdpo import controller, preflight, provenance, stages, temporaries
 from regdpo.data import clips as footage
 from regdpo.data import sidecars, video
 from regdpo.errors import UserError
@@ -275,7 +275,7 @@ def begin():
     """What a run writes before its first job."""
     try:
         for folder in (RESULTS, LOGS, STORE):
-            preflight.check_writable(Path(folder))
+            temporaries.check_writable(Path(folder))
         os.environ.update(REGDPO_STORE_IDENTITY=Store(STORE).identity())
         stages.write_parts(settings, NOTES)
         known = provenance.DigestCache(Path(STORE) / DIGESTS, NOTES / DIGESTS)

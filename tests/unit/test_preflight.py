@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from regdpo import config
+from regdpo import config, stages
 from regdpo.errors import UserError
-from regdpo.preflight import Asked, ask_plan, check_writable, fit
+from regdpo.preflight import Asked, ask_plan, fit
+from regdpo.temporaries import check_writable
 
 ROOT = Path(__file__).parents[2]
 DEFAULT = yaml.safe_load((ROOT / "config/config.yaml").read_text())
@@ -99,3 +100,5 @@ def test_folders_that_cannot_be_written_to(tmp_path):
     for folder in (Path("/proc"), Path("/proc/results"), tmp_path / "file"):
         with pytest.raises(UserError, match=rf"^{folder}: cannot be written to \(.*\); mend that, or set `paths`$"):
             check_writable(folder)
+        with pytest.raises(UserError, match=rf"^{folder}: cannot be written to"):  # before a stage begins
+            stages.parser("").parse_args(["--config", "it.yaml", "--out", str(folder / "clips.parquet")])
