@@ -1,14 +1,32 @@
 """Before the first job: ranks, machines and GPUs of the trainings that are to run, against each other and the plan."""
 
+import os
 import subprocess
+import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from regdpo.config import Config, canonical
 from regdpo.errors import UserError
 from regdpo.provenance import text_digest
+
+
+def mend_dates(files: Iterable[Path]) -> str:
+    """Date inputs of the future, as a clock that was set back leaves them, to now: Snakemake takes no output that is
+    older than its input, and content is what counts here. A line of what was done; empty if nothing."""
+    mended = []
+    for path in files:
+        with suppress(OSError):  # it is made later; or may not be dated, and Snakemake tells
+            if path.stat().st_mtime > time.time():
+                os.utime(path)
+                mended.append(path)
+    if not mended:
+        return ""
+    many = f" and {len(mended) - 1} more" if len(mended) > 1 else ""
+    return f"{min(mended)}{many}: dated in the future, as after a clock was set back; dated to now"
 
 
 @dataclass(frozen=True, order=True)

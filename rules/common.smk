@@ -294,6 +294,13 @@ def check_footage():
         refuse(error)
 
 
+def check_dates():
+    """Have no job refused because its inputs are of the future."""
+    jobs = workflow.dag.needrun_jobs()
+    if note := preflight.mend_dates({Path(file) for job in jobs for file in job.input}):
+        logger.warning(f"note: {note}")
+
+
 def trainings_to_run():
     """What the jobs of trainings that are to run ask for, as a profile may have changed it."""
     jobs = [

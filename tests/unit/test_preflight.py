@@ -1,7 +1,9 @@
 """What is looked at before the first job: ranks, machines, GPUs and layout against each other, and the plan."""
 
 import copy
+import os
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,7 @@ import yaml
 
 from regdpo import config, stages
 from regdpo.errors import UserError
-from regdpo.preflight import Asked, ask_plan, fit
+from regdpo.preflight import Asked, ask_plan, fit, mend_dates
 from regdpo.temporaries import check_writable
 
 ROOT = Path(__file__).parents[2]
@@ -102,3 +104,16 @@ def test_folders_that_cannot_be_written_to(tmp_path):
             check_writable(folder)
         with pytest.raises(UserError, match=rf"^{folder}: cannot be written to"):  # before a stage begins
             stages.parser("").parse_args(["--config", "it.yaml", "--out", str(folder / "clips.parquet")])
+
+
+def test_inputs_of_the_future_are_dated_to_now(tmp_path):
+    """As a clock that was set back leaves them; what is older keeps its time."""
+    old, new, none = (tmp_path / name for name in ("old", "new", "none"))
+    for path, seconds in ((old, -3600), (new, 3600)):
+        path.touch()
+        os.utime(path, (time.time() + seconds,) * 2)
+    before = old.stat().st_mtime_ns
+    assert mend_dates([old, new, none]) == f"{new}: dated in the future, as after a clock was set back; dated to now"
+    assert new.stat().st_mtime <= time.time()
+    assert old.stat().st_mtime_ns == before
+    assert mend_dates([old, new, none]) == ""
