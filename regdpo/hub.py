@@ -4,12 +4,25 @@ import socket
 from pathlib import Path
 
 from huggingface_hub import constants, snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, StrictDataclassError
+from safetensors import SafetensorError
 
 from regdpo.errors import UserError, first_line
 
 FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
 """What is taken of a checkpoint: no pickles, no code."""
+
+BROKEN = (
+    OSError,
+    ValueError,
+    TypeError,
+    KeyError,
+    AttributeError,
+    RuntimeError,
+    SafetensorError,
+    StrictDataclassError,
+)
+"""What the libraries raise over a checkpoint whose files are damaged or do not fit each other."""
 
 
 def download(key: str, name: str, revision: str | None) -> Path:

@@ -16,7 +16,7 @@ from regdpo import config
 from regdpo.data.sidecars import Sidecars, is_blank
 from regdpo.data.video import footage_root, read_stored, shown
 from regdpo.errors import UserError
-from regdpo.hub import download
+from regdpo.hub import BROKEN, download
 from regdpo.progress import track
 from regdpo.provenance import DigestCache, code_digest, folder_digest, text_digest, versions
 from regdpo.stages import CaptionsStage
@@ -127,9 +127,14 @@ def _load(name: str, revision: str | None) -> tuple[Any, Any]:
         model = AutoModelForImageTextToText.from_pretrained(
             folder, dtype=torch.bfloat16 if cuda else torch.float32, use_safetensors=True, **source
         )
-    except (OSError, ValueError) as error:
+    except BROKEN as error:
         reason = " ".join(str(error).split())
         raise UserError(f"captions.model: {name} cannot be loaded ({reason})") from None
+    if processor.tokenizer.pad_token is None:
+        raise UserError(
+            f"captions.model: {name}: its tokenizer has no token to pad with; name one as pad_token in its "
+            "tokenizer_config.json"
+        )
     processor.tokenizer.padding_side = "left"
     return processor, model.eval().to("cuda" if cuda else "cpu")
 

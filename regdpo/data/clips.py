@@ -24,7 +24,7 @@ from imageio_ffmpeg import get_ffmpeg_version
 from regdpo import config
 from regdpo.data import cut, quality, video
 from regdpo.data.decode import Damage
-from regdpo.data.scenes import SHORT_SIDE, Shot, watch
+from regdpo.data.scenes import SHORT_SIDE, Part, Shot, watch
 from regdpo.errors import UserError
 from regdpo.progress import track
 from regdpo.provenance import DigestCache, code_digest, file_digest, text_digest, versions
@@ -32,10 +32,13 @@ from regdpo.stages import ClipsStage
 from regdpo.store import Store
 from regdpo.tables import ClipRow
 
+PARTS = 8
+"""Of one format each, that are used of a video; each costs two passes over it."""
+
 
 @dataclass(frozen=True)
 class Source:
-    """A video that can be cut."""
+    """A video that can be cut, or of one whose format changes a part of one format."""
 
     path: Path
     name: str  # below videos.root
@@ -45,6 +48,8 @@ class Source:
     shots: list[Shot]
     damage: list[Damage]
     seen: Path  # what the shot pass saw, frame by frame
+    part: int
+    earlier: int  # shots of the parts before
 
     def row(self, clip_id: str, shot: int, **values: Any) -> ClipRow:
         """A row with all that the source and the shot say."""
@@ -56,7 +61,7 @@ class Source:
             source_rate=self.rate,
             stream=self.probe.index,
             conversion=self.probe.picture.conversion,
-            shot=shot,
+            shot=self.earlier + shot,
             shot_frames=self.shots[shot].frames,
             **values,
         )
@@ -120,28 +125,28 @@ def cut_shard(stage: ClipsStage, digests: dict[str, str], index: int, count: int
         if (root / name).is_relative_to(store.root.resolve()):
             raise UserError(f"{root / name}: lies in the store; name the store's folder in videos.exclude")
     rows: list[ClipRow] = []
-    spans: list[list[Span]] = []  # of each video
+    spans: list[list[Span]] = []  # of each video, or part of one
     for name in track([name for name in digests if shard_of(name, count) == index], "videos"):
         if not digests[name]:
             told = video.shown(name)
             reason = f"unusable: {video.refusal(root, name) or 'was no file that can be opened when this began'}"
             rows.append(ClipRow(clip_id=_id(told), status="rejected", reason=reason, source=told, source_digest=""))
             continue
-        try:
-            source = _examine(root / name, name, digests[name], stage.clips, store)
-        except video.BrokenVideo as error:
-            reason = f"{error.kind}: {error}"
-            rows.append(
-                ClipRow(clip_id=_id(name), status="rejected", reason=reason, source=name, source_digest=digests[name])
-            )
-            continue
-        spans.append([])
-        for number, shot in enumerate(source.shots):
-            starts = range(0, shot.frames - stage.clips.frames + 1, stage.clips.stride or stage.clips.frames)
-            spans[-1] += [Span(source, number, start) for start in starts]
-            if not starts:
-                reason = f"short: the shot has {shot.frames} frames, a clip takes {stage.clips.frames}"
-                rows.append(source.row(_id(name, f"s{number:03}"), number, status="rejected", reason=reason))
+        for part, source in enumerate(_examine(root / name, name, digests[name], stage.clips, store)):
+            if isinstance(source, str):
+                told = _id(name, f"p{part:02}" if part else "")
+                rows.append(
+                    ClipRow(clip_id=told, status="rejected", reason=source, source=name, source_digest=digests[name])
+                )
+                continue
+            spans.append([])
+            for number, shot in enumerate(source.shots):
+                starts = range(0, shot.frames - stage.clips.frames + 1, stage.clips.stride or stage.clips.frames)
+                spans[-1] += [Span(source, number, start) for start in starts]
+                if not starts:
+                    reason = f"short: the shot has {shot.frames} frames, a clip takes {stage.clips.frames}"
+                    told = _id(name, f"s{source.earlier + number:03}")
+                    rows.append(source.row(told, number, status="rejected", reason=reason))
     found = chain.from_iterable(_video_rows(those, stage.clips, store) for those in spans if those)
     for some in track(found, "clips", sum(map(len, spans))):
         rows += some
@@ -159,39 +164,80 @@ def summary(rows: list[ClipRow]) -> list[str]:
     return lines
 
 
-def _examine(path: Path, name: str, digest: str, clips: config.Clips, store: Store) -> Source:
-    settings = config.canonical({"fps": clips.fps, "shots": clips.shots.model_dump()})
+def _examine(path: Path, name: str, digest: str, clips: config.Clips, store: Store) -> list[Source | str]:
+    """A video in parts of one format each, in order. In the place of one that cannot be used is the reason why."""
+    found: list[Source | str] = []
+    first: dict[str, Any] | None = None
+    parts, earlier = 1, 0
+    while len(found) < min(parts, PARTS):
+        part = len(found)
+        try:
+            told, seen = _seen(path, digest, part, first, clips, store)
+            if first is None:
+                first, parts = told, len(told["parts"])
+            probe = video.probed(told["probe"])
+            shots = [Shot(**shot) for shot in told["shots"]]
+            earlier += len(shots)
+            if probe.picture.hdr and clips.hdr == "reject":
+                raise video.UnwantedVideo(f"{probe.picture.hdr} footage is rejected by clips.hdr")
+        except video.BrokenVideo as error:
+            after = ""
+            if first and part:
+                changed = Part.remembered(first["parts"][part]).format
+                after = f"after its format changes{f' to {changed}' if changed else ''}: "
+            found.append(f"{error.kind}: {after}{error}")
+            continue
+        damage = [Damage(**damage) for damage in told["damage"]]
+        rate = round(8 * path.stat().st_size * clips.fps / told["frames"], 1)
+        found.append(Source(path, name, digest, probe, rate, shots, damage, seen, part, earlier - len(shots)))
+    if parts > PARTS:
+        found.append(f"broken: its format changes {parts - 1} times; no more than its first {PARTS} parts are used")
+    return found
+
+
+def _seen(
+    path: Path, digest: str, part: int, first: dict[str, Any] | None, clips: config.Clips, store: Store
+) -> tuple[dict[str, Any], Path]:
+    """What was found out about a part of a video, and the file of what was seen frame by frame.
+
+    Args:
+        path: the video.
+        digest: of it.
+        part: which; the first tells where the others are.
+        first: what was found out about the first.
+        clips: the settings.
+        store: where both are kept.
+
+    Raises:
+        BrokenVideo: the part cannot be used.
+    """
+    settings = config.canonical({"fps": clips.fps, "shots": clips.shots.model_dump(), "part": part})
     key = text_digest(digest, settings, _tools("regdpo.data.scenes"))
     frames = store.relative("shots", key, ".npz")
-    found = _recall(store, "shots", key, [frames])
-    if found is None or found["seen"] != file_digest(store.resolve(frames)):
+    known = _recall(store, "shots", key, [frames])
+    if known is not None and known["seen"] == file_digest(store.resolve(frames)):
+        return known, store.resolve(frames)
+    if first is None:
         probe = video.probe(path, clips.limits)
-        seen = watch(path, probe, clips)
-        with store.writing(frames) as temporary:
-            np.savez_compressed(temporary, looks=seen.looks, shown=seen.shown, times=seen.times)
-            whole = file_digest(temporary)
-        found = {
-            "seen": whole,
-            "probe": asdict(probe),
-            "shots": [asdict(shot) for shot in seen.shots],
-            "damage": [asdict(damage) for damage in seen.damage],
-        }
-        _remember(store, "shots", key, found)
-    probe = video.probed(found["probe"])
-    if probe.picture.hdr and clips.hdr == "reject":
-        raise video.UnwantedVideo(f"{probe.picture.hdr} footage is rejected by clips.hdr")
-    shots = [Shot(**shot) for shot in found["shots"]]
-    seconds = (shots[-1].end / clips.fps) or 1.0
-    return Source(
-        path=path,
-        name=name,
-        digest=digest,
-        probe=probe,
-        rate=round(8 * path.stat().st_size / seconds, 1),
-        shots=shots,
-        damage=[Damage(**damage) for damage in found["damage"]],
-        seen=store.resolve(frames),
-    )
+    else:
+        here = Part.remembered(first["parts"][part])
+        if here.format is None:
+            raise video.BrokenVideo("no keyframe tells what follows; make a file of each part")
+        probe = video.probe_part(path, video.probed(first["probe"]), here.format, here.times, clips.limits)
+    seen = watch(path, probe, clips, part)
+    with store.writing(frames) as temporary:
+        np.savez_compressed(temporary, looks=seen.looks, shown=seen.shown, times=seen.times)
+        whole = file_digest(temporary)
+    told = {
+        "seen": whole,
+        "frames": len(seen.looks),
+        "probe": asdict(probe),
+        "parts": [asdict(it) for it in seen.parts],
+        "shots": [asdict(shot) for shot in seen.shots],
+        "damage": [asdict(damage) for damage in seen.damage],
+    }
+    _remember(store, "shots", key, told)
+    return told, store.resolve(frames)
 
 
 def _video_rows(spans: list[Span], clips: config.Clips, store: Store) -> Iterator[list[ClipRow]]:
@@ -250,6 +296,7 @@ class Cuts:
         settings["gap"] = self.clips.shots.gap
         source = self.span.source
         what = {**settings, "stream": source.probe.number, "first": self.span.first, "scaled": self.scaled}
+        what["part"] = source.part
         return text_digest(source.digest, config.canonical(what), _tools("regdpo.data.cut"))
 
     @property
@@ -317,7 +364,7 @@ class Cuts:
         if span.start == 0 and part in ("", "-c00"):  # the shot's first row
             values["fingerprint"] = span.source.shots[span.shot].fingerprint
         return span.source.row(
-            _id(span.source.name, f"s{span.shot:03}-f{span.start:06}{part}"),
+            _id(span.source.name, f"s{span.source.earlier + span.shot:03}-f{span.start:06}{part}"),
             span.shot,
             status="rejected" if reason else "accepted",
             reason=reason,

@@ -16,7 +16,7 @@ from regdpo import config
 from regdpo.data import picture
 from regdpo.data.decode import Decoding, threads
 from regdpo.data.fingerprint import look
-from regdpo.data.video import BrokenVideo, Probe, encoding, even, frame_rate, reading, run
+from regdpo.data.video import KEYLESS, BrokenVideo, Probe, encoding, even, frame_rate, keyframes, reading, run
 
 
 @dataclass(frozen=True)
@@ -145,8 +145,9 @@ def normalised(
     step = "PTS-PREV_INPTS"
     steady = f"if(eq(N,0),0,PREV_OUTPTS+if(between({step},0,{longest_step(clips):.6f}/TB),{step},1/({rate}*TB)))"
     stream = picture.progressive(file[f"v:{source.number}"].filter("setpts", steady), source.picture)
-    stream = stream.filter("fps", fps=str(rate)).filter("setpts", "N")
-    return Decoding(picture.normal(stream, source.picture, *scaled), source.index, scaled, clips.limits, watched)
+    stream = picture.normal(stream.filter("fps", fps=str(rate)).filter("setpts", "N"), source.picture, *scaled)
+    keys = keyframes(path, source.index) if watched and source.picture.decoder in KEYLESS else ()
+    return Decoding(stream, source.index, scaled, clips.limits, watched, keys)
 
 
 def longest_step(clips: config.Clips) -> float:

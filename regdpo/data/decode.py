@@ -11,7 +11,7 @@ import subprocess
 from array import array
 from bisect import bisect
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from tempfile import TemporaryFile
 from threading import Thread
@@ -26,15 +26,14 @@ from regdpo.data.video import BrokenVideo, check_end, start, too_slow
 LATE = 32
 """Frames by which a decoder's pictures come after what is said of them: reordering, threads, packets that wait."""
 
-BESIDE = re.compile(rb"\bSEI\b", re.IGNORECASE)
-"""Errors in what accompanies the pictures."""
+BESIDE = re.compile(rb"\bSEI\b|dts to muxer", re.IGNORECASE)
+"""Errors in what accompanies the pictures, and of what we do with them."""
 
 _ERROR = re.compile(rb"(?:\[[^\]]* @ \w+\] )*\[(error|fatal|warning(?=\] Skipping invalid))\] (.*)")
 _DECODED = re.compile(
     rb"decoder -> pts:(-?\d+|NOPTS) .* duration:(\d+) .*keyframe:([01]) frame_type:(\d+) time_base:(\d+)/(\d+)"
 )
 _PACKET = re.compile(rb"demuxer\+ffmpeg -> \S+ type:video pkt_pts:(-?\d+|NOPTS)")
-_CHANGED = re.compile(rb"Reconfiguring filter graph because (?:video parameters changed to )?(.*)")
 _CORRUPT = re.compile(rb"corrupt input packet in stream (\d+)")
 _B_FRAME = 3  # AV_PICTURE_TYPE_B
 
@@ -53,13 +52,14 @@ class Log:
 
     Args:
         stream: index in the container of the stream that is decoded.
+        keys: seconds of the keyframes, for decoders that do not tell.
     """
 
-    def __init__(self, stream: int):
+    def __init__(self, stream: int, keys: Iterable[float] = ()):
         self.stream = stream
+        self._told_keys = {round(key * 1000) + near for key in keys for near in (-1, 0, 1)}
         self.times = array("d")  # seconds of each frame
         self.end = 0.0  # seconds: until when the last of them is shown
-        self.change = ""  # what the picture's format changes to first; empty if it does not
         self.errors: deque[str] = deque(maxlen=20)
         self.fatal: str | None = None
         self._stamps = array("q")  # the times in units of the stream
@@ -75,8 +75,6 @@ class Log:
         if b"[info]" in line:
             if found := _DECODED.search(line):
                 self._decoded(*found.groups())
-            elif found := _CHANGED.search(line):
-                self.change = self.change or found[1].decode(errors="replace").strip()
             elif self._packet_is_corrupt and (found := _PACKET.search(line)):
                 self._packet_is_corrupt = False
                 if found[1] == b"NOPTS":
@@ -132,12 +130,13 @@ class Log:
             self._said.append((len(self.times), text))
 
     def _decoded(self, stamp: bytes, duration: bytes, key: bytes, kind: bytes, one: bytes, of: bytes) -> None:
-        if key == b"1":
-            self._keys.append(len(self.times))
         last = self._stamps[-1] if self._stamps else -1
         self._stamps.append(last + 1 if stamp == b"NOPTS" else int(stamp))
         self._kinds.append(int(kind) & 255)
-        self.times.append(self._stamps[-1] * int(one) / int(of))
+        time = self._stamps[-1] * int(one) / int(of)
+        if key == b"1" or round(time * 1000) in self._told_keys:
+            self._keys.append(len(self.times))
+        self.times.append(time)
         self.end = max(self.end, self.times[-1] + int(duration) * int(one) / int(of))
 
     def _from(self, number: int, trusted: int, reason: str) -> Damage:
@@ -161,13 +160,22 @@ class Decoding:
         index: of the stream in the container.
         size: width and height of its frames.
         limits: what the pass may take.
-        watched: read the whole log, for ``shown``, ``log.times`` and ``log.damage``.
+        watched: read the whole log, for ``shown``, ``seams``, ``log.times`` and ``log.damage``.
+        keys: as ``Log``'s.
     """
 
-    def __init__(self, stream: Any, index: int, size: tuple[int, int], limits: config.Limits, watched: bool = False):
-        self.log = Log(index)
+    def __init__(
+        self,
+        stream: Any,
+        index: int,
+        size: tuple[int, int],
+        limits: config.Limits,
+        watched: bool = False,
+        keys: Iterable[float] = (),
+    ):
+        self.log = Log(index, keys)
         self.shown = np.zeros(0, np.int64)  # of each frame: number of the decoder's frame that it shows
-        self.change: int | None = None  # the first frame after the picture's format changed (``log.change``)
+        self.seams: list[int] = []  # the first frames that come out of filters which ffmpeg made anew
         self._stream, self._size, self._limits, self._watched = stream, size, limits, watched
         self._waited = 0.0
         self._many = False
@@ -214,7 +222,7 @@ class Decoding:
             check_end(process.returncode, [*self.log.errors, *fatal])
             numbers.seek(0)
             self.shown, times = np.array(numbers.read().split(), np.int64).reshape(-1, 2).T
-            self.change = next(iter((np.flatnonzero(np.diff(times) <= 0) + 1).tolist()), None)
+            self.seams = (np.flatnonzero(np.diff(times) <= 0) + 1).tolist()
 
     def _fill(self, process: subprocess.Popen[bytes], planes: np.ndarray) -> bool:
         """Read the next frame; False at the end."""

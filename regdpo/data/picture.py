@@ -7,7 +7,7 @@ as it is. Brighter light, up to 1000 nits, is compressed into the few levels abo
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 WHITE = 203
@@ -54,7 +54,7 @@ class Picture:
     assumed: bool = False  # the file does not tell the matrix
     fields: str = ""  # which comes first, tff or bff; empty: progressive
     alpha: str = ""  # straight or premultiplied; empty: opaque
-    decoder: str = ""  # ffmpeg's, where the one that it takes by itself would drop the transparency
+    decoder: str = ""  # ffmpeg's, where the one that it takes by itself drops the transparency or tells of no damage
 
     @property
     def hdr(self) -> str:
@@ -85,19 +85,39 @@ class Picture:
         return ""
 
 
+@dataclass(frozen=True)
+class Format:
+    """What may change within a video."""
+
+    picture: Picture
+    width: int  # in pixels, upright
+    height: int
+    aspect: float  # width of a pixel by its height
+    pixels: str  # ffmpeg's name of the pixel format
+
+    def __str__(self) -> str:
+        colours = f"{self.picture.matrix}/{self.picture.primaries}/{self.picture.transfer}"
+        aspect = "" if self.aspect == 1 else f", pixels {self.aspect:.4g} times as wide as high"
+        return f"{self.width}x{self.height} {self.pixels} {colours}{aspect}"
+
+    def is_as(self, other: "Format") -> bool:
+        """Whether frames of both go through the same filters. The flag of fields changes from frame to frame."""
+        return self == replace(other, picture=replace(other.picture, fields=self.picture.fields))
+
+
 def matrix_for(width: int, height: int) -> str:
     """What players take for YUV whose matrix nobody tells: BT.709 from HD on, of either orientation, else BT.601."""
     return "bt709" if max(width, height) >= 1280 or min(width, height) > 576 else "smpte170m"
 
 
-def from_log(log: str, decoder: str = "") -> tuple[Picture, int, int, float]:
-    """The picture, its width and height in pixels, upright, and the aspect of a pixel.
+def from_log(log: str, decoder: str = "") -> Format:
+    """The format of a frame.
 
     Args:
-        log: what ffmpeg's filter ``showinfo`` says of the first frame.
+        log: what ffmpeg's filter ``showinfo`` says of it.
         decoder: the decoder that has to be asked for.
     """
-    shown = re.search(r"\] n: *0 .* fmt:(\S+) .*sar:(\d+)/(\d+) s:(\d+)x(\d+) i:(.)", log)
+    shown = re.search(r"\] n: *\d+ .* fmt:(\S+) .*sar:(\d+)/(\d+) s:(\d+)x(\d+) i:(.)", log)
     said = dict(re.findall(r"\b(color_space|color_primaries|color_trc|alpha_mode):(\S+)", log))
     assert shown, "ffmpeg's showinfo writes otherwise than is read here"
     pixels, across, down, width, height, order = shown.groups()
@@ -115,7 +135,32 @@ def from_log(log: str, decoder: str = "") -> tuple[Picture, int, int, float]:
         matrix = MATRIX_OF.get(primaries, "smpte170m") if wide else matrix_for(int(width), int(height))
     alpha = {"premultiplied": "premultiplied"}.get(said["alpha_mode"], "straight") if "alpha_mode" in said else ""
     picture = Picture(matrix, primaries, transfer, assumed, FLAGS.get(order, ""), alpha, decoder)
-    return picture, int(width), int(height), int(across) / int(down) if int(across) else 1.0
+    aspect = int(across) / int(down) if int(across) and int(down) else 1.0
+    return Format(picture, int(width), int(height), aspect, pixels)
+
+
+ASPECTS = "1:1 12:11 10:11 16:11 40:33 24:11 20:11 32:11 80:33 18:11 15:11 64:33 160:99 4:3 3:2 2:1"
+"""Of a pixel, by its number from 1 on: ITU-T H.264, table E-1."""
+
+SHOWN = {2: 4 / 3, 3: 16 / 9, 4: 2.21}
+"""Of a whole picture, by its number: ITU-T H.262, table 6-3."""
+
+
+def pixel_aspect(header: dict[str, int]) -> float:
+    """Width of a pixel by its height, 1 where nothing is said.
+
+    Args:
+        header: values of an H.264 or HEVC sequence parameter set, or an MPEG-2 sequence header, by their names.
+    """
+    across, down, number = header.get("sar_width", 0), header.get("sar_height", 0), header.get("aspect_ratio_idc", 0)
+    if across and down:
+        return across / down
+    if 0 < number <= len(ASPECTS.split()):
+        across, down = map(int, ASPECTS.split()[number - 1].split(":"))
+        return across / down
+    if shown := SHOWN.get(header.get("aspect_ratio_information", 0)):
+        return shown * header["vertical_size_value"] / header["horizontal_size_value"]
+    return 1.0
 
 
 FIELDS = [
@@ -189,6 +234,8 @@ def _to_bt709(stream: Any, picture: Picture, matrix: str, width: int, height: in
     transfer = "bt709" if picture.transfer in SDR else picture.transfer
     stream = stream.filter("scale", width, height, flags=SCALING)
     stream = stream.filter("format", "gbrp16le" if matrix == "gbr" else "yuv444p16le")
+    said = {"colorspace": matrix, "color_primaries": picture.primaries, "color_trc": transfer}
+    stream = stream.filter("setparams", **said)  # frames of another part of the video may say otherwise, or nothing
     # agamma=0: zimg's fast HLG bends each channel by itself, which BT.2100 does to the luminance
     light = {"transfer": "linear", "npl": WHITE, "agamma": 0}
     stream = stream.filter("zscale", matrixin=matrix, primariesin=picture.primaries, transferin=transfer, **light)

@@ -10,6 +10,8 @@ import re
 import signal
 import stat
 import subprocess
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from fractions import Fraction
@@ -24,7 +26,7 @@ from av.stream import Disposition
 from imageio_ffmpeg import get_ffmpeg_exe
 
 from regdpo import config
-from regdpo.data.picture import FIELDS, Picture, field_order, from_log, normal
+from regdpo.data.picture import FIELDS, Format, Picture, field_order, from_log, normal, pixel_aspect
 from regdpo.errors import UserError
 from regdpo.processes import bounded
 from regdpo.store import Store
@@ -53,8 +55,20 @@ LOOKED_AT = 30
 HD = 1088
 """... up to so many rows: larger formats know no fields."""
 
-DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
-"""ffmpeg's decoders of WebM's transparency; its own decode the pictures without it."""
+DECODERS = {"vp9": "libvpx-vp9"}
+"""ffmpeg's decoders that tell when a frame's data do not end where they should; its own say nothing."""
+
+TRANSPARENT = {"vp8": "libvpx", **DECODERS}
+"""Those that also decode WebM's transparency; its own decode the pictures without it."""
+
+KEYLESS = {"libvpx", "libvpx-vp9"}
+"""Those that do not tell which frames are keyframes."""
+
+HEADERS = {"h264": 7, "hevc": 33, "mpeg2video": 0xB3}
+"""ffmpeg's numbers of the units that tell a pixel's aspect."""
+
+NEAR = 1e-3
+"""Seconds between what two passes call the time of a frame."""
 
 LIMITS = config.Limits()
 
@@ -211,9 +225,17 @@ def probe(path: str | Path, limits: config.Limits = LIMITS) -> Probe:
             )
         frame = _first_frame(container, stream, limits)
         number = container.streams.video.index(stream)
-        picture, width, height = _look(
-            path, number, stream, frame.rotation, (container.duration or 0) / av.time_base, limits
-        )
+        seconds = (container.duration or 0) / av.time_base
+        codec = stream.codec_context.codec.canonical_name
+        decoder = (TRANSPARENT if stream.metadata.get("alpha_mode") == "1" else DECODERS).get(codec, "")
+        log = _looked(path, number, Picture(decoder=decoder), [(0, 1)], [("showinfo",)], limits)
+        if "] n:" not in log:
+            raise BrokenVideo("no frame can be decoded")
+        found = from_log(log, decoder)
+        if aspects := _aspects(path, container, stream, limits):
+            found = replace(found, aspect=aspects[0][1])
+        times = sorted({share * seconds for share in PLACES})
+        picture, width, height = _settled(path, number, found, frame.rotation, times, limits)
         start = float((stream.start_time or 0) * stream.time_base) - (container.start_time or 0) / av.time_base
         return Probe(
             index=stream.index,
@@ -226,6 +248,55 @@ def probe(path: str | Path, limits: config.Limits = LIMITS) -> Probe:
             rotation=frame.rotation,
             picture=picture,
         )
+
+
+def formats(path: str | Path, source: Probe, limits: config.Limits) -> list[tuple[float, Format]]:
+    """The formats that the keyframes have one after another, each with the seconds of the first that has it.
+
+    Raises:
+        BrokenVideo: ffmpeg fails.
+    """
+    with _open(path) as container:
+        aspects = _aspects(path, container, container.streams[source.index], limits)
+    aspect: float | None = None
+    decoder = Picture(decoder=source.picture.decoder)
+    options = {"max_pixels": limits.pixels, "skip_frame": "nokey", "threads": 1, **reading(source.number, decoder)}
+    video = ffmpeg.input(str(path), copyts=None, start_at_zero=None, **options)[f"v:{source.number}"]
+    output = video.filter("showinfo", checksum=0).output("pipe:", format="null", fps_mode="passthrough")
+    found: list[tuple[float, Format]] = []
+    for told in re.split(r"(?=\] n: *\d+ pts:)", run(output, limits=limits, loglevel="info"))[1:]:
+        time = re.match(r"\] n: *\d+ pts:.* pts_time:(\S+)", told)
+        if time and time[1] != "NOPTS" and "color_trc:" in told:
+            format_ = from_log(told, source.picture.decoder)
+            there = (n for n, (seconds, _) in enumerate(aspects) if abs(seconds - float(time[1])) < NEAR)
+            if (place := next(there, None)) is not None:
+                aspect, aspects = aspects[place][1], aspects[place + 1 :]
+            format_ = format_ if aspect is None else replace(format_, aspect=aspect)
+            if not found or not format_.is_as(found[-1][1]):
+                found.append((float(time[1]), format_))
+    return found
+
+
+def probe_part(
+    path: str | Path, whole: Probe, found: Format, times: list[float], limits: config.Limits = LIMITS
+) -> Probe:
+    """The chosen stream after its format changed.
+
+    Args:
+        path: the video.
+        whole: the stream as it begins.
+        found: what its frames say of themselves then.
+        times: seconds at which they are looked at.
+        limits: what ffmpeg may take.
+
+    Raises:
+        BrokenVideo: ffmpeg fails, or the pictures cannot be converted.
+    """
+    found = replace(found, picture=replace(found.picture, decoder=whole.picture.decoder))
+    if found.width * found.height > limits.pixels:
+        raise BrokenVideo(f"{found.width}x{found.height} is more than {limits.pixels} pixels (clips.limits.pixels)")
+    picture, width, height = _settled(path, whole.number, found, whole.rotation, times, limits)
+    return replace(whole, width=width, height=height, picture=picture)
 
 
 def read_frames(path: str | Path) -> np.ndarray:
@@ -356,51 +427,99 @@ def check_end(code: int, lines: list[str]) -> None:
 
 
 def reading(number: int, picture: Picture) -> dict[str, Any]:
-    """ffmpeg's input options: files alone are opened, and transparency is decoded."""
+    """ffmpeg's input options: files alone are opened, and the right decoder decodes."""
     return {"protocol_whitelist": "file", **({f"c:v:{number}": picture.decoder} if picture.decoder else {})}
 
 
-def _look(
-    path: str | Path, number: int, stream: Any, rotation: int, seconds: float, limits: config.Limits
+def keyframes(path: str | Path, index: int) -> list[float]:
+    """Seconds from the container's start at which it says that a keyframe is shown.
+
+    Args:
+        path: the video.
+        index: of the stream in the container.
+    """
+    found = []
+    with _open(path) as container:
+        begin = (container.start_time or 0) / av.time_base
+        with suppress(av.FFmpegError):  # where the container ends in damage
+            for packet in container.demux(container.streams[index]):
+                if packet.is_keyframe and packet.pts is not None:
+                    found.append(float(packet.pts * packet.time_base) - begin)
+    return found
+
+
+def _aspects(path: str | Path, container: Any, stream: Any, limits: config.Limits) -> list[tuple[float, float]]:
+    """Seconds and aspect of a pixel of each keyframe with a header; none if it does not change.
+
+    ffmpeg gives all frames the aspect that it finds when it opens a file. Only of containers without an aspect of their
+    own is the stream's the right one.
+    """
+    header = HEADERS.get(stream.codec_context.codec.canonical_name)
+    if container.format.name not in ("mpegts", "mpeg") or header is None:
+        return []
+    options = {"protocol_whitelist": "file", "copyts": None, "start_at_zero": None}
+    video = ffmpeg.input(str(path), **options)[f"v:{container.streams.video.index(stream)}"]
+    filters = f"noise=drop=not(key),filter_units=pass_types={header},trace_headers"
+    try:
+        log = run(video.output("pipe:", **{"c:v": "copy", "bsf:v": filters, "format": "null"}), None, limits, "info")
+    except BrokenVideo:  # of damage the decoder tells
+        return []
+    found = []
+    for told in re.split(r"\] Packet: ", log)[1:]:
+        values = {name: int(value) for name, value in re.findall(r"\] \d+ +(\w+) +[01]+ = (\d+)", told)}
+        if time := re.match(r".* pts (-?\d+),", told):
+            found.append((int(time[1]) * float(stream.time_base), pixel_aspect(values)))
+    return found if len({aspect for _, aspect in found}) > 1 else []
+
+
+def _settled(
+    path: str | Path, number: int, found: Format, rotation: int, times: list[float], limits: config.Limits
 ) -> tuple[Picture, int, int]:
     """The picture as ffmpeg gives it to its filters (cropped, turned), and its width and height in square pixels.
 
     Raises:
-        BrokenVideo: ffmpeg fails, or the colours cannot be converted.
+        BrokenVideo: ffmpeg fails, or the pictures cannot be converted.
     """
-    decoder = DECODERS.get(stream.codec_context.name, "") if stream.metadata.get("alpha_mode") == "1" else ""
-    options = {"max_pixels": limits.pixels, **reading(number, Picture(decoder=decoder))}
-
-    def seen(share: float, frames: int, *filters: tuple[Any, ...]) -> Any:
-        seek = {"ss": f"{share * seconds:.3f}", "noaccurate_seek": None} if share else {}
-        video = ffmpeg.input(str(path), **options, **seek)[f"v:{number}"]
-        for name, *values in filters:
-            video = video.filter(name, *values)
-        return video.output("pipe:", format="null", **{"frames:v": frames})
-
-    def log(*outputs: Any) -> str:
-        return run(ffmpeg.merge_outputs(*outputs), limits=limits, loglevel="info")
-
-    places = PLACES if seconds else PLACES[:1]
-    first = log(seen(0, 1, ("showinfo",)))
-    if "] n:" not in first:
-        raise BrokenVideo("no frame can be decoded")
-    picture, width, height, aspect = from_log(first, decoder)
+    picture, width, height = found.picture, found.width, found.height
     if min(width, height) < 2:
         raise BrokenVideo(f"its pictures are {width}x{height} pixels; 2x2 is the least that can be cut and scaled")
     if picture.unreadable:
         raise BrokenVideo(picture.unreadable)
-    if stream.height <= HD:
-        found = log(*(seen(place, LOOKED_AT, *FIELDS) for place in places))
-        picture = replace(picture, fields=field_order(found, picture.fields))
-    if picture.alpha:
+    if times and min(width, height) <= HD:
+        log = _looked(path, number, picture, [(time, LOOKED_AT) for time in times], FIELDS, limits)
+        picture = replace(picture, fields=field_order(log, picture.fields))
+    if times and picture.alpha:
         opaque = [("format", "rgba"), ("alphaextract",), ("showinfo",)]
-        means = re.findall(r"mean:\[(\d+)", log(*(seen(place, LOOKED_AT, *opaque) for place in places)))
-        if not any(map(int, means)):  # a fourth byte without meaning: nobody shoots what cannot be seen
+        log = _looked(path, number, picture, [(time, LOOKED_AT) for time in times], opaque, limits)
+        if not any(map(int, re.findall(r"mean:\[(\d+)", log))):  # a fourth byte without meaning
             picture = replace(picture, alpha="")
     if rotation % 180:  # what was the width is stretched
-        return picture, even(width), even(height / aspect)
-    return picture, even(width * aspect), even(height)
+        return picture, even(width), even(height / found.aspect)
+    return picture, even(width * found.aspect), even(height)
+
+
+def _looked(
+    path: str | Path,
+    number: int,
+    picture: Picture,
+    places: list[tuple[float, int]],
+    filters: Sequence[tuple[Any, ...]],
+    limits: config.Limits,
+) -> str:
+    """ffmpeg's log of filters over some frames from some times on.
+
+    Raises:
+        BrokenVideo: it fails.
+    """
+    options = {"max_pixels": limits.pixels, **reading(number, picture)}
+    outputs = []
+    for time, frames in places:
+        seek = {"ss": f"{time:.3f}", "noaccurate_seek": None} if time else {}
+        stream = ffmpeg.input(str(path), **options, **seek)[f"v:{number}"]
+        for name, *values in filters:
+            stream = stream.filter(name, *values)
+        outputs.append(stream.output("pipe:", format="null", **{"frames:v": frames}))
+    return run(ffmpeg.merge_outputs(*outputs), limits=limits, loglevel="info")
 
 
 def _open(path: str | Path) -> Any:

@@ -1,5 +1,6 @@
 """What the JSON files of a checkpoint say of it, read and bounded before anything is built from them."""
 
+import inspect
 import json
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,25 @@ def check_all(folder: str | Path) -> None:
     """
     for path in sorted([*Path(folder).glob("*/config.json"), *Path(folder).glob("model_index.json")]):
         read_json(path)
+
+
+def completed(path: str | Path, values: dict[str, Any], kind: Any) -> dict[str, Any]:
+    """A part's configuration with the defaults of what it does not name.
+
+    Args:
+        path: its file, or what the reader knows it by.
+        values: what it names.
+        kind: the class that is made from it.
+
+    Raises:
+        UserError: a number is null that has another default.
+    """
+    parameters = inspect.signature(kind).parameters
+    for name, value in values.items():
+        default = parameters[name].default if name in parameters else None
+        if value is None and isinstance(default, int | float | tuple) and not isinstance(default, bool):
+            raise UserError(f"{path}: {name} is null; {kind.__name__} wants a number, such as {default}")
+    return {name: it.default for name, it in parameters.items()} | values
 
 
 def _bounded(path: str | Path, value: Any, key: str = "") -> None:

@@ -1,7 +1,6 @@
 """What families have in common whose checkpoints lie in diffusers' layout: loading, latents, adapters, and the
 rectified flow that all but one of them follow."""
 
-import inspect
 import json
 import math
 from functools import cached_property
@@ -16,16 +15,15 @@ import transformers
 from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler
 from diffusers.loaders.lora_base import LORA_WEIGHT_NAME_SAFE
 from diffusers.models.modeling_utils import no_init_weights
-from huggingface_hub.errors import StrictDataclassError
 from peft import LoraConfig
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from regdpo.config_train import Lora
 from regdpo.device import DTYPES
 from regdpo.errors import UserError, first_line
+from regdpo.hub import BROKEN
 from regdpo.models import adapters, flow_sampler
-from regdpo.models.checkpoint_json import read_json
+from regdpo.models.checkpoint_json import completed, read_json
 from regdpo.models.family import Family, check_size
 from regdpo.models.tiling import SHARE, Direction, whole
 from regdpo.models.weights import StoredWeights, Weights
@@ -35,19 +33,6 @@ transformers.utils.logging.disable_progress_bar()
 
 TRAIN_TIMESTEPS = 1000
 """The denoisers of all flow families are given ``1000 * sigma``."""
-
-
-BROKEN = (
-    OSError,
-    ValueError,
-    TypeError,
-    KeyError,
-    AttributeError,
-    RuntimeError,
-    SafetensorError,
-    StrictDataclassError,
-)
-"""What the libraries raise over a checkpoint whose files are damaged or do not fit each other."""
 
 
 class DiffusersFamily(Family):
@@ -277,14 +262,17 @@ class DiffusersFamily(Family):
 
     def _config(self, kind: Any, part: str | None = None, defaults: bool = True) -> dict[str, Any]:
         """A part's configuration, with the defaults of what an older checkpoint does not name."""
-        config = read_json(Path(self._location, part or "", kind.config_name))
-        if not defaults:
-            return config
-        return {name: field.default for name, field in inspect.signature(kind).parameters.items()} | config
+        path = Path(self._location, part or "", kind.config_name)
+        config = read_json(path)
+        return completed(path, config, kind) if defaults else config
 
     def _pipeline(self, kind: Any, without: tuple[str, ...]) -> Any:
         parts = {name: None for name in without if name in self._index}
-        return self._from_pretrained(kind, self._location, "", **parts)
+        pipeline = self._from_pretrained(kind, self._location, "", **parts)
+        for name, part in pipeline.components.items():
+            if isinstance(part, transformers.PreTrainedTokenizerBase) and part.pad_token is None:
+                raise UserError(f"{self._location}: its {name} has no token to pad with; name one in its pad_token")
+        return pipeline
 
     def _bring(self, pipeline: Any) -> None:
         """Have a pipeline's encoders on the device, in the place of all else."""

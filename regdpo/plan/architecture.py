@@ -3,7 +3,6 @@
 Nothing is downloaded and no weight is read.
 """
 
-import inspect
 import json
 import math
 from collections.abc import Callable
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 
 from regdpo.config import Base
 from regdpo.errors import UserError
-from regdpo.models.checkpoint_json import read_json
+from regdpo.models.checkpoint_json import completed, read_json
 from regdpo.models.family import family_class
 
 KNOWN = Path(__file__).resolve().parents[2] / "config" / "architectures"
@@ -203,11 +202,11 @@ def of_checkpoint(model: str, revision: str | None, text_length: int) -> Archite
     if transformer.get("ofs_embed_dim"):
         raise UserError(f"base.model: {model} embeds the offset of its first frame; no plan is made for that")
     kind = getattr(diffusers, name)
-    defaults = {key: field.default for key, field in inspect.signature(kind.__init__).parameters.items()}
+    values = completed(f"{model}: transformer/config.json", transformer, kind)
     return Architecture(
         name=model,
         source="its config.json",
-        transformer={**{key: value for key, value in defaults.items() if key != "self"}, **transformer},
+        transformer=values,
         channels=vae.get("z_dim") or vae.get("latent_channels") or transformer["out_channels"],
         temporal=_first(vae, "scale_factor_temporal", "temporal_compression_ratio") or KINDS[name].compression[0],
         spatial=_first(vae, "scale_factor_spatial", "spatial_compression_ratio") or KINDS[name].compression[1],

@@ -226,6 +226,28 @@ def test_pickled_weights_are_refused(model, clips, store):
 
 
 @needs_torchvision
+@pytest.mark.parametrize(
+    ("file", "change", "said"),
+    [
+        ("tokenizer_config.json", {"pad_token": None}, "its tokenizer has no token to pad with"),
+        ("config.json", {"vision_config": {"patch_size": None}}, "cannot be loaded"),
+    ],
+)
+def test_a_model_that_lacks_what_is_needed_is_refused_in_one_line(model, clips, store, file, change, said):
+    whole = (model / file).read_text()
+    values = json.loads(whole)
+    for key, value in change.items():
+        values[key] = {**values[key], **value} if isinstance(value, dict) else value
+    (model / file).write_text(json.dumps(values))
+    try:
+        with pytest.raises(UserError, match=rf"^captions\.model: .*{said}") as error:
+            captions.caption_shard(qwen(model, prompt="else"), clips, store)
+        assert "\n" not in str(error.value)
+    finally:
+        (model / file).write_text(whole)
+
+
+@needs_torchvision
 def test_other_models_are_refused_in_one_line(tmp_path, clips, store):
     with pytest.raises(UserError, match=r"^captions\.model: .* cannot be loaded") as error:
         captions.caption_shard(qwen(tmp_path), clips, store)

@@ -61,6 +61,15 @@ def test_ten_million_layers_reach_no_plan(tmp_path):
         config.check({"base": {"pretrain": {"transformer": {"layers": 10_000_000}}}})
 
 
+def test_a_number_that_is_null_reaches_no_plan(tmp_path):
+    (tmp_path / "transformer").mkdir()
+    (tmp_path / "transformer/config.json").write_text('{"_class_name": "WanTransformer3DModel", "patch_size": null}')
+    with pytest.raises(
+        UserError, match=r"transformer/config\.json: patch_size is null; .* wants a number, such as \(1"
+    ):
+        architecture.find(Base(model=str(tmp_path)))
+
+
 @pytest.fixture(scope="module")
 def good(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("checkpoint") / "good"
@@ -70,6 +79,7 @@ def good(tmp_path_factory) -> Path:
 
 def _loaded(family: Family) -> None:
     family.check()
+    family.check_geometry(5, 32, 32)
     family.load_transformer()
     family.encode_text(["a cat"])
 
@@ -84,6 +94,8 @@ def _loaded(family: Family) -> None:
         ("transformer/diffusion_pytorch_model.safetensors", ""),
         ("transformer/config.json", {"num_layers": 3}),
         ("transformer/config.json", {"num_attention_heads": "x"}),
+        ("transformer/config.json", {"patch_size": None}),
+        ("tokenizer/tokenizer_config.json", {"pad_token": None}),
     ],
 )
 def test_a_damaged_file_is_one_line(good, tmp_path, file, content):

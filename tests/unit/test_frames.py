@@ -3,13 +3,13 @@
 Frame ``k`` of the footage has the luma 16 + 2k, so who decodes a clip knows which frames it holds.
 """
 
-import re
 import subprocess
 import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from imageio_ffmpeg import get_ffmpeg_exe
@@ -32,7 +32,7 @@ MPEG2 = ("-c:v", "mpeg2video", "-q:v", "2", "-sc_threshold", "1000000000")
 def footage(
     path: Path, *options: str | int, frames: int = 100, first: int = 0, rate: int = 25, size: str = "64x48"
 ) -> Path:
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     ramp = f"color=c=gray:s={size}:r={rate},format=yuv420p,geq=lum='16+2*(N+{first})':cb=128:cr=128"
     command = [get_ffmpeg_exe(), "-y", "-loglevel", "error", "-f", "lavfi", "-i", ramp, "-frames:v", frames]
     subprocess.run([*map(str, [*command, *options, path])], check=True)
@@ -111,19 +111,50 @@ def test_where_the_clock_jumps_is_a_cut_and_both_parts_are_kept(tmp_path, offset
     assert rows[2].start_s == pytest.approx(offset + 0.04)
 
 
-def test_where_the_format_changes_is_a_cut_and_what_follows_is_rejected_with_the_reason(tmp_path):
+def changing(folder: Path, size: str, *filters: str) -> Path:
+    """50 frames of 64x48 and 50 others; a bar takes the middle quarter of their width."""
+    bar = "geq=lum='lum(X,Y)+30*lt(abs((X+0.5)/W-0.5),0.125)':cb=128:cr=128"
+    kinds = [({"frames": 50}, "64x48", ()), ({"first": 50, "frames": 50}, size, filters)]
     parts = [
-        footage(tmp_path / f"{n}/a.ts", *H264, "-g", 10, "-bf", 0, "-output_ts_offset", 2 * n, **which, size=size)
-        for n, (which, size) in enumerate([({"frames": 50}, "64x48"), ({"first": 50, "frames": 50}, "96x48")])
-    ]
-    path = tmp_path / "footage/a.ts"
+        footage(folder / f"{n}/a.ts", "-vf", ",".join((bar, *more)), *H264, "-g", 10, "-bf", 0,
+                "-output_ts_offset", 2 * n, **which, size=its)
+        for n, (which, its, more) in enumerate(kinds)
+    ]  # fmt: skip
+    path = folder / "footage/a.ts"
     path.parent.mkdir()
     path.write_bytes(b"".join(part.read_bytes() for part in parts))
-    rows = rows_of(path)
-    assert held(rows, tmp_path) == runs(0, 49)
-    assert [row.shot for row in rows] == [0, 0, 1, 1]
-    reason = r"damaged: frames 0 to 18 of the clip \(the format of the video changes to .*96x48.*; make a file of each part\)"
-    assert all(re.fullmatch(reason, row.reason) for row in rows[2:])
+    return path
+
+
+@pytest.mark.parametrize(
+    ("size", "filters"),
+    [
+        ("96x48", ()),
+        ("64x48", ("setsar=3/2",)),
+        ("96x48", ("format=yuv422p10le",)),
+        ("64x48", ("setsar=3/2", "setparams=colorspace=bt470bg:color_primaries=bt470bg")),
+    ],
+)
+def test_where_the_format_changes_is_a_cut_and_both_parts_are_right(tmp_path, size, filters):
+    rows = rows_of(changing(tmp_path, size, *filters))
+    assert [(row.status, row.shot) for row in rows] == [("accepted", 0)] * 2 + [("accepted", 1)] * 2
+    assert len({row.clip_id for row in rows}) == 4
+    assert [row.start_s for row in rows] == pytest.approx([0, 0.76, 2.04, 2.8])
+    clips_frames = [video.read_frames(tmp_path / "store" / row.path) for row in rows]
+    held = [(frames[:, :, :4].mean(axis=(1, 2, 3)) / STEP).round().tolist() for frames in clips_frames]
+    assert held == runs(0, 49) + runs(51, 100)
+    bars = [int((frames[0, 16, :, 0] > frames[0, 16, 0, 0] + 17).sum()) for frames in clips_frames]
+    assert bars == [pytest.approx(48 / 48 * 32 / 3, abs=1)] * 2 + [16] * 2  # a quarter of 64 and 96 columns a 48 rows
+
+
+def test_a_part_that_cannot_be_used_does_not_cost_the_one_before(tmp_path):
+    path = changing(tmp_path, "96x48", "setparams=color_trc=arib-std-b67:color_primaries=bt2020:colorspace=bt2020nc")
+    rows = rows_of(path, hdr="reject")
+    assert [row.status for row in rows] == ["rejected", "accepted", "accepted"]
+    assert rows[0].reason == (
+        "unwanted: after its format changes to 96x48 yuv420p bt2020nc/bt2020/arib-std-b67: "
+        "HLG footage is rejected by clips.hdr"
+    )
 
 
 def test_a_last_frame_that_is_held_is_not_missing(tmp_path):
@@ -176,6 +207,37 @@ def test_what_cannot_be_decoded_rejects_the_clips_that_show_it(tmp_path, name, o
     assert reasons & {"damaged", "broken"}
     for found in held(rows, tmp_path):
         assert found == list(range(found[0], found[0] + FRAMES))
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_garbled_and_lost_packets_of_vp9_reject_the_clips_that_show_them(tmp_path, lost):
+    vp9 = ("-c:v", "libvpx-vp9", "-b:v", "300k", "-g", 40, "-cpu-used", 6)
+    path = footage(tmp_path / "whole/a.webm", "-vf", "noise=alls=60:allf=t:all_seed=1", *vp9)
+    damaged = tmp_path / "footage/a.webm"
+    damaged.parent.mkdir()
+    with av.open(str(path)) as whole, av.open(str(damaged), "w") as copy:
+        stream = copy.add_stream_from_template(whole.streams.video[0], opaque=True)
+        for number, packet in enumerate(whole.demux(whole.streams.video[0])):
+            if number == 50:
+                data = bytearray(bytes(packet))
+                data[len(data) // 2] ^= 0x55
+                packet.update(bytes(data))
+            if packet.size and not (number == 50 and lost):
+                packet.stream = stream
+                copy.mux(packet)
+    reasons = [row.reason for row in rows_of(damaged)]
+    assert reasons[:2] == ["", ""]
+    assert all(reason.startswith("damaged: frames ") for reason in reasons[2:])
+
+
+def test_after_damage_a_keyframe_that_the_container_knows_is_whole():
+    log = decode.Log(0, keys=[2.0])
+    for number in range(100):
+        said = f"decoder -> pts:{number} pkt_dts:{number} duration:1 duration_time:0.04"
+        log.line(f"[dec] [info] {said} keyframe:0 frame_type:0 time_base:1/25".encode())
+        if number == 9:
+            log.line(b"[libvpx-vp9 @ 0x1] [error] Failed to decode frame: Corrupt frame detected")
+    assert log.damage() == [decode.Damage(9, 50, "Failed to decode frame: Corrupt frame detected")]
 
 
 def test_a_part_of_a_picture_that_the_decoder_skips_is_damage():
