@@ -12,7 +12,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from regdpo.config_train import Parallel, TrainSettings
+from regdpo.config.training import Parallel, TrainSettings
 from regdpo.plan import trace, tracker
 from regdpo.plan.architecture import known
 from regdpo.plan.layouts import impossible

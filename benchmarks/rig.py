@@ -17,18 +17,18 @@ from diffusers import WanTransformer3DModel
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from regdpo import tables
-from regdpo.config_train import PREFERENCE
+from regdpo.config.training import PREFERENCE
+from regdpo.core import manifests
+from regdpo.core.digests import file_digest
+from regdpo.core.rows import LatentRow
+from regdpo.core.store import Store
 from regdpo.models.family import Family, ModelFile, ModelRef
 from regdpo.parallel.mesh import layout
 from regdpo.plan.architecture import Architecture
 from regdpo.plan.memory import Training
-from regdpo.provenance import file_digest
-from regdpo.store import Store
-from regdpo.tables import LatentRow
-from regdpo.train import model as trained
-from regdpo.train.job import Job
-from regdpo.train.loop import Trainer
+from regdpo.runs.job import Job
+from regdpo.train import build as trained
+from regdpo.train.trainer import Trainer
 
 TINY: dict[str, Any] = {
     "_class_name": "WanTransformer3DModel",
@@ -103,7 +103,7 @@ def world(
                 has_loser=True,
             )
         )
-    tables.write(folder / "latents.parquet", rows, LatentRow)
+    manifests.write(folder / "latents.parquet", rows, LatentRow)
     ref = ModelRef(
         family="wan",
         task="t2v",

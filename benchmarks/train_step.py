@@ -30,12 +30,12 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from regdpo import errors
-from regdpo.config_train import Parallel, TrainSettings
+from regdpo.config.training import Parallel, TrainSettings
+from regdpo.core import errors
 from regdpo.plan.architecture import Architecture, known
 from regdpo.plan.layouts import model_flops
 from regdpo.plan.memory import Training, memory
-from regdpo.train.job import Job
+from regdpo.runs.job import Job
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks/results"

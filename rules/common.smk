@@ -126,7 +126,7 @@ VIDEO_PACKAGES = [
 def objective_code(objective):
     """The trainer as torchx starts it, with the one loss that the objective chooses."""
     return [
-        "regdpo.train.loop",
+        "regdpo.train.rank",
         FAMILY,
         f"regdpo.objectives.losses:{FUNCTIONS[objective]}",
     ]

@@ -1,18 +1,20 @@
 """Name the base model (hub or folder, pinned), or make a small untrained one from pretraining clips."""
 
-from regdpo import base, errors, stages, tables
-from regdpo.store import Store
-from regdpo.tables import PairRow
-from regdpo.temporaries import atomic
+from regdpo.config import command_line, stage_inputs
+from regdpo.core import errors, manifests
+from regdpo.core.rows import PairRow
+from regdpo.core.store import Store
+from regdpo.core.temporaries import atomic
+from regdpo.stages import base
 
 
 def main() -> None:
-    parser = stages.parser(__doc__)
+    parser = command_line.parser(__doc__)
     parser.add_argument("--pairs", help="pretraining manifest, for a model made here")
     args = parser.parse_args()
-    stage = stages.read(stages.BaseStage, args.config)
+    stage = stage_inputs.read(stage_inputs.BaseStage, args.config)
     if args.pairs:
-        model = base.from_scratch(stage, tables.read(args.pairs, PairRow), Store(args.store))
+        model = base.from_scratch(stage, manifests.read(args.pairs, PairRow), Store(args.store))
     else:
         model = base.by_name(stage, Store(args.store))
     with atomic(args.out) as temporary:

@@ -7,21 +7,25 @@ Clips go to the store; the manifest has a row for each, with the reason where it
 
 from pathlib import Path
 
-from regdpo import errors, provenance, stages, tables
-from regdpo.data import clips
-from regdpo.store import DIGESTS, Store
+from regdpo.config import command_line, stage_inputs
+from regdpo.core import errors, manifests
+from regdpo.core.digests import DigestCache
+from regdpo.core.rows import ClipRow
+from regdpo.core.store import DIGESTS, Store
+from regdpo.data import footage
+from regdpo.stages import clips
 
 
 def main() -> None:
-    parser = stages.parser(__doc__)
-    parser.add_argument("--shard", type=stages.shard, default=(0, 1), help="INDEX/COUNT; default: all videos")
+    parser = command_line.parser(__doc__)
+    parser.add_argument("--shard", type=command_line.shard, default=(0, 1), help="INDEX/COUNT; default: all videos")
     parser.add_argument("--digests", type=Path, help="cache of the videos' digests; default: in the store")
     args = parser.parse_args()
-    stage = stages.read(stages.ClipsStage, args.config)
-    cache = provenance.DigestCache(args.digests or Path(args.store) / DIGESTS)
-    digests = clips.source_digests(stage.videos, cache)
+    stage = stage_inputs.read(stage_inputs.ClipsStage, args.config)
+    cache = DigestCache(args.digests or Path(args.store) / DIGESTS)
+    digests = footage.source_digests(stage.videos, cache)
     cache.save()
-    tables.write(args.out, clips.cut_shard(stage, digests, *args.shard, Store(args.store)), tables.ClipRow)
+    manifests.write(args.out, clips.cut_shard(stage, digests, *args.shard, Store(args.store)), ClipRow)
 
 
 if __name__ == "__main__":

@@ -3,18 +3,19 @@
 import argparse
 from pathlib import Path
 
-from regdpo import errors, stages
-from regdpo.errors import UserError
+from regdpo.config import command_line
+from regdpo.core import errors
+from regdpo.core.errors import UserError
+from regdpo.core.store import Store
 from regdpo.models import adapters
 from regdpo.models.family import ModelFile
-from regdpo.original_names import COMFYUI
-from regdpo.store import Store
+from regdpo.models.original_names import COMFYUI
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", required=True, help="model.json of a training with LoRA")
-    stages.store_option(parser)
+    command_line.store_option(parser)
     parser.add_argument("--out", required=True, type=Path, help="the safetensors file to write")
     args = parser.parse_args()
     store = Store(args.store)

@@ -2,9 +2,10 @@
 
 import argparse
 
-from regdpo import errors, tables
+from regdpo.core import errors, manifests
+from regdpo.core.rows import Row
 
-MODELS = {model.__name__: model for model in tables.Row.__subclasses__()}
+MODELS = {model.__name__: model for model in Row.__subclasses__()}
 
 
 def main() -> None:
@@ -14,7 +15,7 @@ def main() -> None:
     parser.add_argument("manifests", nargs="+")
     args = parser.parse_args()
     model = MODELS[args.rows]
-    tables.write(args.out, [row for path in args.manifests for row in tables.read(path, model)], model)
+    manifests.write(args.out, [row for path in args.manifests for row in manifests.read(path, model)], model)
 
 
 if __name__ == "__main__":

@@ -7,21 +7,23 @@ What was accepted and rejected, and why, is counted on standard error. For examp
 
 import sys
 
-from regdpo import errors, stages, tables
-from regdpo.data import clips, duplicates
+from regdpo.config import command_line, stage_inputs
+from regdpo.core import errors, manifests
+from regdpo.core.rows import ClipRow, CopyRow
+from regdpo.data import duplicates, footage
 
 
 def main() -> None:
-    parser = stages.parser(__doc__)
+    parser = command_line.parser(__doc__)
     parser.add_argument("--copies", required=True, help="where to write which shots show the same footage")
     parser.add_argument("shards", nargs="+", help="manifests of the shards")
     args = parser.parse_args()
-    stage = stages.read(stages.MergeStage, args.config)
-    rows = [row for shard in args.shards for row in tables.read(shard, tables.ClipRow)]
+    stage = stage_inputs.read(stage_inputs.MergeStage, args.config)
+    rows = [row for shard in args.shards for row in manifests.read(shard, ClipRow)]
     merged, copies = duplicates.merge(rows, stage)
-    tables.write(args.copies, copies, tables.CopyRow)
-    tables.write(args.out, merged, tables.ClipRow)
-    print("\n".join(clips.summary(merged)), file=sys.stderr)
+    manifests.write(args.copies, copies, CopyRow)
+    manifests.write(args.out, merged, ClipRow)
+    print("\n".join(footage.summary(merged)), file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -2,27 +2,28 @@
 
 import sys
 
-from regdpo import errors, stages, tables
-from regdpo.data import pairs
-from regdpo.tables import CaptionRow, ClipRow, CopyRow, NegativeRow, PairRow
+from regdpo.config import command_line, stage_inputs
+from regdpo.core import errors, manifests
+from regdpo.core.rows import CaptionRow, ClipRow, CopyRow, NegativeRow, PairRow
+from regdpo.stages import pairs
 
 
 def main() -> None:
-    parser = stages.parser(__doc__)
+    parser = command_line.parser(__doc__)
     parser.add_argument("--clips", required=True, help="manifest of the clips stage")
     parser.add_argument("--captions", required=True, help="manifest of the captions stage")
     parser.add_argument("--negatives", help="manifest of the negatives stage; without it, the clips for pretraining")
     parser.add_argument("--copies", help="which shots show the same footage, from the clips stage; with --negatives")
     args = parser.parse_args()
-    stage = stages.read(stages.PairsStage, args.config)
-    clips, captions = tables.read(args.clips, ClipRow), tables.read(args.captions, CaptionRow)
+    stage = stage_inputs.read(stage_inputs.PairsStage, args.config)
+    clips, captions = manifests.read(args.clips, ClipRow), manifests.read(args.captions, CaptionRow)
     if args.negatives:
-        copies = tables.read(args.copies, CopyRow) if args.copies else []
-        rows, left_out = pairs.build(stage, clips, captions, tables.read(args.negatives, NegativeRow), copies)
+        copies = manifests.read(args.copies, CopyRow) if args.copies else []
+        rows, left_out = pairs.build(stage, clips, captions, manifests.read(args.negatives, NegativeRow), copies)
         print("\n".join(left_out), end="\n" if left_out else "", file=sys.stderr)
     else:
         rows = pairs.pretraining(stage, clips, captions)
-    tables.write(args.out, rows, PairRow)
+    manifests.write(args.out, rows, PairRow)
 
 
 if __name__ == "__main__":

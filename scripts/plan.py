@@ -17,13 +17,14 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from regdpo import config, errors
-from regdpo.config_train import PREFERENCE
-from regdpo.errors import UserError
-from regdpo.hardware import GPUS, gpu_named, parse_memory
+from regdpo.config import schema
+from regdpo.config.training import PREFERENCE
+from regdpo.core import errors
+from regdpo.core.errors import UserError
 from regdpo.plan import cost, layouts, table
 from regdpo.plan.architecture import Architecture, find, known
 from regdpo.plan.memory import GIB, Training
+from regdpo.runtime.gpu_specs import GPUS, gpu_named, parse_memory
 
 GPU = "H100 SXM"
 
@@ -53,7 +54,7 @@ def main() -> None:
     parser.add_argument("--gpu-price", type=float, help="cost: of a GPU-hour, in whatever currency")
     parser.add_argument("--json", action="store_true", help="the listing for programs: bytes and seconds")
     args = parser.parse_args()
-    values = config.load(args.config)
+    values = schema.load(args.config)
     name = args.gpu or values.launch.gpu or GPU
     gpu = gpu_named(name)
     if gpu is None:
@@ -75,7 +76,7 @@ def main() -> None:
         print(table.listing(training, machine))
 
 
-def _check(values: config.Config, args: argparse.Namespace, memory: float) -> None:
+def _check(values: schema.Config, args: argparse.Namespace, memory: float) -> None:
     """What fits is said, a line each; if nothing can be planned for such a model, nothing is said to fit."""
     trainings = values.trainings()
     try:
@@ -92,7 +93,7 @@ def _check(values: config.Config, args: argparse.Namespace, memory: float) -> No
         print(f"{key}: needs {need / GIB:.1f} GiB a rank of {memory / GIB:.1f}: fits, by the plan")
 
 
-def _training(values: config.Config, args: argparse.Namespace) -> Training:
+def _training(values: schema.Config, args: argparse.Namespace) -> Training:
     ranks, arms = _ranks(values, args), values.train.arms
     arm = args.arm or next((name for name, row in arms.items() if row.objective in PREFERENCE), next(iter(arms)))
     trainings = values.trainings()
@@ -110,14 +111,14 @@ def _training(values: config.Config, args: argparse.Namespace) -> Training:
     return training
 
 
-def _ranks(values: config.Config, args: argparse.Namespace) -> int:
+def _ranks(values: schema.Config, args: argparse.Namespace) -> int:
     ranks: int = values.launch.processes if args.gpus is None else args.gpus
     if ranks < 1:
         raise UserError(f"--gpus: {ranks} is no number of GPUs")
     return ranks
 
 
-def _size(values: config.Config, args: argparse.Namespace, architecture: Architecture) -> tuple[int, int, int]:
+def _size(values: schema.Config, args: argparse.Namespace, architecture: Architecture) -> tuple[int, int, int]:
     """Frames, height and width of a clip."""
     key, frames = ("clips.frames", values.clips.frames) if args.frames is None else ("--frames", args.frames)
     if frames < 1 or frames % architecture.temporal != 1 % architecture.temporal:
@@ -128,7 +129,7 @@ def _size(values: config.Config, args: argparse.Namespace, architecture: Archite
     return frames, values.clips.height, values.clips.width
 
 
-def _cost(values: config.Config, training: Training, machine: layouts.Machine, args: argparse.Namespace) -> cost.Asked:
+def _cost(values: schema.Config, training: Training, machine: layouts.Machine, args: argparse.Namespace) -> cost.Asked:
     pairs = values.pairs.limit if args.pairs is None else args.pairs
     if pairs is None:
         raise UserError("--pairs: how many training pairs? pairs.limit does not say")

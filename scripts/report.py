@@ -2,15 +2,16 @@
 
 from pathlib import Path
 
-from regdpo import errors, stages
+from regdpo.config import command_line, stage_inputs
+from regdpo.core import errors
+from regdpo.core.store import Store
 from regdpo.report import gather, page
-from regdpo.store import Store
 
 LOCK = Path(__file__).resolve().parents[1] / "envs/regdpo.lock"
 
 
 def main() -> None:
-    parser = stages.parser(__doc__)
+    parser = command_line.parser(__doc__)
     for manifest in ("clips", "captions", "negatives", "pairs", "scores"):
         parser.add_argument(f"--{manifest}", required=True, type=Path, help=f"manifest of the {manifest} stage")
     parser.add_argument("--samples", required=True, nargs="+", type=Path, help="manifests of samples, one a model")
@@ -18,7 +19,7 @@ def main() -> None:
     parser.add_argument("--lock", default=LOCK, type=Path, help="lock file of the environment; default: %(default)s")
     args = parser.parse_args()
     files = gather.Files(**{name: getattr(args, name) for name in gather.Files.__dataclass_fields__})
-    stage = stages.read(stages.ReportStage, args.config)
+    stage = stage_inputs.read(stage_inputs.ReportStage, args.config)
     page.write(gather.gather(stage.ordered(), Store(args.store), files), args.out)
 
 

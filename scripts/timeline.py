@@ -7,8 +7,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from regdpo import errors, tables
-from regdpo.timeline import page, rows, snakemake_log
+from regdpo.core import errors, manifests
+from regdpo.workflow.timeline import page, snakemake_log
+from regdpo.workflow.timeline.rows import JobRow, gather
 
 
 def main() -> None:
@@ -21,11 +22,11 @@ def main() -> None:
     args = parser.parse_args()
     table, out = args.project / args.table, args.project / args.out
     runs = snakemake_log.read_all(args.project)
-    known = tables.read(table, rows.JobRow) if table.exists() else []
-    found, reason = rows.gather(runs, known, args.project)
+    known = manifests.read(table, JobRow) if table.exists() else []
+    found, reason = gather(runs, known, args.project)
     if reason:
         print(f"Slurm's accounting has no answer: {reason}", file=sys.stderr)
-    tables.write(table, found, rows.JobRow)
+    manifests.write(table, found, JobRow)
     page.write(found, out)
 
 

@@ -11,14 +11,17 @@ exit codes:
 
 from pathlib import Path
 
-from regdpo import errors, launch, stages
+from regdpo.config import command_line, stage_inputs
+from regdpo.core import errors
+from regdpo.core.store import Store
+from regdpo.core.temporaries import atomic
+from regdpo.launch.options import LaunchOptions
 from regdpo.models.family import ModelFile
-from regdpo.store import Store
-from regdpo.temporaries import atomic
+from regdpo.stages import train
 
 
 def main() -> None:
-    parser = stages.parser(__doc__)
+    parser = command_line.parser(__doc__)
     parser.add_argument(
         "--name", required=True, help="ARM/seedN; by hand with a whole configuration it also chooses them"
     )
@@ -29,10 +32,10 @@ def main() -> None:
     parser.add_argument("--as-base", action="store_true", help="the outcome is the base model of the comparison")
     args = parser.parse_args()
     arm, _, seed = args.name.partition("/seed")
-    stage = stages.read(stages.TrainStage, args.config, arm, int(seed or 0))
+    stage = stage_inputs.read(stage_inputs.TrainStage, args.config, arm, int(seed or 0))
     store = Store(args.store)
-    options = launch.LaunchOptions.model_validate_json(args.launch)
-    model = launch.outcome(stage, args.name, ModelFile.read(args.model, store), args.latents, args.code, store, options)
+    options = LaunchOptions.model_validate_json(args.launch)
+    model = train.outcome(stage, args.name, ModelFile.read(args.model, store), args.latents, args.code, store, options)
     if args.as_base:
         model = model.model_copy(update={"name": "base", "arm": ""})
     with atomic(args.out) as temporary:

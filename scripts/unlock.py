@@ -14,9 +14,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-from regdpo import controller, errors, slurm
-from regdpo.controller import Queued, Worker
-from regdpo.errors import UserError
+from regdpo.core import errors
+from regdpo.core.errors import UserError
+from regdpo.runtime import slurm
+from regdpo.workflow import controllers
+from regdpo.workflow.controllers import Queued, Worker
 
 PATIENCE = 120
 """Seconds that ended processes have to save and leave."""
@@ -31,16 +33,16 @@ def main() -> None:
     if not (folder / ".snakemake").is_dir():
         raise UserError(f"{folder.resolve()}: no run of the workflow was here (no .snakemake)")
     locked = any((folder / ".snakemake/locks").glob("*"))
-    if alive := controller.controllers(folder):
+    if alive := controllers.controllers(folder):
         raise UserError(f"{folder.resolve()}: a run lives, nothing was unlocked: {'; '.join(alive)}")
-    dead = controller.runs(folder)
+    dead = controllers.runs(folder)
     if locked and not dead:
         raise UserError(
             f"{folder.resolve()}: who took the lock is not known (it ended before its first job, or ran with "
             "--no-hooks); none runs on this machine: if none does on another, `snakemake --unlock`"
         )
-    jobs = controller.queued(folder) if any((run / controller.SLURM).exists() for run in dead) else []
-    left = controller.workers(folder, jobs)
+    jobs = controllers.queued(folder) if any((run / controllers.SLURM).exists() for run in dead) else []
+    left = controllers.workers(folder, jobs)
     if args.cancel:
         _end(jobs, left)
     elif others := [it for it in left if not it.training]:
@@ -57,14 +59,14 @@ def main() -> None:
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
         if done.returncode:
             raise UserError(f"snakemake --unlock: {done.stderr.strip()}")
-    controller.forget(dead)
+    controllers.forget(dead)
     print("unlocked: the same command goes on" if locked else "nothing was locked")
 
 
 def _end(jobs: list[Queued], left: list[Worker]) -> None:
     if jobs:
         slurm.ask("scancel", *{it.job.partition("+")[0] for it in jobs})  # of a job in parts all
-    if deaf := controller.end(left, PATIENCE):
+    if deaf := controllers.end(left, PATIENCE):
         raise UserError(f"does not end: {', '.join(map(str, deaf))}; nothing was unlocked")
     if jobs or left:
         print("ended:", *(f"Slurm job {it}" for it in jobs), *left, sep="\n  ")

@@ -10,13 +10,14 @@ from pathlib import Path
 import yaml
 from imageio_ffmpeg import get_ffmpeg_exe
 
-from regdpo import config, tables
+from regdpo.config import schema
+from regdpo.config.stage_inputs import ReportStage
+from regdpo.core import manifests
+from regdpo.core.digests import file_digest, text_digest
+from regdpo.core.rows import CaptionRow, ClipRow, NegativeRow, PairRow, SampleRow, ScoreRow
+from regdpo.core.store import Store
 from regdpo.models.family import ModelFile, ModelRef
-from regdpo.provenance import file_digest, text_digest
 from regdpo.report.gather import Files
-from regdpo.stages import ReportStage
-from regdpo.store import Store
-from regdpo.tables import CaptionRow, ClipRow, NegativeRow, PairRow, SampleRow, ScoreRow
 
 FRAMES, SIZE, FPS = 9, 64, 8
 EVIL = '<script>alert(1)</script> a "tram" crosses Smith & Sons\' bridge'
@@ -53,12 +54,12 @@ class Made:
     scores: list[ScoreRow]
 
     def write_scores(self, scores: list[ScoreRow]) -> None:
-        tables.write(self.files.scores, scores, ScoreRow)
+        manifests.write(self.files.scores, scores, ScoreRow)
 
 
 def make(root: Path) -> Made:
     """Write everything below ``root``."""
-    settings = config.check(yaml.safe_load(CONFIG))
+    settings = schema.check(yaml.safe_load(CONFIG))
     made = _Maker(root)
     clips, pairs, negatives = made.clips_and_pairs()
     captions = [CaptionRow(clip_id=p.clip_id, caption=p.caption, captioner="sidecar:a.txt") for p in pairs]
@@ -77,7 +78,7 @@ def make(root: Path) -> Made:
         ("scores", scores, ScoreRow),
         *((f"samples-{key.replace('/', '-')}", rows, SampleRow) for key, rows in samples.items()),
     ):
-        tables.write(root / f"{name}.parquet", rows, kind)
+        manifests.write(root / f"{name}.parquet", rows, kind)
     for name, model in models.items():
         (root / f"{name.replace('/', '-')}.json").write_text(model.model_dump_json())
     (root / "regdpo.in").write_text("# torch is installed apart\ntorch==2.13.0\nnumpy\n")

@@ -7,14 +7,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from regdpo import base, config, stages, tables
-from regdpo.data import latents
+from regdpo.config import schema, stage_inputs
+from regdpo.core import manifests
+from regdpo.core.digests import file_digest
+from regdpo.core.rows import LatentRow, PairRow
+from regdpo.core.store import Store
 from regdpo.data.video import write_frames
 from regdpo.models.family import ModelFile
-from regdpo.provenance import file_digest
-from regdpo.store import Store
-from regdpo.tables import LatentRow, PairRow
-from regdpo.train.job import Job
+from regdpo.runs.job import Job
+from regdpo.stages import base, latents
 
 GEOMETRY = {"frames": 9, "fps": 8.0, "width": 32, "height": 32, "encode": {}}
 SAMPLING = {"steps": 4, "guidance": 1.0, "shift": 1.0, "batch": 2}
@@ -56,7 +57,7 @@ def pairs(store: Store, count: int, draw: Callable[[int], np.ndarray] = clip) ->
         for half in (0, 1):
             path = store.relative("clips", f"{half}{number:063d}", ".mp4")
             with store.writing(path) as temporary:
-                write_frames(temporary, draw(2 * number + half), GEOMETRY["fps"], config.Encode())
+                write_frames(temporary, draw(2 * number + half), GEOMETRY["fps"], schema.Encode())
             paths.append(path)
         winner, loser = paths
         rows.append(
@@ -80,12 +81,12 @@ def pairs(store: Store, count: int, draw: Callable[[int], np.ndarray] = clip) ->
 def world(folder: Path, count: int = 8, task: str = "i2v") -> World:
     store = Store(folder / "store")
     rows = pairs(store, count)
-    stage = stages.BaseStage.model_validate({"base": base_config(task), "geometry": GEOMETRY, "shift": 1.0})
+    stage = stage_inputs.BaseStage.model_validate({"base": base_config(task), "geometry": GEOMETRY, "shift": 1.0})
     model = base.from_scratch(stage, rows, store)
-    encode = stages.LatentsStage.model_validate({"latents": {"dtype": "fp32"}, "geometry": GEOMETRY})
+    encode = stage_inputs.LatentsStage.model_validate({"latents": {"dtype": "fp32"}, "geometry": GEOMETRY})
     encoded = latents.encode(encode, model, rows, store, torch.device("cpu"))
     manifest = folder / "latents.parquet"
-    tables.write(manifest, encoded, LatentRow)
+    manifests.write(manifest, encoded, LatentRow)
     return World(store, model, rows, encoded, manifest)
 
 

@@ -23,7 +23,7 @@ TEMPLATE = (
 
 def make(kind: str, folder: Path) -> None:
     """Save a model of ``kind`` (qwen2_5_vl or qwen3_vl) and its processor to ``folder``."""
-    from regdpo.torchvision_stub import torchvision_operators
+    from regdpo.runtime.torchvision_stub import torchvision_operators
 
     torchvision_operators()
     import torch

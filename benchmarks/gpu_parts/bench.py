@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import rig
 import torch
 
-from regdpo.errors import first_line
+from regdpo.core.errors import first_line
 from regdpo.plan.architecture import Architecture, known
 
 T = TypeVar("T")

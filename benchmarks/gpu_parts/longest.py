@@ -15,11 +15,11 @@ from diffusers.models.transformers import transformer_wan
 from torch import Tensor
 
 from gpu_parts.bench import Bench
-from regdpo.config_train import TrainSettings
-from regdpo.errors import first_line
+from regdpo.config.training import TrainSettings
+from regdpo.core.errors import first_line
 from regdpo.plan import layouts
 from regdpo.plan.memory import GIB, Training, memory
-from regdpo.train.loop import Trainer
+from regdpo.train.trainer import Trainer
 
 WAYS = [("14B", "joint"), ("1.3B", "joint"), ("14B", "sequential"), ("1.3B", "sequential")]
 LIVE = 2

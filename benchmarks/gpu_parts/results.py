@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from regdpo.temporaries import atomic
+from regdpo.core.temporaries import atomic
 
 
 class Results:

@@ -14,13 +14,14 @@ from typing import Any
 import rig
 
 from gpu_parts.bench import Bench
-from regdpo import config, rendezvous
+from regdpo.config import schema
+from regdpo.core.environment import environment
 from regdpo.plan.architecture import find
-from regdpo.provenance import environment
-from regdpo.train import loop
+from regdpo.runs import rendezvous
+from regdpo.runs.job import EXPORT, Job
+from regdpo.runs.metrics import logged
+from regdpo.train import rank
 from regdpo.train.checkpoint import complete
-from regdpo.train.job import EXPORT, Job
-from regdpo.train.metrics import logged
 
 CONFIG = Path(__file__).resolve().parents[2] / "config/config.yaml"
 STEPS, EVERY = 40, 5
@@ -67,7 +68,7 @@ def _case(bench: Bench, settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _job(bench: Bench, name: str, changed: dict[str, Any]) -> Job:
-    default = config.load(CONFIG)
+    default = schema.load(CONFIG)
     folder = bench.folder / f"{changed['tuning']}_{name}"
     folder.mkdir()
     clips, arm = default.clips, default.train.arm_settings("reg_dpo").model_dump()
@@ -92,8 +93,8 @@ def _start(job: Job, bench: Bench) -> Any:
 def _rank(path: str, meet: str) -> None:
     one = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}
     os.environ |= {**one, rendezvous.FILE: meet, **dict.fromkeys(rendezvous.INTERFACES, rendezvous.loopback())}
-    sys.argv = ["regdpo.train.loop", path]
-    loop.main()
+    sys.argv = ["regdpo.train.rank", path]
+    rank.main()
 
 
 def _weights(run: Path) -> dict[str, str]:

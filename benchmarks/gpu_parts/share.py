@@ -16,7 +16,7 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from gpu_parts.bench import Bench
 from gpu_parts.steps import FULL, beside_plan
-from regdpo.config_train import TrainSettings
+from regdpo.config.training import TrainSettings
 from regdpo.parallel import attention
 from regdpo.plan import layouts
 from regdpo.plan.memory import Training, memory

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from gpu_parts.bench import Bench
-from regdpo.config_train import TrainSettings
+from regdpo.config.training import TrainSettings
 from regdpo.plan import layouts
 from regdpo.plan.memory import GIB, Training, memory
 

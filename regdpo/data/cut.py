@@ -12,7 +12,7 @@ from pathlib import Path
 import ffmpeg
 import numpy as np
 
-from regdpo import config
+from regdpo.config import schema
 from regdpo.data import picture
 from regdpo.data.decode import Decoding, threads
 from regdpo.data.fingerprint import look
@@ -63,7 +63,7 @@ def spans(
     firsts: list[int],
     scaled: tuple[int, int],
     windows: list[Window],
-    clips: config.Clips,
+    clips: schema.Clips,
 ) -> Iterator[tuple[int, Taken]]:
     """What several spans hold, in one pass over the video.
 
@@ -95,7 +95,7 @@ def spans(
     raise BrokenVideo(f"ends before frame {left[0] + clips.frames} when it is read again")
 
 
-def write(target: Path, planes: np.ndarray, clips: config.Clips) -> None:
+def write(target: Path, planes: np.ndarray, clips: schema.Clips) -> None:
     """Write the clip of one crop window.
 
     Args:
@@ -124,7 +124,7 @@ def cropped(planes: np.ndarray, window: Window, width: int, height: int) -> np.n
 
 
 def normalised(
-    path: str | Path, source: Probe, scaled: tuple[int, int], clips: config.Clips, watched: bool = False
+    path: str | Path, source: Probe, scaled: tuple[int, int], clips: schema.Clips, watched: bool = False
 ) -> Decoding:
     """A pass over the chosen stream at the normalised rate, from its first frame on, progressive, scaled, with
     normal colours.
@@ -150,6 +150,6 @@ def normalised(
     return Decoding(stream, source.index, scaled, clips.limits, watched, keys)
 
 
-def longest_step(clips: config.Clips) -> float:
+def longest_step(clips: schema.Clips) -> float:
     """Seconds from a frame to the next beyond which the clock has jumped."""
     return clips.shots.gap + 1 / clips.fps

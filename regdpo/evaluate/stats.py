@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import bootstrap as scipy_bootstrap
 
-from regdpo.config import Bootstrap
+from regdpo.config.schema import Bootstrap
 
 ByClip = Mapping[str, Iterable[float]]
 """Clip id -> its finite values, one a (training seed, sampling seed)."""

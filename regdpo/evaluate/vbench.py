@@ -11,14 +11,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-from regdpo import provenance
-from regdpo.errors import UserError
+from regdpo.config.stage_inputs import VBenchStage
+from regdpo.core import code_digest
+from regdpo.core.errors import UserError
+from regdpo.core.rows import SampleRow, ScoreRow
+from regdpo.core.store import Store
+from regdpo.core.temporaries import scratch
 from regdpo.evaluate import vbench_worker
-from regdpo.processes import bounded
-from regdpo.stages import VBenchStage
-from regdpo.store import Store
-from regdpo.tables import SampleRow, ScoreRow
-from regdpo.temporaries import scratch
+from regdpo.runtime.processes import bounded
 
 PYTHONS = ((3, 10), (3, 11))
 """Versions of Python that VBench's pins have wheels for."""
@@ -126,7 +126,7 @@ def _run(stage: VBenchStage, python: str, samples: list[SampleRow], store: Store
             cwd=temporary,
             env={
                 **os.environ,
-                "PYTHONPATH": str(provenance.ROOT.parent),
+                "PYTHONPATH": str(code_digest.ROOT.parent),
                 "VBENCH_CACHE_DIR": os.path.join(temporary, "cache"),
             },
             stdout=sys.stderr,

@@ -9,16 +9,16 @@ video_results}, ...]]}``. ``VBENCH_CACHE_DIR`` is where VBench keeps weights.
 import sys
 from pathlib import Path
 
-from regdpo import errors
-from regdpo.temporaries import scratch
-from regdpo.torchvision_stub import torchvision_operators
+from regdpo.core import errors
+from regdpo.core.temporaries import scratch
+from regdpo.runtime.torchvision_stub import torchvision_operators
 
 
 def main(videos: str, results: str, *dimensions: str) -> None:
     torchvision_operators()
     import vbench
 
-    from regdpo import device
+    from regdpo.models import device
 
     full = Path(vbench.__file__).with_name("VBench_full_info.json")
     with scratch() as folder:

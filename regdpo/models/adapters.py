@@ -18,10 +18,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from regdpo.config_train import Lora
-from regdpo.errors import UserError
-from regdpo.original_names import original
-from regdpo.temporaries import atomic
+from regdpo.config.training import Lora
+from regdpo.core.errors import UserError
+from regdpo.core.temporaries import atomic
+from regdpo.models.original_names import original
 
 PREFIX = "transformer."
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from regdpo.errors import UserError, first_line
+from regdpo.core.errors import UserError, first_line
 
 MOST_BYTES = 2**20
 """Of a configuration."""

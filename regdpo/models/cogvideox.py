@@ -9,7 +9,7 @@ from diffusers.models.embeddings import get_3d_rotary_pos_embed
 from diffusers.pipelines.cogvideo.pipeline_cogvideox import get_resize_crop_region_for_grid
 from torch import Tensor, nn
 
-from regdpo.errors import UserError
+from regdpo.core.errors import UserError
 from regdpo.models.diffusers_family import DiffusersFamily, to_pixels
 
 NOISE_DRAWS = 4  # encodings of a first frame with noise, to draw from in training

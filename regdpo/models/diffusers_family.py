@@ -18,15 +18,15 @@ from diffusers.models.modeling_utils import no_init_weights
 from peft import LoraConfig
 from torch import Tensor, nn
 
-from regdpo.config_train import Lora
-from regdpo.device import DTYPES
-from regdpo.errors import UserError, first_line
-from regdpo.hub import BROKEN
+from regdpo.config.training import Lora
+from regdpo.core.errors import UserError, first_line
 from regdpo.models import adapters, flow_sampler
 from regdpo.models.checkpoint_json import completed, read_json
+from regdpo.models.device import DTYPES
 from regdpo.models.family import Family, check_size
 from regdpo.models.tiling import SHARE, Direction, whole
 from regdpo.models.weights import StoredWeights, Weights
+from regdpo.runtime.hub import BROKEN
 
 diffusers.utils.logging.disable_progress_bar()
 transformers.utils.logging.disable_progress_bar()

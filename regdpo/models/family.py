@@ -13,16 +13,16 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from regdpo.config_section import Section
-from regdpo.config_train import Lora
-from regdpo.errors import UserError, first_line
-from regdpo.hub import cached
-from regdpo.models import FAMILIES
+from regdpo.config.training import Lora
+from regdpo.core.digests import DigestCache, folder_digest
+from regdpo.core.errors import UserError, first_line
+from regdpo.core.section import Section
+from regdpo.core.store import DIGESTS, Store
+from regdpo.models.registry import FAMILIES
 from regdpo.models.tiling import Direction
 from regdpo.models.turns import Turns
 from regdpo.models.weights import Weights
-from regdpo.provenance import DigestCache, folder_digest
-from regdpo.store import DIGESTS, Store
+from regdpo.runtime.hub import cached
 
 OTHER = "its bytes are not those that its model.json names"
 

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
 
-from regdpo.errors import UserError
+from regdpo.core.errors import UserError
 
 SCHEDULERS: dict[str, Any] = {
     "UniPCMultistepScheduler": UniPCMultistepScheduler,

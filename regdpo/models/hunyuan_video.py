@@ -6,7 +6,7 @@ import torch
 from diffusers import AutoencoderKLHunyuanVideo, HunyuanVideoPipeline, HunyuanVideoTransformer3DModel
 from torch import Tensor, nn
 
-from regdpo.errors import UserError
+from regdpo.core.errors import UserError
 from regdpo.models.diffusers_family import TRAIN_TIMESTEPS, DiffusersFamily
 
 UNGUIDED = 1.0

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from regdpo.live import Live
+from regdpo.models.live import Live
 
 Direction = Literal["encode", "decode"]
 SHARE = 0.85

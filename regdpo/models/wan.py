@@ -8,7 +8,7 @@ import torch
 from diffusers import AutoencoderKLWan, WanImageToVideoPipeline, WanPipeline, WanTransformer3DModel
 from torch import Tensor, nn
 
-from regdpo.errors import UserError
+from regdpo.core.errors import UserError
 from regdpo.models.codec import BlockPCACodec
 from regdpo.models.diffusers_family import TRAIN_TIMESTEPS, DiffusersFamily, to_pixels
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from regdpo.errors import UserError
+from regdpo.core.errors import UserError
 from regdpo.models.diffusers_family import TRAIN_TIMESTEPS, DiffusersFamily, keep_first, to_pixels
 from regdpo.models.wan import Wan
 

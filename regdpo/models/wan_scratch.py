@@ -13,7 +13,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 
-from regdpo.config import Base
+from regdpo.config.schema import Base
 from regdpo.models.codec import BlockPCACodec
 
 PATCH = (1, 2)

@@ -13,7 +13,7 @@ from typing import Protocol
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from regdpo.errors import UserError
+from regdpo.core.errors import UserError
 
 FILE = "diffusion_pytorch_model.safetensors"  # of diffusers' layout
 INDEX = FILE + ".index.json"

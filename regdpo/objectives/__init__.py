@@ -1,6 +1,1 @@
 """Losses of four errors, weights of pairs, and the laws that noise and timesteps follow."""
-
-from regdpo.config_train import OBJECTIVES
-
-FUNCTIONS = {"pretrain": "sft"} | {name: name for name in OBJECTIVES}
-"""Objective in the configuration -> its function in ``losses``."""

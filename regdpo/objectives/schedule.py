@@ -8,9 +8,9 @@ own draw adds its name to what the draw is for.
 import torch
 from torch import Tensor
 
-from regdpo.config_train import Timesteps
-from regdpo.errors import UserError
-from regdpo.provenance import text_digest
+from regdpo.config.training import Timesteps
+from regdpo.core.digests import text_digest
+from regdpo.core.errors import UserError
 
 EVERYWHERE = (0.0, 1.0)
 REDRAWS = 10_000

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from regdpo.errors import UserError
+from regdpo.core.errors import UserError
 
 SHOWN = 5
 

@@ -15,7 +15,7 @@ import torch.distributed as dist
 from diffusers.models.attention_dispatch import AttentionBackendName, dispatch_attention_fn
 from torch import nn
 
-from regdpo.errors import UserError
+from regdpo.core.errors import UserError
 
 FLASH = ("flash", "_flash_3_hub", "_native_flash", "_native_cudnn", "native")
 """diffusers' names, in the order they are tried on CUDA in half precision: the flash-attn package, FlashAttention-3 in

@@ -11,8 +11,8 @@ from diffusers import ContextParallelConfig
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
-from regdpo.config_train import Parallel
-from regdpo.errors import UserError
+from regdpo.config.training import Parallel
+from regdpo.core.errors import UserError
 
 
 @dataclass(frozen=True)

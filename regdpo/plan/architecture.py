@@ -15,8 +15,8 @@ import torch
 from huggingface_hub import try_to_load_from_cache
 from torch import Tensor, nn
 
-from regdpo.config import Base
-from regdpo.errors import UserError
+from regdpo.config.schema import Base
+from regdpo.core.errors import UserError
 from regdpo.models.checkpoint_json import completed, read_json
 from regdpo.models.family import family_class
 

@@ -5,14 +5,14 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from regdpo.config import Config, Sampling
-from regdpo.errors import UserError
+from regdpo.config.schema import Config, Sampling
+from regdpo.core.errors import UserError
 from regdpo.plan import trace
 from regdpo.plan.layouts import Estimate, Machine, estimate, estimates, impossible
 from regdpo.plan.memory import GIB, Training
 from regdpo.plan.table import assumptions
-from regdpo.train.loop import EVAL_PAIRS
 from regdpo.train.passes import EVAL_SIGMAS
+from regdpo.train.trainer import EVAL_PAIRS
 
 HOUR = 3600
 NOT_COUNTED = (
@@ -53,7 +53,7 @@ class Asked:
 
     @property
     def job_seconds(self) -> float:
-        """In which a Slurm job trains, but for loading; regdpo/launch.py leaves at most half of it."""
+        """In which a Slurm job trains, but for loading; regdpo/launch/launcher.py leaves at most half of it."""
         return HOUR * self.job_hours - min(self.settings.launch.leave, HOUR * self.job_hours / 2)
 
 

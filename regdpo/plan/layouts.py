@@ -4,12 +4,12 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-from regdpo.config_train import Parallel, TrainSettings, reference_kind
-from regdpo.errors import UserError
-from regdpo.hardware import GPUS
+from regdpo.config.training import Parallel, TrainSettings, reference_kind
+from regdpo.core.errors import UserError
 from regdpo.plan import trace
 from regdpo.plan.architecture import Architecture
 from regdpo.plan.memory import GIB, Memory, Training, checkpointed, memory, mode_of, stored_copy
+from regdpo.runtime.gpu_specs import GPUS
 
 MFU = 0.4
 """Share of a GPU's bf16 peak that the executed FLOPs reach, recomputation and waiting included. An assumption."""
@@ -215,7 +215,7 @@ def check(
 
 def main_memory(training: Training, parallel: Parallel) -> tuple[float, float]:
     """Bytes of main memory: of the first rank while it writes the trained weights (fp32), and of every rank while it
-    trains. Loading takes each rank its shards alone (regdpo/train/model.py)."""
+    trains. Loading takes each rank its shards alone (regdpo/train/build.py)."""
     count = training.parameters
     offloaded = reference_kind(training.settings, parallel, training.halves == 2) == "offload"
     shards = training.ranks // parallel.replicate

@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass, replace
 
 import torch
 
-from regdpo.config_train import Parallel, TrainSettings, reference_kind
-from regdpo.hardware import GIB
+from regdpo.config.training import Parallel, TrainSettings, reference_kind
 from regdpo.plan import trace
 from regdpo.plan.architecture import Architecture
 from regdpo.plan.trace import Parameters, Pass
+from regdpo.runtime.gpu_specs import GIB
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 RESERVED = 3 * GIB

@@ -3,7 +3,7 @@
 from dataclasses import asdict, replace
 from typing import Any
 
-from regdpo.config_train import Parallel
+from regdpo.config.training import Parallel
 from regdpo.plan.architecture import known
 from regdpo.plan.layouts import Estimate, Machine, estimate, estimates, impossible, longest, main_memory, sensible
 from regdpo.plan.memory import FRAGMENTATION, GIB, RESERVED, Training

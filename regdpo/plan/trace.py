@@ -19,9 +19,9 @@ from peft import LoraConfig
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from regdpo.config_train import Lora
-from regdpo.live import Live
+from regdpo.config.training import Lora
 from regdpo.models.adapters import targets
+from regdpo.models.live import Live
 from regdpo.parallel.shard import recompute
 from regdpo.plan.architecture import Architecture
 

@@ -8,12 +8,12 @@ from typing import TypeVar
 import cv2
 import numpy as np
 
+from regdpo.core.progress import track
+from regdpo.core.rows import ClipRow, PairRow
+from regdpo.core.store import Store
 from regdpo.data.video import read_stored
 from regdpo.evaluate import proxies, stats
-from regdpo.progress import track
 from regdpo.report.gather import Inputs, place
-from regdpo.store import Store
-from regdpo.tables import ClipRow, PairRow
 
 T = TypeVar("T")
 SPLITS = ("train", "validation", "test")

@@ -10,12 +10,13 @@ from typing import Any
 import pandas as pd
 from packaging.requirements import InvalidRequirement, Requirement
 
-from regdpo import config, tables
-from regdpo.errors import UserError
+from regdpo.config import schema
+from regdpo.core import manifests
+from regdpo.core.digests import file_digest
+from regdpo.core.errors import UserError
+from regdpo.core.rows import CaptionRow, ClipRow, NegativeRow, PairRow, R, SampleRow, ScoreRow
+from regdpo.core.store import Store
 from regdpo.models.family import ModelFile
-from regdpo.provenance import file_digest
-from regdpo.store import Store
-from regdpo.tables import CaptionRow, ClipRow, NegativeRow, PairRow, R, SampleRow, ScoreRow
 
 SHAPING = (
     "torch", "diffusers", "transformers", "peft", "accelerate", "safetensors", "numpy", "scipy", "av", "imageio-ffmpeg",
@@ -52,7 +53,7 @@ class Files:
 class Inputs:
     """Their content. Arms come in the configuration's order, and below an arm its training seeds."""
 
-    config: config.Config
+    config: schema.Config
     shown_config: dict[str, Any]
     store: Store
     clips: dict[str, ClipRow]
@@ -89,7 +90,7 @@ def gather(values: dict[str, Any], store: Store, files: Files) -> Inputs:
     Raises:
         UserError: a file is missing or damaged, or the files are not of one configuration.
     """
-    settings = config.check(values, "--config")
+    settings = schema.check(values, "--config")
     models = {path: ModelFile.read(path) for path in files.models}
     bases = [model for model in models.values() if not model.arm]
     if len(bases) != 1:
@@ -101,12 +102,12 @@ def gather(values: dict[str, Any], store: Store, files: Files) -> Inputs:
         raise UserError("--models: no arm was trained; give the model files of the arms beside the base's")
     order = list(settings.train.arms)
     trained = sorted((m for m in models.values() if m.arm), key=lambda m: (order.index(m.arm), m.seed))
-    clips = {row.clip_id: _told(row, "reason") for row in tables.read(files.clips, ClipRow)}
-    samples = {path: tables.read(path, SampleRow) for path in files.samples}
+    clips = {row.clip_id: _told(row, "reason") for row in manifests.read(files.clips, ClipRow)}
+    samples = {path: manifests.read(path, SampleRow) for path in files.samples}
     for path, rows in samples.items():
         if not rows:
             raise UserError(f"{path}: holds no samples; is samples.split empty?")
-    pairs = tables.read(files.pairs, PairRow)
+    pairs = manifests.read(files.pairs, PairRow)
     every_sample = [row for rows in samples.values() for row in rows]
     for what, used in (("pair", pairs), ("sample", every_sample)):
         for row in used:
@@ -118,11 +119,11 @@ def gather(values: dict[str, Any], store: Store, files: Files) -> Inputs:
         shown_config=without_places(values),
         store=store,
         clips=clips,
-        captions={row.clip_id: _told(row, "captioner") for row in tables.read(files.captions, CaptionRow)},
-        negatives=tables.read(files.negatives, NegativeRow),
+        captions={row.clip_id: _told(row, "captioner") for row in manifests.read(files.captions, CaptionRow)},
+        negatives=manifests.read(files.negatives, NegativeRow),
         pairs=pairs,
         samples=every_sample,
-        scores=[_told(row, "missing") for row in tables.read(files.scores, ScoreRow)],
+        scores=[_told(row, "missing") for row in manifests.read(files.scores, ScoreRow)],
         base=bases[0],
         runs=[_run(model, store) for model in trained],
         digests={name: file_digest(path) for name, path in named.items()}

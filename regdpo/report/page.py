@@ -8,12 +8,12 @@ import yaml
 from markupsafe import Markup
 
 import regdpo
+from regdpo.core.temporaries import atomic
 from regdpo.evaluate import vbench
 from regdpo.evaluate.stats import Interval
 from regdpo.report import figures, footage, verdicts, videos
 from regdpo.report.gather import Inputs
 from regdpo.report.results import METRICS, PRIMARY, REAL, Cell, Scores
-from regdpo.temporaries import atomic
 
 MINUS = "\N{MINUS SIGN}"
 SPACE = "\N{NO-BREAK SPACE}"

@@ -5,10 +5,10 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from regdpo.config import Bootstrap
+from regdpo.config.schema import Bootstrap
+from regdpo.core.rows import ScoreRow
 from regdpo.evaluate import stats
 from regdpo.evaluate.stats import Interval
-from regdpo.tables import ScoreRow
 
 REAL = "real"
 BASE = "base"

@@ -7,13 +7,13 @@ from statistics import fmean
 
 import ffmpeg
 
+from regdpo.core.rows import ClipRow
+from regdpo.core.temporaries import scratch
 from regdpo.data import video
 from regdpo.report.footage import pairs_with_losers, spread
 from regdpo.report.gather import Inputs
 from regdpo.report.results import BASE, METRICS, PRIMARY, REAL, Scores
 from regdpo.report.verdicts import names
-from regdpo.tables import ClipRow
-from regdpo.temporaries import scratch
 
 WIDEST = 320
 """Videos wider than this, in pixels, are scaled down for the page; others go in as they are."""

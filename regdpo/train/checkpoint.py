@@ -26,7 +26,7 @@ from torch.distributed.checkpoint.state_dict import (
     set_state_dict,
 )
 
-from regdpo.errors import UserError
+from regdpo.core.errors import UserError
 from regdpo.train.checkpoint_files import DISTRUST, Damaged, Planner, Reader, Writer, verify
 
 OPTIONS = StateDictOptions(ignore_frozen_params=True, strict=False)

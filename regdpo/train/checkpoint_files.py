@@ -22,8 +22,8 @@ from torch.distributed.checkpoint.planner import ReadItem
 from torch.distributed.checkpoint.storage import WriteResult
 from torch.futures import Future
 
-from regdpo.errors import UserError, first_line
-from regdpo.provenance import file_digest
+from regdpo.core.digests import file_digest
+from regdpo.core.errors import UserError, first_line
 
 METADATA = ".metadata"
 DIGEST = ".sha256"

@@ -4,8 +4,8 @@ import math
 from collections import deque
 from typing import Any
 
-from regdpo.config_train import Guards
-from regdpo.errors import UserError
+from regdpo.config.training import Guards
+from regdpo.core.errors import UserError
 
 ACCURACY = 0.95
 

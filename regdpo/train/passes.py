@@ -13,20 +13,21 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from regdpo.config_train import PREFERENCE, TrainSettings
-from regdpo.device import DTYPES
+from regdpo.config.stage_inputs import TrainStage
+from regdpo.config.training import PREFERENCE, TrainSettings
+from regdpo.core.rows import LatentRow
+from regdpo.core.store import Store
+from regdpo.models.device import DTYPES
 from regdpo.models.errors import mean_squares, residuals
 from regdpo.models.family import Family
-from regdpo.objectives import FUNCTIONS, losses
+from regdpo.objectives import losses
+from regdpo.objectives.registry import FUNCTIONS
 from regdpo.objectives.schedule import fixed_sigmas
 from regdpo.objectives.weights import weighted
 from regdpo.parallel.mesh import Layout
 from regdpo.parallel.pair import exchange, weigh
-from regdpo.stages import TrainStage
-from regdpo.store import Store
-from regdpo.tables import LatentRow
-from regdpo.train import data
-from regdpo.train.metrics import terms
+from regdpo.runs.metrics import terms
+from regdpo.train import dataset
 from regdpo.train.reference import Cache, without_adapters
 
 EVAL_SIGMAS = 4
@@ -69,20 +70,20 @@ class Passes:
         self.policy, self.copy, self.cache = policy, copy, cache
         self.prefers = stage.objective in PREFERENCE
         self.mode = halves if self.prefers and layout.pair == 1 else "joint"
-        both = data.HALVES if self.prefers else data.HALVES[:1]
+        both = dataset.HALVES if self.prefers else dataset.HALVES[:1]
         self.halves = both if layout.pair == 1 else (both[layout.pair_rank],)
-        self.numbers = [data.HALVES.index(half) for half in self.halves]
+        self.numbers = [dataset.HALVES.index(half) for half in self.halves]
         self.dtype = DTYPES[stage.settings.precision]
         self.slopes = stage.objective == "sdpo"
         self.dropout = caption_dropout(stage.settings, family)
 
-    def load(self, rows: list[LatentRow], step: int | None) -> data.Batch:
+    def load(self, rows: list[LatentRow], step: int | None) -> dataset.Batch:
         """This rank's halves of some pairs, as they are drawn at a step; None for the evaluation's draw."""
         what, dropout = ((self.stage.seed, step), self.dropout) if step is not None else (("evaluation",), None)
         settings, within = self.stage.settings, self.family.sigma_range
-        return data.load(rows, self.store, self.device, self.halves, settings, within, *what, dropout=dropout)
+        return dataset.load(rows, self.store, self.device, self.halves, settings, within, *what, dropout=dropout)
 
-    def answer(self, model: nn.Module, batch: data.Batch) -> Answer:
+    def answer(self, model: nn.Module, batch: dataset.Batch) -> Answer:
         residual = residuals(self.family, model, batch.x0, batch.noise, batch.sigma, batch.inputs, self.dtype)
         return Answer(mean_squares(residual), residual.detach() if self.slopes else None)
 
@@ -119,7 +120,7 @@ class Passes:
             (torch.cat([answer.e for answer in live]) * own).sum().backward()
         return terms(self.stage, loss, e, r, batch.pairs)
 
-    def _forward(self, batch: data.Batch) -> tuple[list[Answer], list[Answer]]:
+    def _forward(self, batch: dataset.Batch) -> tuple[list[Answer], list[Answer]]:
         """Answers that hold a graph, and answers to all of the batch."""
         if self.mode == "joint":
             live = [self.answer(self.policy, batch)]
@@ -156,12 +157,12 @@ class Passes:
                     yield model
 
     @torch.no_grad()
-    def errors(self, model: nn.Module, batch: data.Batch) -> Tensor:
+    def errors(self, model: nn.Module, batch: dataset.Batch) -> Tensor:
         """(n,), without graph; the halves one after another unless they are taken jointly."""
         parts = [batch] if self.mode == "joint" else batch.halves()
         return torch.cat([self.answer(model, part).e for part in parts])
 
-    def reference_errors(self, batch: data.Batch, step: int, places: list[int]) -> Tensor:
+    def reference_errors(self, batch: dataset.Batch, step: int, places: list[int]) -> Tensor:
         """The reference's errors on this rank's halves of some pairs of a step, (n,)."""
         if self.cache is not None:
             known = self.cache.errors[step, places][:, self.numbers]

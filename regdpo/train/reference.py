@@ -9,8 +9,8 @@ import torch.distributed as dist
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from regdpo.temporaries import atomic
-from regdpo.train.model import adapters
+from regdpo.core.temporaries import atomic
+from regdpo.train.build import adapters
 
 
 @contextmanager

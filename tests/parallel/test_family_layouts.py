@@ -6,12 +6,13 @@ import tiny
 import torch
 from tiny_pipelines import CASES, FPS, save, video
 
-from regdpo import base, stages, tables
-from regdpo.config import Base
-from regdpo.data import latents
+from regdpo.config import stage_inputs
+from regdpo.config.schema import Base
+from regdpo.core import manifests
+from regdpo.core.rows import LatentRow
+from regdpo.core.store import Store
 from regdpo.models.family import open_family
-from regdpo.store import Store
-from regdpo.tables import LatentRow
+from regdpo.stages import base, latents
 
 CHOSEN = [name for name in CASES if "codec" not in name]
 CONTEXT = [name for name in CHOSEN if name.startswith("wan")]
@@ -37,11 +38,11 @@ def world_of(name, folder) -> tiny.World:
     )
     stage = {"base": model.model_dump(), "geometry": geometry, "shift": 1.0}
     store = Store(folder / "store")
-    file = base.by_name(stages.BaseStage.model_validate(stage), store)
+    file = base.by_name(stage_inputs.BaseStage.model_validate(stage), store)
     pairs = tiny.pairs(store, 4, lambda seed: video(case.size, seed))
-    encode = stages.LatentsStage.model_validate({"latents": {"dtype": "fp32"}, "geometry": geometry})
+    encode = stage_inputs.LatentsStage.model_validate({"latents": {"dtype": "fp32"}, "geometry": geometry})
     rows = latents.encode(encode, file, pairs, store, torch.device("cpu"))
-    tables.write(folder / "latents.parquet", rows, LatentRow)
+    manifests.write(folder / "latents.parquet", rows, LatentRow)
     return tiny.World(store, file, pairs, rows, folder / "latents.parquet")
 
 

@@ -14,9 +14,11 @@ from pathlib import Path
 import psutil
 import tiny
 
-from regdpo.errors import EXIT_UNFINISHED, EXIT_USER_ERROR
-from regdpo.launch import LaunchOptions, living, train
-from regdpo.provenance import environment, folder_digest
+from regdpo.core.digests import folder_digest
+from regdpo.core.environment import environment
+from regdpo.core.errors import EXIT_UNFINISHED, EXIT_USER_ERROR
+from regdpo.launch.launcher import living, train
+from regdpo.launch.options import LaunchOptions
 
 LAUNCH = """
 import sys

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 import tiny
 
-from regdpo.errors import UserError
-from regdpo.launch import LaunchOptions, train
-from regdpo.provenance import folder_digest
+from regdpo.core.digests import folder_digest
+from regdpo.core.errors import UserError
+from regdpo.launch.launcher import train
+from regdpo.launch.options import LaunchOptions
 from regdpo.train.checkpoint import complete
 
 LAUNCH = """

@@ -12,8 +12,8 @@ import psutil
 import pytest
 import tiny
 
-from regdpo.ranks import _digest
-from regdpo.train.stop import UNFINISHED
+from regdpo.launch.backends import _digest
+from regdpo.runs.stop import UNFINISHED
 
 
 def network() -> tuple[str, str]:
@@ -34,7 +34,7 @@ def test_machines_listen_at_the_named_interface_alone(world, tmp_path):
     (run / "job.json").write_text(job.model_dump_json())
     with socket.create_server((address, 0)) as free:
         port = str(free.getsockname()[1])
-    command = [sys.executable, "-m", "regdpo.ranks", str(run), _digest(run), "2", "1", address, port, "17.0"]
+    command = [sys.executable, "-m", "regdpo.launch.backends", str(run), _digest(run), "2", "1", address, port, "17.0"]
     machines = []
     with ExitStack() as stack:
         for number in range(2):

@@ -22,13 +22,15 @@ torch.Tensor.float = torch.Tensor.double
 
 import diffusers.models.attention_dispatch as dispatch
 
-from regdpo import device
+from regdpo.models import device
 from regdpo.models.diffusers_family import DiffusersFamily
 from regdpo.objectives.schedule import draw, generator
 from regdpo.parallel.mesh import layout
-from regdpo.train import data, loop
-from regdpo.train.job import Job
-from regdpo.train.stop import Stop
+from regdpo.runs.job import Job
+from regdpo.runs.stop import Stop
+from regdpo.train import dataset
+from regdpo.train.rank import PREFERENCE
+from regdpo.train.trainer import Trainer
 
 EXCHANGE = dispatch._all_to_all_single
 CPU = torch.device("cpu")
@@ -37,13 +39,13 @@ CPU = torch.device("cpu")
 def gradients(job: Job, fault: str) -> dict[str, torch.Tensor]:
     odd = dist.get_rank() % 2 == 1
     plain = draw if fault != "noise" or not odd else lambda *what, **kw: draw(*what, "own", **kw)
-    data.draw = plain
+    dataset.draw = plain
     # Heads come back to the wrong place on every other rank.
     dispatch._all_to_all_single = (
         (lambda x, group: EXCHANGE(x.flip(0), group)) if fault == "heads" and odd else EXCHANGE
     )
-    where = layout(CPU, job.parallel, job.stage.objective in loop.PREFERENCE)
-    trainer = loop.Trainer(job, CPU, where)
+    where = layout(CPU, job.parallel, job.stage.objective in PREFERENCE)
+    trainer = Trainer(job, CPU, where)
     trainer.ask_reference(Stop(trainer.run))
     move_away(trainer.parameters)
     if fault == "divide":
@@ -59,7 +61,7 @@ def gradients(job: Job, fault: str) -> dict[str, torch.Tensor]:
 
 
 def weights(job: Job, until: int) -> dict[str, torch.Tensor]:
-    trainer = loop.Trainer(job, CPU, layout(CPU, job.parallel, job.stage.objective in loop.PREFERENCE))
+    trainer = Trainer(job, CPU, layout(CPU, job.parallel, job.stage.objective in PREFERENCE))
     for step in range(trainer.checkpoints.load(), until):
         trainer.step(step)
     trainer.checkpoints.save(until)

@@ -2,8 +2,8 @@
 
 import re
 
-from regdpo import tables
-from regdpo.timeline.rows import JobRow
+from regdpo.core import manifests
+from regdpo.workflow.timeline.rows import JobRow
 
 ASKED = {  # rule -> partition, GPUs, MB of a node, nodes, minutes, times
     "cut_clips": ("cpu", 0, 4001, 1, 240, 2),  # an array, with 1 MB for the list of its tasks
@@ -54,7 +54,7 @@ def test_training_ran_as_two_ranks_on_two_nodes(cluster, finished):
 
 
 def test_the_timeline_agrees_with_the_accounting(finished):
-    rows = {row.job: row for row in tables.read(finished.folder / "logs/timeline.parquet", JobRow) if row.job}
+    rows = {row.job: row for row in manifests.read(finished.folder / "logs/timeline.parquet", JobRow) if row.job}
     assert set(rows) == {job["JobID"] for job in finished.ran}
     for job in finished.ran:
         row, gpus = rows[job["JobID"]], int(amounts(job["AllocTRES"]).get("gres/gpu", 0))

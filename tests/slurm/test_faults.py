@@ -20,11 +20,12 @@ import yaml
 from project import CONFIG, Project
 from sandbox import Sandbox
 
-from regdpo import tables
-from regdpo.launch import LaunchOptions, train
-from regdpo.provenance import folder_digest
-from regdpo.timeline.rows import JobRow
-from regdpo.train.job import Job
+from regdpo.core import manifests
+from regdpo.core.digests import folder_digest
+from regdpo.launch.launcher import train
+from regdpo.launch.options import LaunchOptions
+from regdpo.runs.job import Job
+from regdpo.workflow.timeline.rows import JobRow
 
 STEPS, EVERY = 120, 15
 SETTINGS = {**CONFIG["train"]["settings"], "steps": STEPS, "checkpoint_every": EVERY, "eval_every": STEPS}
@@ -86,7 +87,7 @@ class Training:
 
     def ranks(self, number: int | None = None) -> list[psutil.Process]:
         """The living ranks, or one of them, wherever they are."""
-        ranks = [it for it in self.processes() if "regdpo.rendezvous" not in it.info["cmdline"]]
+        ranks = [it for it in self.processes() if "regdpo.runs.rendezvous" not in it.info["cmdline"]]
         return [it for it in ranks if number in (None, int(it.environ().get("RANK", -1)))]
 
     def processes(self) -> list[psutil.Process]:
@@ -94,7 +95,7 @@ class Training:
         found = []
         for process in psutil.process_iter(["cmdline"]):
             command = process.info["cmdline"] or []
-            if "regdpo.train.loop" in command and any(word.startswith(str(self.folder)) for word in command):
+            if "regdpo.train.rank" in command and any(word.startswith(str(self.folder)) for word in command):
                 found.append(process)
         return found
 
@@ -343,7 +344,7 @@ def test_a_job_of_its_own(training: Training, cluster: Sandbox, undisturbed) -> 
     workflow.end()
     assert {row["State"] for row in cluster.sacct(first, "State")} == {"COMPLETED"}
     training.ended_as_undisturbed(undisturbed(training))
-    rows = tables.read(training.folder / "logs/timeline.parquet", JobRow)
+    rows = manifests.read(training.folder / "logs/timeline.parquet", JobRow)
     mine = [row for row in rows if row.job.split("+")[0] == first]
     assert [(row.rule, row.wildcards, row.state, row.gpus) for row in mine] == 2 * [
         ("train_arm", "arm=dpo, seed=0", "COMPLETED", 1)

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from regdpo.errors import UserError
+from regdpo.core.errors import UserError
 from regdpo.parallel import attention
 
 CUDA, BF16 = torch.device("cuda"), torch.bfloat16

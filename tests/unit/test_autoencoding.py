@@ -7,15 +7,16 @@ import torch
 from tiny_pipelines import CAPTION, CASES, FPS, NEGATIVE, save, video
 from torch import Tensor, nn
 
-from regdpo import provenance, sample
-from regdpo.config import Sampling
-from regdpo.live import Live
+from regdpo.config.schema import Sampling
+from regdpo.core import code_digest
+from regdpo.core.store import Store
 from regdpo.models.diffusers_family import DiffusersFamily
 from regdpo.models.family import Autoencoding, Family, ModelRef, open_family
+from regdpo.models.live import Live
 from regdpo.models.turns import Turns
 from regdpo.models.wan import Wan
 from regdpo.models.wan22 import Experts
-from regdpo.store import Store
+from regdpo.sampling import render
 
 CPU, BF16 = torch.device("cpu"), torch.bfloat16
 
@@ -72,7 +73,7 @@ def test_one_part_is_on_the_device_at_a_time(folder):
     denoiser.low.register_forward_hook(lambda *_: asked.append("low"))
     noise = torch.randn(1, *family.latent_shape(frames, height, width))
     sampling = Sampling(steps=4, guidance=3.0, negative_prompt=NEGATIVE)
-    family.decode_video(sample.denoise(family, denoiser, inputs, noise, sampling))
+    family.decode_video(render.denoise(family, denoiser, inputs, noise, sampling))
     assert sorted(set(asked), key=asked.index) == ["high", "low"], "the switch was made"
     parts = [denoiser.high, denoiser.low, family._text.text_encoder, family._vae]  # type: ignore[attr-defined]
     assert device.most == max(size_of(part) for part in parts)
@@ -125,7 +126,7 @@ def test_each_family_says_how_it_decodes(folder):
 def test_how_the_autoencoder_runs_counts(name):
     """What shapes latents stands in a module of which all counts, not in the table of families."""
     owner = next(kind for kind in Wan.__mro__ if name in vars(kind))
-    assert owner.__module__ not in provenance.TABLES | provenance.PLUMBING
+    assert owner.__module__ not in code_digest.TABLES | code_digest.PLUMBING
 
 
 def test_a_video_is_encoded_the_same_in_any_company(folder):

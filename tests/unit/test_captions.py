@@ -12,14 +12,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from regdpo import config, provenance, tables
-from regdpo.data import captions
+from regdpo.config import schema
+from regdpo.config.stage_inputs import CaptionsStage
+from regdpo.core import digests, manifests
+from regdpo.core.errors import UserError
+from regdpo.core.rows import CaptionRow, ClipRow
+from regdpo.core.store import Store, kept_at
+from regdpo.data import captioners
 from regdpo.data.sidecars import Sidecars
 from regdpo.data.video import write_frames
-from regdpo.errors import UserError
-from regdpo.stages import CaptionsStage
-from regdpo.store import Store, kept_at
-from regdpo.tables import CaptionRow, ClipRow
+from regdpo.stages import captions
 
 ROOT = Path(__file__).parents[2]
 
@@ -38,7 +40,7 @@ def sidecars(root: Path, files: dict[str, bytes], clips: list[ClipRow]) -> list[
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
-    stage = CaptionsStage(captions=config.Captions(), videos_root=str(root))
+    stage = CaptionsStage(captions=schema.Captions(), videos_root=str(root))
     return captions.caption_shard(stage, clips, Store(root / "store"))
 
 
@@ -109,7 +111,7 @@ def test_a_sidecar_that_could_belong_to_two_videos_is_refused(tmp_path):
         UserError, match=r"x\.txt could belong to x\.mov and x\.mp4; name it after one of them .x\.mov\.txt"
     ):
         sidecars(tmp_path, {"x.txt": b"which"}, clips)
-    stage = CaptionsStage(captions=config.Captions(), videos_root=str(tmp_path))
+    stage = CaptionsStage(captions=schema.Captions(), videos_root=str(tmp_path))
     with pytest.raises(UserError, match="could belong to"):  # where the other is another shard's
         captions.caption_shard(stage, clips[:1], Store(tmp_path / "store"), ["x.mp4", "x.mov"])
     rows = sidecars(tmp_path, {"x.mp4.txt": b"one", "x.mov.shot000.txt": b"other"}, clips)
@@ -140,10 +142,10 @@ def test_the_digest_counts_what_belongs_to_the_videos_and_reads_nothing_else(tmp
 def test_sidecars_may_lie_in_a_folder_of_their_own(tmp_path):
     (tmp_path / "texts").mkdir()
     (tmp_path / "texts" / "b.txt").write_text("a train")
-    stage = CaptionsStage(captions=config.Captions(root=str(tmp_path / "texts")), videos_root="nowhere")
+    stage = CaptionsStage(captions=schema.Captions(root=str(tmp_path / "texts")), videos_root="nowhere")
     rows = captions.caption_shard(stage, [clip("1", source="b.mp4")], Store(tmp_path / "store"))
     assert [row.caption for row in rows] == ["a train"]
-    stage = CaptionsStage(captions=config.Captions(root=str(tmp_path / "absent")), videos_root=str(tmp_path))
+    stage = CaptionsStage(captions=schema.Captions(root=str(tmp_path / "absent")), videos_root=str(tmp_path))
     with pytest.raises(UserError, match=r"^captions\.root: "):
         captions.caption_shard(stage, [clip("1", source="b.mp4")], Store(tmp_path / "store"))
 
@@ -153,7 +155,7 @@ def test_sidecars_may_lie_in_a_folder_of_their_own(tmp_path):
     [(9, 3, [0, 3, 5, 8]), (17, 2, [0, 16]), (81, 5, [0, 16, 32, 48, 64, 80]), (1, 1, [0, 0]), (3, 4, [0, 1, 1, 2])],
 )
 def test_frames_are_spread_over_the_clip(total, count, indices):
-    assert captions.evenly(total, count).tolist() == indices
+    assert captioners.evenly(total, count).tolist() == indices
 
 
 @pytest.fixture(scope="module", params=["qwen2_5_vl", "qwen3_vl"])
@@ -177,15 +179,15 @@ def clips(store) -> list[ClipRow]:
         frames = noise.integers(0, 256, (9, height // 16, width // 16, 3), np.uint8).repeat(16, 1).repeat(16, 2)
         relative = store.relative("clips", f"{number}" * 64, ".mp4")
         with store.writing(relative) as temporary:
-            write_frames(temporary, frames, 8.0, config.Encode())
-        digest = provenance.file_digest(store.resolve(relative))
+            write_frames(temporary, frames, 8.0, schema.Encode())
+        digest = digests.file_digest(store.resolve(relative))
         rows.append(clip(f"clip{number}", frames=9, fps=8.0, path=relative, sha256=digest))
     return rows
 
 
 def qwen(model: Path, **settings) -> CaptionsStage:
     values = {"source": "qwen_vl", "model": str(model), "frames": 4, "max_new_tokens": 12, **settings}
-    return CaptionsStage(captions=config.Captions(**values), videos_root="nowhere")
+    return CaptionsStage(captions=schema.Captions(**values), videos_root="nowhere")
 
 
 @needs_torchvision
@@ -260,7 +262,7 @@ def test_other_models_are_refused_in_one_line(tmp_path, clips, store):
 def command(folder: Path, **settings) -> subprocess.CompletedProcess[str]:
     """scripts/captions.py on the second of two clips, the first being rejected."""
     rejected = clip("0").model_copy(update={"status": "rejected", "reason": "static"})
-    tables.write(folder / "clips.parquet", [rejected, clip("1", source="b.mp4")], ClipRow)
+    manifests.write(folder / "clips.parquet", [rejected, clip("1", source="b.mp4")], ClipRow)
     part = {"captions": settings, "videos_root": str(folder)}
     (folder / "a.parts").write_text(json.dumps({"CaptionsStage": part}))
     arguments = [
@@ -286,7 +288,7 @@ def test_the_command_captions_accepted_clips(tmp_path):
     (tmp_path / "b.txt").write_text("a boat")
     done = command(tmp_path)
     assert done.returncode == 0, done.stderr
-    assert [(row.clip_id, row.caption) for row in tables.read(tmp_path / "out.parquet", CaptionRow)] == [
+    assert [(row.clip_id, row.caption) for row in manifests.read(tmp_path / "out.parquet", CaptionRow)] == [
         ("1", "a boat")
     ]
 

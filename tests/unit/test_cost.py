@@ -6,19 +6,19 @@ from pathlib import Path
 
 import pytest
 
-from regdpo import config
-from regdpo.errors import UserError
-from regdpo.hardware import GPUS
+from regdpo.config import schema
+from regdpo.core.errors import UserError
 from regdpo.plan import cost, layouts
 from regdpo.plan.architecture import find
 from regdpo.plan.memory import GIB, Training
+from regdpo.runtime.gpu_specs import GPUS
 
 ROOT = Path(__file__).parents[2]
 RECIPE = str(ROOT / "config/recipes/reg_dpo_wan21_i2v_14b.yaml")
 
 
 def asked(**changed: object) -> cost.Asked:
-    settings = config.load(RECIPE)
+    settings = schema.load(RECIPE)
     training = Training(find(settings.base), settings.train.arm_settings("dpo"), 81, 720, 1280, 8)
     machine = layouts.Machine(80 * GIB, GPUS["H100 SXM"].peak_flops)
     values = {"settings": settings, "training": training, "machine": machine, "pairs": 12000}

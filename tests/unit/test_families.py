@@ -25,21 +25,22 @@ from safetensors.torch import load_file
 from tiny_pipelines import CAPTION, CASES, FPS, NEGATIVE, Case, save, video
 from torch import Tensor, nn
 
-from regdpo import base, config, sample, stages
-from regdpo.config import Sampling
-from regdpo.config_train import Lora
-from regdpo.data import latents
-from regdpo.data.encoded import read_empty_caption, read_latents
+from regdpo.config import schema, stage_inputs
+from regdpo.config.schema import Sampling
+from regdpo.config.training import Lora
+from regdpo.core.digests import file_digest
+from regdpo.core.errors import UserError
+from regdpo.core.rows import PairRow
+from regdpo.core.store import Store
+from regdpo.data.latent_files import read_empty_caption, read_latents
 from regdpo.data.video import read_stored, write_frames
-from regdpo.device import DTYPES
-from regdpo.errors import UserError
 from regdpo.models import adapters
+from regdpo.models.device import DTYPES
 from regdpo.models.errors import mean_squares, residuals
 from regdpo.models.family import Family, ModelRef, open_family
-from regdpo.original_names import COMFYUI, original
-from regdpo.provenance import file_digest
-from regdpo.store import Store
-from regdpo.tables import PairRow
+from regdpo.models.original_names import COMFYUI, original
+from regdpo.sampling import render
+from regdpo.stages import base, latents
 
 CPU = torch.device("cpu")
 SAMPLING = Sampling(steps=4, guidance=3.0, negative_prompt=NEGATIVE)
@@ -266,8 +267,8 @@ def test_sampling_with_saved_adapters_is_the_pipelines(made):
     with torch.no_grad():
         loaded, trained = (plain.predict(m, noise, sigma, inputs) for m in (family.load_transformer().eval(), model))
     torch.testing.assert_close(loaded, trained, rtol=1e-4, atol=1e-5)
-    ours = sample.denoise(family, family.load_denoiser().eval(), inputs, noise, SAMPLING)
-    without = sample.denoise(plain, plain.load_denoiser().eval(), inputs, noise, SAMPLING)
+    ours = render.denoise(family, family.load_denoiser().eval(), inputs, noise, SAMPLING)
+    without = render.denoise(plain, plain.load_denoiser().eval(), inputs, noise, SAMPLING)
     assert (ours - without).abs().max() > 0.01
     pipeline = made.pipeline()
     into = {"load_into_transformer_2": True} if made.case.expert == "low" else {}
@@ -400,7 +401,7 @@ def test_each_expert_has_its_own_guidance(made):
     inputs = made.inputs(family)
     noise = made.noise(family, inputs)
     each = SAMPLING.model_copy(update={"guidance": {"high": 4.0, "low": 1.5}})
-    ours = sample.denoise(family, family.load_denoiser().eval(), inputs, noise, each)
+    ours = render.denoise(family, family.load_denoiser().eval(), inputs, noise, each)
     theirs = made.run(pipeline, noise, 4.0, SAMPLING.steps, guidance_scale_2=1.5)
     torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
     assert not torch.allclose(ours, made.run(pipeline, noise, 4.0, SAMPLING.steps), atol=0.01)
@@ -492,7 +493,7 @@ def test_pairs_are_encoded_with_all_that_the_denoiser_needs(made, dtype):
     for seed, path in enumerate(paths):
         if not made.store.resolve(path).exists():
             with made.store.writing(path) as temporary:
-                write_frames(temporary, video(made.case.size, seed), FPS, config.Encode(crf=0))
+                write_frames(temporary, video(made.case.size, seed), FPS, schema.Encode(crf=0))
     winner, loser = paths
     pair = PairRow(
         pair_id="pair", split="train", clip_id="clip", source="source", shot=0, start=0, caption=CAPTION, winner=winner,
@@ -501,7 +502,7 @@ def test_pairs_are_encoded_with_all_that_the_denoiser_needs(made, dtype):
     )  # fmt: skip
     model = base.by_name(stage_of(made), made.store)
     geometry = {"frames": frames, "fps": FPS, "width": width, "height": height, "encode": {}}
-    stage = stages.LatentsStage.model_validate({"latents": {"dtype": dtype}, "geometry": geometry})
+    stage = stage_inputs.LatentsStage.model_validate({"latents": {"dtype": dtype}, "geometry": geometry})
     (row,) = latents.encode(stage, model, [pair], made.store, CPU)
     tensors = read_latents(row, made.store)
     family = made.open()
@@ -525,12 +526,12 @@ def test_pairs_are_encoded_with_all_that_the_denoiser_needs(made, dtype):
     assert not torch.equal(tensors["winner"], tensors["loser"])
 
 
-def stage_of(made: Made, **changes: Any) -> stages.BaseStage:
+def stage_of(made: Made, **changes: Any) -> stage_inputs.BaseStage:
     case = made.case
     frames, height, width = case.size
     values = {"family": case.family, "task": case.task, "model": str(made.folder), "expert": case.expert}
     geometry = {"frames": frames, "fps": FPS, "width": width, "height": height, "encode": {}}
-    return stages.BaseStage.model_validate(
+    return stage_inputs.BaseStage.model_validate(
         {"base": values | {"text_length": case.text_length} | changes, "geometry": geometry, "shift": 1.0}
     )
 
@@ -648,6 +649,6 @@ def test_only_the_base_stage_asks_the_hub(tmp_path, monkeypatch):
 def test_only_wan_is_made_here():
     pretrain = {"sources": ["*"], "settings": {"tuning": "full"}}
     with pytest.raises(ValueError, match=r"`pretrain` makes a `wan`"):
-        config.Base.model_validate({"family": "ltx_video", "pretrain": pretrain})
+        schema.Base.model_validate({"family": "ltx_video", "pretrain": pretrain})
     with pytest.raises(ValueError, match=r"`expert`: what `pretrain` makes"):
-        config.Base.model_validate({"expert": "low", "pretrain": pretrain})
+        schema.Base.model_validate({"expert": "low", "pretrain": pretrain})

@@ -14,13 +14,16 @@ import numpy as np
 import pytest
 from imageio_ffmpeg import get_ffmpeg_exe
 
-from regdpo import config
-from regdpo.data import clips, cut, decode, quality, scenes, video
+from regdpo.config import schema
+from regdpo.config.stage_inputs import ClipsStage
+from regdpo.core.digests import DigestCache
+from regdpo.core.rows import ClipRow
+from regdpo.core.store import Store
+from regdpo.data import cut, decode, shots, video
 from regdpo.data.decode import Log
-from regdpo.provenance import DigestCache
-from regdpo.stages import ClipsStage
-from regdpo.store import Store
-from regdpo.tables import ClipRow
+from regdpo.data.filters import repeated
+from regdpo.data.footage import source_digests
+from regdpo.stages import clips
 
 FRAMES = 19
 STEP = 2 * 255 / 219  # of full-range RGB from frame to frame
@@ -42,9 +45,9 @@ def footage(
 def rows_of(path: Path, **values) -> list[ClipRow]:
     filters = {"min_motion": 0, "min_luma": 0, **values.pop("filters", {})}
     settings = {"frames": FRAMES, "fps": 25, "width": 32, "height": 32, "filters": filters, **values}
-    stage = ClipsStage(videos=config.Videos(root=str(path.parent), include=[path.name]), clips=config.Clips(**settings))
+    stage = ClipsStage(videos=schema.Videos(root=str(path.parent), include=[path.name]), clips=schema.Clips(**settings))
     folder = path.parent.parent
-    digests = clips.source_digests(stage.videos, DigestCache(folder / "digests.json"))
+    digests = source_digests(stage.videos, DigestCache(folder / "digests.json"))
     return clips.cut_shard(stage, digests, 0, 1, Store(folder / "store"))
 
 
@@ -167,10 +170,10 @@ def test_a_pause_that_is_no_jump_is_filled_and_a_longer_one_is_cut(tmp_path):
     passed = ("-vf", pause, "-fps_mode", "passthrough", "-enc_time_base", "1/1000")
     path = footage(tmp_path / "footage/a.mkv", *passed, *H264, "-bf", 0, frames=60)
     source = video.probe(path)
-    filled = scenes.watch(path, source, config.Clips(fps=25))
+    filled = shots.watch(path, source, schema.Clips(fps=25))
     assert [(shot.start, shot.end) for shot in filled.shots] == [(0, 85)]
     assert filled.shown.tolist() == [*range(30), *[29] * 25, *range(30, 60)]
-    ended = scenes.watch(path, source, config.Clips(fps=25, shots=config.Shots(gap=0.5)))
+    ended = shots.watch(path, source, schema.Clips(fps=25, shots=schema.Shots(gap=0.5)))
     assert [(shot.start, shot.end) for shot in ended.shots] == [(0, 29), (31, 60)]
 
 
@@ -274,7 +277,7 @@ def test_frames_that_the_source_does_not_have_are_counted_against_its_own(tmp_pa
         "repeated: 56% of the frames repeat the one before, more than 22%; the source has 12 frames a second here, "
         "a clip has 25"
     )
-    still = quality.repeated(np.full(9, 3), np.full(9, 0.12), 1, 25, config.Filters())
+    still = repeated(np.full(9, 3), np.full(9, 0.12), 1, 25, schema.Filters())
     assert (
         still
         == "repeated: 100% of the frames repeat the one before, more than 22%; the source shows a single frame here"
@@ -364,7 +367,7 @@ def test_damage_that_is_said_again_and_again_is_one_stretch() -> None:
 
 def test_of_a_span_only_its_clips_are_kept(tmp_path):
     path = footage(tmp_path / "a.mp4", "-vf", "scale=32:640,setsar=1", *H264, frames=FRAMES)
-    size = config.Clips(frames=FRAMES, fps=25, width=64, height=32)
+    size = schema.Clips(frames=FRAMES, fps=25, width=64, height=32)
     source = video.probe(path, size.limits)
     scaled = cut.scaled_size(source, size.width, size.height, None)
     ((_, taken),) = cut.spans(path, source, [0], scaled, [cut.Window(0, 608)], size)

@@ -14,12 +14,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from regdpo import errors, provenance, tables, temporaries
-from regdpo.errors import UserError
+from regdpo.core import code_digest, digests, environment, errors, manifests, temporaries
+from regdpo.core.errors import UserError
+from regdpo.core.rows import CaptionRow, ScoreRow
+from regdpo.core.store import Store, kept_at
+from regdpo.core.temporaries import atomic
 from regdpo.models.family import ModelFile, ModelRef
-from regdpo.store import Store, kept_at
-from regdpo.tables import CaptionRow, ScoreRow
-from regdpo.temporaries import atomic
 
 
 def caption(clip_id: str, text: str = "a cat") -> CaptionRow:
@@ -78,7 +78,7 @@ def test_what_killed_processes_left_is_removed_by_who_writes_there_next(tmp_path
     os.utime(mine, (time.time() - 2 * 86400,) * 2)  # this process lives
     with store.writing(clip) as temporary:
         temporary.write_text("whole")
-    tables.write(manifest, [caption("a")], CaptionRow)
+    manifests.write(manifest, [caption("a")], CaptionRow)
     assert set(folder.iterdir()) == {*whole, store.resolve(clip), away[0], mine}
     assert set(manifest.parent.iterdir()) == {manifest}
     assert not [path for path in left if path.exists()]
@@ -113,9 +113,9 @@ def test_an_artefact_has_the_bytes_that_its_manifest_names(tmp_path, monkeypatch
     for path in (winner, loser):
         with store.writing(path) as temporary:
             temporary.write_text(path)
-    digest = provenance.file_digest(store.existing(loser))
+    digest = digests.file_digest(store.existing(loser))
     assert store.checked(loser, digest).read_text() == loser
-    monkeypatch.setattr("regdpo.store.file_digest", lambda path: pytest.fail("read again"))
+    monkeypatch.setattr("regdpo.core.store.file_digest", lambda path: pytest.fail("read again"))
     store.checked(loser, digest)
     monkeypatch.undo()
     store.existing(winner).replace(store.existing(loser))
@@ -135,7 +135,7 @@ def test_what_is_found_in_the_store_has_the_bytes_that_it_had(tmp_path):
         return store.digest(path)
 
     digest = written("tensors")
-    assert digest == store.digest(path) == provenance.file_digest(store.existing(path))
+    assert digest == store.digest(path) == digests.file_digest(store.existing(path))
     store.existing(path).write_text("tensorz")
     with pytest.raises(UserError, match=r"pair.safetensors is damaged \(sha256 .*--forcerun encode_latents$"):
         store.digest(path)
@@ -148,7 +148,7 @@ def test_a_folder_that_is_found_in_the_store_has_the_bytes_that_it_had(tmp_path)
     with store.writing(path) as temporary:
         temporary.mkdir()
         (temporary / "weights").write_text("random")
-    assert store.digest(path) == store.digest(path) == provenance.folder_digest(store.existing(path))
+    assert store.digest(path) == store.digest(path) == digests.folder_digest(store.existing(path))
     (store.existing(path) / "weights").write_text("randoM")
     with pytest.raises(UserError, match=r"models/ab/made is damaged \(sha256 .*--forcerun base_from_scratch$"):
         store.digest(path)
@@ -161,7 +161,7 @@ def test_a_model_has_the_bytes_that_its_file_names(tmp_path):
     for place in (store.resolve(base), store.resolve(adapters), store.resolve(tuned), folder):
         place.mkdir(parents=True)
         (place / "weights").write_bytes(b"good")
-    content = provenance.folder_digest(folder)
+    content = digests.folder_digest(folder)
     path = tmp_path / "model.json"
     common = {"family": "wan", "task": "i2v", "text_length": 8, "digest": "d", "content": content}
     arm = {**common, "where": "store", "path": base, "lora": adapters, "lora_content": content}
@@ -183,31 +183,31 @@ def test_a_model_has_the_bytes_that_its_file_names(tmp_path):
 
 def test_equal_rows_are_equal_bytes(tmp_path):
     rows = [caption("b"), caption("a")]
-    tables.write(tmp_path / "one", rows, CaptionRow)
-    tables.write(tmp_path / "two", rows[::-1], CaptionRow)
+    manifests.write(tmp_path / "one", rows, CaptionRow)
+    manifests.write(tmp_path / "two", rows[::-1], CaptionRow)
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
-    assert [row.clip_id for row in tables.read(tmp_path / "one", CaptionRow)] == ["a", "b"]
+    assert [row.clip_id for row in manifests.read(tmp_path / "one", CaptionRow)] == ["a", "b"]
 
 
 def test_a_missing_score_stays_missing(tmp_path):
-    tables.write(tmp_path / "s", [ScoreRow(score_id="x", model="base", metric="psnr", missing="no GPU")], ScoreRow)
-    assert tables.read(tmp_path / "s", ScoreRow)[0].value is None
+    manifests.write(tmp_path / "s", [ScoreRow(score_id="x", model="base", metric="psnr", missing="no GPU")], ScoreRow)
+    assert manifests.read(tmp_path / "s", ScoreRow)[0].value is None
 
 
 def test_a_wrong_row_is_named(tmp_path):
     pq.write_table(pa.table({"clip_id": ["a", "b"], "caption": ["x", None], "captioner": ["m", "m"]}), tmp_path / "t")
     with pytest.raises(UserError, match=r"row 1, column caption"):
-        tables.read(tmp_path / "t", CaptionRow)
+        manifests.read(tmp_path / "t", CaptionRow)
     (tmp_path / "no").write_text("PAR?")
     with pytest.raises(UserError, match="cannot be read as a parquet table"):
-        tables.read(tmp_path / "no", CaptionRow)
+        manifests.read(tmp_path / "no", CaptionRow)
 
 
 def test_no_flipped_bit_changes_a_value_silently(tmp_path):
     """Anywhere in the file, its footer too."""
     rows = [caption(f"clip-{number:03}", f"a cat, take {number}") for number in range(60)]
     path = tmp_path / "t"
-    tables.write(path, rows, CaptionRow)
+    manifests.write(path, rows, CaptionRow)
     data = path.read_bytes()
     refused = 0
     for bit in range(0, 8 * len(data), 8 * len(data) // 150 + 1):
@@ -215,7 +215,7 @@ def test_no_flipped_bit_changes_a_value_silently(tmp_path):
         flipped[bit // 8] ^= 1 << bit % 8
         path.write_bytes(flipped)
         try:
-            assert tables.read(path, CaptionRow) == rows, f"bit {bit}"
+            assert manifests.read(path, CaptionRow) == rows, f"bit {bit}"
         except UserError as error:
             assert "the same command makes it again" in str(error)  # noqa: PT017
             refused += 1
@@ -224,7 +224,7 @@ def test_no_flipped_bit_changes_a_value_silently(tmp_path):
 
 def _bomb(kind: str) -> pa.Table:
     if kind == "rows":
-        return pa.table({"clip_id": pa.nulls(tables.MOST_ROWS + 1, pa.string())})
+        return pa.table({"clip_id": pa.nulls(manifests.MOST_ROWS + 1, pa.string())})
     if kind == "empty rows":
         return pa.table(dict.fromkeys(("clip_id", "caption"), pa.nulls(8_000_000, pa.string())))
     size, count = (2**20, 5000) if kind == "one text in many rows" else (2**24, 300)
@@ -241,7 +241,7 @@ def test_a_table_that_unfolds_to_gigabytes_is_refused(tmp_path, kind):
     with pytest.raises(
         UserError, match=r"unfolds to \d+ rows of [\d.]+ GiB; a manifest has at most 20000000 and 4 GiB"
     ):
-        tables.read(tmp_path / "t", CaptionRow)
+        manifests.read(tmp_path / "t", CaptionRow)
     assert pa.default_memory_pool().max_memory() - before < 500e6
 
 
@@ -261,41 +261,41 @@ def test_a_table_that_unfolds_to_gigabytes_is_refused(tmp_path, kind):
 def test_tables_of_others(tmp_path, columns, what):
     pq.write_table(pa.table(columns), tmp_path / "t")
     with pytest.raises(UserError, match=what):
-        tables.read(tmp_path / "t", CaptionRow)
+        manifests.read(tmp_path / "t", CaptionRow)
 
 
 def test_an_id_occurs_once(tmp_path):
     with pytest.raises(UserError, match="the id a occurs twice"):
-        tables.write(tmp_path / "t", [caption("a"), caption("a", "a dog")], CaptionRow)
+        manifests.write(tmp_path / "t", [caption("a"), caption("a", "a dog")], CaptionRow)
 
 
 def test_digest_cache_reads_a_file_once(tmp_path, monkeypatch):
     path = tmp_path / "video.mp4"
     path.write_bytes(b"frames")
-    cache = provenance.DigestCache(tmp_path / "digests.json")
+    cache = digests.DigestCache(tmp_path / "digests.json")
     wanted = cache.digest(path)
     cache.save()
-    monkeypatch.setattr(provenance, "file_digest", lambda path: pytest.fail("read again"))
-    assert provenance.DigestCache(tmp_path / "digests.json").digest(path) == wanted
+    monkeypatch.setattr(code_digest, "file_digest", lambda path: pytest.fail("read again"))
+    assert digests.DigestCache(tmp_path / "digests.json").digest(path) == wanted
 
 
 @pytest.mark.parametrize("text", ["[]", '"x"', "{", '{"a": 1}', "[" * 100_000])
 def test_a_broken_digest_cache_is_an_empty_one(tmp_path, text):
     path = tmp_path / "digests.json"
     path.write_text(text)
-    cache = provenance.DigestCache(path)
-    assert cache.digest(__file__) == provenance.file_digest(__file__)
+    cache = digests.DigestCache(path)
+    assert cache.digest(__file__) == digests.file_digest(__file__)
     cache.save()
-    assert len(provenance.DigestCache(path).known) == 1
+    assert len(digests.DigestCache(path).known) == 1
 
 
 def test_digest_caches_are_read_together_and_saved_apart(tmp_path):
-    one, two = (provenance.DigestCache(tmp_path / name / "digests.json") for name in ("one", "two"))
+    one, two = (digests.DigestCache(tmp_path / name / "digests.json") for name in ("one", "two"))
     for cache, name in ((one, "a"), (two, "b")):
         (tmp_path / name).write_text(name)
         cache.digest(tmp_path / name)
         cache.save()
-    both = provenance.DigestCache(one.path, two.path)
+    both = digests.DigestCache(one.path, two.path)
     assert both.knows(tmp_path / "a")
     assert both.knows(tmp_path / "b")
     both.save()
@@ -304,7 +304,7 @@ def test_digest_caches_are_read_together_and_saved_apart(tmp_path):
 
 
 def test_a_digest_cache_that_cannot_be_written_is_no_failure():
-    cache = provenance.DigestCache("/proc/none/digests.json")
+    cache = digests.DigestCache("/proc/none/digests.json")
     cache.digest(__file__)
     cache.save()
 
@@ -341,11 +341,11 @@ def digest(tmp_path, monkeypatch):
             for old, new in replacements:
                 text = text.replace(old, new)
             path.write_text(text)
-        for cached in (provenance._tree, provenance._code, provenance._imports):
+        for cached in (code_digest._tree, code_digest._code, code_digest._imports):
             cached.cache_clear()
-        monkeypatch.setattr(provenance, "ROOT", package)
-        monkeypatch.setattr(provenance, "TABLES", tables)
-        return provenance.code_digest(str(tmp_path / "script.py"), *entries)
+        monkeypatch.setattr(code_digest, "ROOT", package)
+        monkeypatch.setattr(code_digest, "TABLES", manifests)
+        return code_digest.code_digest(str(tmp_path / "script.py"), *entries)
 
     return of
 
@@ -359,7 +359,7 @@ def test_comments_docstrings_and_layout_do_not_count(digest):
 
 def test_nothing_is_imported_to_be_digested():
     """The workflow asks for many digests each time that it starts."""
-    ask = "import sys; from regdpo.provenance import code_digest; code_digest('regdpo.plan.layouts')"
+    ask = "import sys; from regdpo.core.code_digest import code_digest; code_digest('regdpo.plan.layouts')"
     done = subprocess.run([sys.executable, "-c", f"{ask}; print('torch' in sys.modules)"], stdout=subprocess.PIPE)
     assert done.stdout == b"False\n"
 
@@ -379,26 +379,26 @@ def test_of_a_table_only_the_chosen_counts(digest):
 
 def test_the_real_closures():
     """A new key of the configuration restales nothing; the trainer's closure holds the trainer and the chosen loss."""
-    scripts = Path(provenance.ROOT).parent / "scripts"
-    train = (str(scripts / "train.py"), "regdpo.train.loop", "regdpo.models.wan")
+    scripts = Path(code_digest.ROOT).parent / "scripts"
+    train = (str(scripts / "train.py"), "regdpo.train.rank", "regdpo.models.wan")
     losses = {
-        name: provenance.code_digest(*train, f"regdpo.objectives.losses:{name}") for name in ("sft", "dpo", "reg_dpo")
+        name: code_digest.code_digest(*train, f"regdpo.objectives.losses:{name}") for name in ("sft", "dpo", "reg_dpo")
     }
     assert len(set(losses.values())) == 3
-    assert "regdpo.config" in provenance.PLUMBING
-    assert "regdpo.rendezvous" in provenance.PLUMBING
+    assert "regdpo.config.schema" in code_digest.PLUMBING
+    assert "regdpo.runs.rendezvous" in code_digest.PLUMBING
 
 
 def test_environment_digest_follows_the_named_packages(tmp_path):
     lock = tmp_path / "a.lock"
     lock.write_text("torch==2.13.0\nnumpy==2.4.6 ; python_version < '3.13' \\\n    --hash=sha256:00\npandas==3.1.1\n")
-    both = provenance.environment_digest([lock], "torch", "numpy")
+    both = environment.environment_digest([lock], "torch", "numpy")
     other = tmp_path / "b.lock"
     other.write_text(lock.read_text().replace("3.1.1", "3.1.2"))
-    assert provenance.environment_digest([other], "torch", "numpy") == both
+    assert environment.environment_digest([other], "torch", "numpy") == both
     third = tmp_path / "c.lock"
     third.write_text(lock.read_text().replace("2.4.6", "2.4.7"))
-    assert provenance.environment_digest([third], "torch", "numpy") != both
+    assert environment.environment_digest([third], "torch", "numpy") != both
 
 
 def test_a_users_mistake_is_one_line_and_exit_code_2(capsys):

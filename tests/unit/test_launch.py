@@ -12,14 +12,17 @@ import tiny
 import torch
 from torchx.specs import AppState, macros
 
-from regdpo import ranks
-from regdpo.device import taken
-from regdpo.errors import UserError
-from regdpo.launch import Launch, LaunchOptions, OutOfTime, planned
-from regdpo.lease import Lease
+from regdpo.core.errors import UserError
+from regdpo.launch import backends
+from regdpo.launch.backends import CRASH, HEAD, ROLE, _application
+from regdpo.launch.launcher import Launch, OutOfTime
+from regdpo.launch.options import LaunchOptions, Shape
+from regdpo.launch.plan_check import planned
+from regdpo.launch.run_log import RunLog
 from regdpo.plan.memory import GIB
-from regdpo.ranks import CRASH, HEAD, ROLE, Diary, Shape, _application
-from regdpo.slurm import Allocation
+from regdpo.runtime.gpus import taken
+from regdpo.runtime.lease import Lease
+from regdpo.runtime.slurm import Allocation
 
 SIZE = {"frames": 9, "height": 32, "width": 32}
 
@@ -82,12 +85,12 @@ def test_ranks_of_this_machine_see_gpus_of_their_own(tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr(tempfile, "tempdir", None)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
-    monkeypatch.setattr(ranks, "MODULE", ROLE)
-    with taken(1), ranks.Here(Diary(tmp_path), tmp_path, Shape(nodes=1, each=2), "cuda") as here:
+    monkeypatch.setattr(backends, "MODULE", ROLE)
+    with taken(1), backends.Here(RunLog(tmp_path), tmp_path, Shape(nodes=1, each=2), "cuda") as here:
         while not here.ended():
             time.sleep(0.1)
         here.join()
-    said = [line for line in here.diary.path.read_text().splitlines() if "sees" in line]
+    said = [line for line in here.run_log.path.read_text().splitlines() if "sees" in line]
     assert sorted(said) == ["[0]:sees 5,6", "[1]:sees 5,6"]
 
 
@@ -98,22 +101,22 @@ def test_ranks_that_still_die_are_no_other_launchers(world, tmp_path, monkeypatc
     dying = threading.Timer(1, lease.release)
     dying.start()
     assert not launch._other_came_first()
-    monkeypatch.setattr("regdpo.launch.GONE", 0.5)
+    monkeypatch.setattr("regdpo.launch.launcher.GONE", 0.5)
     lease = Lease.acquire(launch.run)
     assert launch._other_came_first()
     lease.release()
 
 
 def test_a_run_folder_is_its_users_alone(tmp_path):
-    Diary(tmp_path / "runs/key")
+    RunLog(tmp_path / "runs/key")
     assert (tmp_path / "runs/key").stat().st_mode & 0o777 == 0o700
 
 
 @pytest.mark.parametrize(("age", "lives"), [(0, True), (3600, False), (-3600, False)])
 def test_a_job_that_accounting_does_not_know_is_waited_for_while_it_may_be_new(tmp_path, monkeypatch, age, lives):
     """An hour in the future: the clock was set back."""
-    handle = tmp_path / ranks.HANDLE
+    handle = tmp_path / backends.HANDLE
     handle.write_text("slurm://torchx/17")
     os.utime(handle, (time.time() - age,) * 2)
-    monkeypatch.setattr(ranks, "_state", lambda runner, handle: AppState.UNKNOWN)
-    assert bool(ranks.left_behind(tmp_path)) == lives
+    monkeypatch.setattr(backends, "_state", lambda runner, handle: AppState.UNKNOWN)
+    assert bool(backends.left_behind(tmp_path)) == lives

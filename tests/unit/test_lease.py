@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from regdpo import lease
-from regdpo.errors import UserError
-from regdpo.lease import Lease, Owner, living
+from regdpo.core.errors import UserError
+from regdpo.runtime import lease
+from regdpo.runtime.lease import Lease, Owner, living
 
 FORK = multiprocessing.get_context("fork")
 

@@ -11,9 +11,10 @@ import torch
 import yaml
 from torch import Tensor, tensor
 
-from regdpo import provenance
-from regdpo.config_train import OBJECTIVES, Arm
-from regdpo.objectives import FUNCTIONS, losses
+from regdpo.config.training import OBJECTIVES, Arm
+from regdpo.core import code_digest
+from regdpo.objectives import losses
+from regdpo.objectives.registry import FUNCTIONS
 
 ROOT = Path(__file__).parents[2]
 E_W, E_L, R_W, R_L = ([0.30, 0.52, 0.44], [0.61, 0.40, 0.47], [0.35, 0.50, 0.41], [0.60, 0.45, 0.49])
@@ -316,16 +317,16 @@ def test_a_losss_helpers_count_in_its_digest_and_no_other_loss(monkeypatch, tmp_
     """A changed helper restales the losses that call it, through any number of calls, and no others."""
     module = "regdpo.objectives.losses"
     source = Path(losses.__file__).read_text()
-    file = provenance._file
+    file = code_digest._file
 
     def digests(old: str = "", new: str = "") -> dict[str, str]:
         assert old in source
         changed = tmp_path / "losses.py"
         changed.write_text(source.replace(old, new) if old else source)
-        monkeypatch.setattr(provenance, "_file", lambda name: changed if name == module else file(name))
-        provenance._code.cache_clear()
-        provenance._tree.cache_clear()
-        return {name: provenance.code_digest(f"{module}:{name}") for name in OBJECTIVES}
+        monkeypatch.setattr(code_digest, "_file", lambda name: changed if name == module else file(name))
+        code_digest._code.cache_clear()
+        code_digest._tree.cache_clear()
+        return {name: code_digest.code_digest(f"{module}:{name}") for name in OBJECTIVES}
 
     def restaled(old: str, new: str) -> set[str]:
         after = digests(old, new)
@@ -341,5 +342,5 @@ def test_a_losss_helpers_count_in_its_digest_and_no_other_loss(monkeypatch, tmp_
             "dpo", "reg_dpo", "dpop", "ipo", "sdpo",
         }  # fmt: skip
     finally:
-        provenance._code.cache_clear()
-        provenance._tree.cache_clear()
+        code_digest._code.cache_clear()
+        code_digest._tree.cache_clear()

@@ -5,11 +5,13 @@ from collections import Counter
 
 import pytest
 
-from regdpo.config import Pairs
-from regdpo.data import pairs
-from regdpo.errors import UserError
-from regdpo.stages import PairsStage
-from regdpo.tables import CaptionRow, ClipRow, CopyRow, NegativeRow
+from regdpo.config.schema import Pairs
+from regdpo.config.stage_inputs import PairsStage
+from regdpo.core.errors import UserError
+from regdpo.core.rows import CaptionRow, ClipRow, CopyRow, NegativeRow
+from regdpo.data import splits
+from regdpo.data.splits import SPLITS
+from regdpo.stages import pairs
 
 FRAMES = 9
 
@@ -53,9 +55,9 @@ def test_segments_lie_more_than_a_clip_apart(share):
     built = build(clips(), validation=share, test=share)
     spans = {
         split: {frame for row in built if row.split == split for frame in range(row.start, row.start + FRAMES)}
-        for split in pairs.SPLITS
+        for split in splits.SPLITS
     }
-    order = [spans[split] for split in pairs.SPLITS]
+    order = [spans[split] for split in splits.SPLITS]
     for before, after in itertools.pairwise(order):
         assert min(after) - max(before) > FRAMES
     assert len(built) < len(clips()), "clips in a gap are in no split"
@@ -67,23 +69,23 @@ def test_by_source_from_enough_sources_on():
     for row in built:
         split_of.setdefault(row.source, set()).add(row.split)
     assert all(len(splits) == 1 for splits in split_of.values())
-    assert {split for splits in split_of.values() for split in splits} == set(pairs.SPLITS)
+    assert {split for splits in split_of.values() for split in splits} == set(SPLITS)
 
 
 def test_of_many_sources_each_split_gets_its_share():
     one = clips()[0]
     many = [one.model_copy(update={"source": str(number)}) for number in range(4000)]
-    found = pairs.source_splits(many, Pairs(validation=0.1, test=0.2))
+    found = splits.source_splits(many, Pairs(validation=0.1, test=0.2))
     counts = Counter(found.values())
     assert counts["test"] == pytest.approx(800, abs=100)
     assert counts["validation"] == pytest.approx(400, abs=80)
-    few = Counter(pairs.source_splits(many[:10], Pairs(validation=1e-9, test=1e-9)).values())
+    few = Counter(splits.source_splits(many[:10], Pairs(validation=1e-9, test=1e-9)).values())
     assert few == {"train": 8, "validation": 1, "test": 1}
 
 
 def test_a_clip_of_held_out_footage_makes_no_pair_and_a_line():
     rows = clips(sources=12, stride=9)
-    split_of = pairs.source_splits(rows, Pairs(validation=0.2, test=0.2))
+    split_of = splits.source_splits(rows, Pairs(validation=0.2, test=0.2))
     test, train = (next(source for source in split_of if split_of[source] == split) for split in ("test", "train"))
     copy = CopyRow(
         copy_id="1", source=test, shot=0, start=0, frames=132, other_source=train, other_shot=0, other_start=0
@@ -107,7 +109,7 @@ def test_known_footage_makes_no_pairs():
 
 def test_limit_takes_training_pairs_alone():
     everything, limited = (build(clips(), validation=0.18, test=0.18, limit=limit) for limit in (None, 5))
-    count = {split: sum(row.split == split for row in limited) for split in pairs.SPLITS}
+    count = {split: sum(row.split == split for row in limited) for split in splits.SPLITS}
     assert count["train"] == 5
     assert count["test"] == sum(row.split == "test" for row in everything)
 

@@ -7,19 +7,20 @@ import numpy as np
 import pytest
 from imageio_ffmpeg import get_ffmpeg_exe
 
-from regdpo import config
-from regdpo.data import clips, picture, video
+from regdpo.config import schema
+from regdpo.config.stage_inputs import ClipsStage
+from regdpo.core.digests import DigestCache
+from regdpo.core.store import Store
 from regdpo.data import cut as cutting
-from regdpo.provenance import DigestCache
-from regdpo.stages import ClipsStage
-from regdpo.store import Store
+from regdpo.data import footage, picture, video
+from regdpo.stages import clips
 
 PATCHES = np.array(
     [[200, 30, 30], [30, 180, 40], [30, 40, 200], [220, 170, 140], [128, 128, 128], [240, 240, 240], [255, 255, 255]],
     np.uint8,
 )
 SIDE = 16  # pixels of a patch
-CLIPS = config.Clips(frames=3, fps=25, width=SIDE * len(PATCHES), height=SIDE)
+CLIPS = schema.Clips(frames=3, fps=25, width=SIDE * len(PATCHES), height=SIDE)
 
 # RGB to XYZ, from the chromaticities in ITU-R BT.709, BT.2020 and SMPTE EG 432-1
 PRIMARIES = {
@@ -43,7 +44,7 @@ def raw(path: Path, frames: np.ndarray, pixels: str, filters: str, *options: obj
     return path
 
 
-def cut(path: Path, target: Path, settings: config.Clips = CLIPS) -> np.ndarray:
+def cut(path: Path, target: Path, settings: schema.Clips = CLIPS) -> np.ndarray:
     source = video.probe(path)
     scaled = cutting.scaled_size(source, settings.width, settings.height, None)
     (window,) = cutting.windows(scaled, settings.width, settings.height, (1, 1))
@@ -192,8 +193,8 @@ def test_rows_say_what_was_converted_and_hdr_can_be_rejected(tmp_path):
     rows = {}
     for hdr in ("tonemap", "reject"):
         settings = CLIPS.model_copy(update={"hdr": hdr})
-        stage = ClipsStage(videos=config.Videos(root=str(tmp_path / "in")), clips=settings)
-        digests = clips.source_digests(stage.videos, DigestCache(tmp_path / "digests.json"))
+        stage = ClipsStage(videos=schema.Videos(root=str(tmp_path / "in")), clips=settings)
+        digests = footage.source_digests(stage.videos, DigestCache(tmp_path / "digests.json"))
         (rows[hdr],) = clips.cut_shard(stage, digests, 0, 1, Store(tmp_path / "store"))
     assert rows["tonemap"].conversion == "tone-mapped from HLG"
     assert rows["reject"].reason == "unwanted: HLG footage is rejected by clips.hdr"

@@ -10,12 +10,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from regdpo import config, hardware
-from regdpo.config_train import Lora, Parallel, TrainSettings
-from regdpo.errors import UserError
-from regdpo.live import Live
+from regdpo.config import schema
+from regdpo.config.training import Lora, Parallel, TrainSettings
+from regdpo.core.errors import UserError
+from regdpo.models.live import Live
 from regdpo.plan import architecture, check, layouts, table, trace, tracker
 from regdpo.plan.memory import GIB, Training, memory
+from regdpo.runtime import gpu_specs
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPE = str(ROOT / "config/recipes/reg_dpo_wan21_i2v_14b.yaml")
@@ -245,7 +246,7 @@ def test_launcher_is_told_what_fits():
     ):
         check(settings, architecture.known(I2V), SIZE, 8, 80 * GIB)
     check(settings, architecture.known(I2V), SIZE, 8, 900 * GIB)
-    recipe = config.load(RECIPE)
+    recipe = schema.load(RECIPE)
     check(recipe.train.arm_settings("reg_dpo"), architecture.find(recipe.base), SIZE, 8, 80 * GIB)
     with pytest.raises(UserError, match="no layout of so many ranks fits"):
         check(settings, architecture.known(I2V), SIZE, 8, 5 * GIB)
@@ -266,7 +267,7 @@ def test_checkpoint_on_disk_speaks_for_itself(tmp_path):
 
 
 def test_tiny_base_can_be_planned():
-    values = config.load(str(ROOT / "config/config.yaml"))
+    values = schema.load(str(ROOT / "config/config.yaml"))
     it = architecture.find(values.base)
     settings = values.train.arm_settings(next(iter(values.train.arms)))
     clips = values.clips
@@ -287,7 +288,7 @@ def test_gpus_by_the_names_cuda_gives():
         "NVIDIA L40": None,
         "Tesla T4": None,
     }
-    assert {name: hardware.peak_flops(name) for name in names} == names
+    assert {name: gpu_specs.peak_flops(name) for name in names} == names
 
 
 @pytest.mark.parametrize(
@@ -296,14 +297,14 @@ def test_gpus_by_the_names_cuda_gives():
 )
 def test_memory_is_read(text, gib):
     """GB are a label, of which programs see less; GiB are GiB."""
-    assert hardware.parse_memory(text) == pytest.approx(gib * GIB)
+    assert gpu_specs.parse_memory(text) == pytest.approx(gib * GIB)
 
 
 def test_a_label_is_not_what_programs_see():
     """What needs 46 GiB is refused where 44.3 of 48 GB are to be had; torch names these as a GPU's total capacity."""
     capacity = {"L40S": 44.34, "A100 40GB": 39.38, "RTX 4090": 23.52, "H200": 139.72, "B200": 178.35, "H100 SXM": 79.10}
     for name, gib in capacity.items():
-        gpu = hardware.gpu_named(name)
+        gpu = gpu_specs.gpu_named(name)
         assert gpu is not None
         assert gib - 0.1 < gpu.memory / GIB <= gib
     settings = TrainSettings.model_validate({"parallel": {"pair": 2, **FULL}, "batch": 4})
@@ -315,7 +316,7 @@ def test_a_label_is_not_what_programs_see():
     )
     assert check(settings, it, size, 8, 48 * GIB) < 48 * GIB
     with pytest.raises(UserError, match=r"needs 4[567].* GiB a rank of 44.3"):
-        check(settings, it, size, 8, hardware.parse_memory("48GB"))
+        check(settings, it, size, 8, gpu_specs.parse_memory("48GB"))
 
 
 @pytest.fixture

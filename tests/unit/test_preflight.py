@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from regdpo import config, stages
-from regdpo.errors import UserError
-from regdpo.preflight import Asked, ask_plan, fit, mend_dates
-from regdpo.temporaries import check_writable
+from regdpo.config import command_line, schema
+from regdpo.core.errors import UserError
+from regdpo.core.temporaries import check_writable
+from regdpo.workflow.preflight import Asked, ask_plan, fit, mend_dates
 
 ROOT = Path(__file__).parents[2]
 DEFAULT = yaml.safe_load((ROOT / "config/config.yaml").read_text())
@@ -20,11 +20,11 @@ PLAN = [sys.executable, str(ROOT / "scripts/plan.py")]
 DPO = "train.arms.dpo"
 
 
-def settings(context: int = 1, **launch: object) -> config.Config:
+def settings(context: int = 1, **launch: object) -> schema.Config:
     values = copy.deepcopy(DEFAULT)
     values["train"]["settings"] |= {"batch": 4, "parallel": {"context": context}}
     values["launch"] |= {"device": "auto", **launch}
-    return config.check(values)
+    return schema.check(values)
 
 
 def test_what_fits_is_not_spoken_of():
@@ -89,7 +89,7 @@ def test_what_cannot_be_planned_is_said_and_not_remembered(tmp_path):
     values["base"] = {"model": "some/model", "revision": "main"}
     values["launch"]["gpu"] = "H100 SXM"
     said: list[str] = []
-    ask_plan(config.check(values), [Asked(DPO, 2, 1, 2)], PLAN, tmp_path, "", said.append)
+    ask_plan(schema.check(values), [Asked(DPO, 2, 1, 2)], PLAN, tmp_path, "", said.append)
     assert said[1].startswith("not checked against the plan: base.model: the architecture of some/model is not known")
     assert list(tmp_path.iterdir()) == []
 
@@ -103,7 +103,7 @@ def test_folders_that_cannot_be_written_to(tmp_path):
         with pytest.raises(UserError, match=rf"^{folder}: cannot be written to \(.*\); mend that, or set `paths`$"):
             check_writable(folder)
         with pytest.raises(UserError, match=rf"^{folder}: cannot be written to"):  # before a stage begins
-            stages.parser("").parse_args(["--config", "it.yaml", "--out", str(folder / "clips.parquet")])
+            command_line.parser("").parse_args(["--config", "it.yaml", "--out", str(folder / "clips.parquet")])
 
 
 def test_inputs_of_the_future_are_dated_to_now(tmp_path):

@@ -7,8 +7,8 @@ import psutil
 import pytest
 from torch.distributed.elastic.rendezvous import RendezvousParameters
 
-from regdpo import rendezvous
-from regdpo.rendezvous import Rendezvous
+from regdpo.runs import rendezvous
+from regdpo.runs.rendezvous import Rendezvous
 
 
 @pytest.fixture

@@ -13,14 +13,14 @@ import pytest
 import report_inputs
 from report_inputs import EVIL, NO_VBENCH
 
-from regdpo import tables
+from regdpo.core import manifests
+from regdpo.core.errors import UserError
+from regdpo.core.rows import ClipRow
 from regdpo.data.video import read_frames
-from regdpo.errors import UserError
 from regdpo.evaluate.stats import Interval
 from regdpo.report import footage, gather, page, videos
 from regdpo.report.results import METRICS, Scores, word
 from regdpo.report.verdicts import verdicts
-from regdpo.tables import ClipRow
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -286,7 +286,7 @@ def test_bad_inputs_are_one_line(made, tmp_path):
     stranger = json.loads(made.files.models[1].read_text()) | {"arm": "stranger"}
     (tmp_path / "model.json").write_text(json.dumps(stranger))
     refuse("stranger is not in train.arms", models=[*made.files.models, tmp_path / "model.json"])
-    tables.write(tmp_path / "clips.parquet", [], ClipRow)
+    manifests.write(tmp_path / "clips.parquet", [], ClipRow)
     refuse("lacks clip", clips=tmp_path / "clips.parquet")
     refuse("cannot be read as a parquet table", scores=tmp_path / "none.parquet")
 

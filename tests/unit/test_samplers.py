@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from regdpo import sample
-from regdpo.config import Sampling
-from regdpo.errors import UserError
+from regdpo.config.schema import Sampling
+from regdpo.core.errors import UserError
+from regdpo.core.store import Store
 from regdpo.models.family import Family, ModelRef, open_family
-from regdpo.store import Store
+from regdpo.sampling import render
 
 STEPS = (4, 20, 40, 50)
 SHIFTS = (None, 3.0, 5.0, 12.0)
@@ -80,7 +80,7 @@ def seen(family: Family, steps: int, shift: float | None, latent: tuple[int, ...
 
     family.predict = predict  # type: ignore[method-assign]
     sampling = Sampling(steps=steps, guidance=1.0, shift=shift)
-    sample.denoise(family, torch.nn.Identity(), {}, torch.zeros(1, *latent), sampling)
+    render.denoise(family, torch.nn.Identity(), {}, torch.zeros(1, *latent), sampling)
     return torch.stack(sigmas) * 1000
 
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from scipy import stats
 
-from regdpo.config_train import Timesteps
-from regdpo.errors import UserError
+from regdpo.config.training import Timesteps
+from regdpo.core.errors import UserError
 from regdpo.objectives.schedule import EVERYWHERE, draw, draw_sigma, fixed_sigmas, generator
 
 DRAWS = 800

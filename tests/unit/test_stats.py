@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from regdpo.config import Bootstrap
+from regdpo.config.schema import Bootstrap
 from regdpo.evaluate import stats
 
 SETTINGS = Bootstrap(resamples=4000, confidence=0.95, seed=3)

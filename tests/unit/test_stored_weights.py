@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from regdpo.errors import UserError
+from regdpo.core.errors import UserError
 from regdpo.models.weights import FILE, INDEX, StoredWeights
 
 TENSORS = {"a.weight": torch.arange(12.0).view(4, 3), "a.bias": torch.ones(3), "b": torch.tensor(7.0)}

@@ -12,11 +12,11 @@ import pytest
 import timeline_inputs as given
 from timeline_inputs import at, project
 
-from regdpo import tables
-from regdpo.timeline import accounting, page, picture, snakemake_log
-from regdpo.timeline.accounting import Unavailable
-from regdpo.timeline.rows import JobRow, gather
-from regdpo.timeline.snakemake_log import Attempt, Run
+from regdpo.core import manifests
+from regdpo.runtime.sacct import FIELDS, Unavailable, ask, parse
+from regdpo.workflow.timeline import page, picture, snakemake_log
+from regdpo.workflow.timeline.rows import JobRow, gather
+from regdpo.workflow.timeline.snakemake_log import Attempt, Run
 
 ROOT = Path(__file__).resolve().parents[2]
 EVERY = given.MIXED_SACCT + given.KILLED_SACCT + given.AFTER_SACCT + given.OTHERS_SACCT
@@ -38,7 +38,7 @@ def answers(text):
 
     def ask(names, jobs, since):
         asked.append((set(names), set(jobs), since))
-        found = accounting.parse(text)
+        found = parse(text)
         return [told for told in found if told.name in names or told.job.partition("+")[0] in jobs]
 
     ask.asked = asked
@@ -90,7 +90,7 @@ def test_times_of_the_log_are_local(tmp_path, monkeypatch):
 
 
 def test_accounting():
-    found = accounting.parse(given.OTHERS_SACCT)
+    found = parse(given.OTHERS_SACCT)
     assert [(told.job, told.state, told.nodes) for told in found] == [
         ("1", "REQUEUED", "n1"),
         ("2", "COMPLETED", "n[1-2]"),
@@ -119,12 +119,12 @@ def test_accounting():
 )
 def test_kinds_of_gpus(tres, expected):
     line = f"1|COMPLETED|Unknown|Unknown|Unknown|7|5|n1|1||{tres}|||name|"
-    assert accounting.parse(line)[0].gpus == expected
+    assert parse(line)[0].gpus == expected
 
 
 def test_a_comment_may_hold_anything():
     text = given.KILLED_SACCT.replace("rule_shard_wildcards_sft_1", "a|b\nsecond|line")
-    assert [told.comment for told in accounting.parse(text)] == ["a|b", "rule_shard_wildcards_dpo_0"]
+    assert [told.comment for told in parse(text)] == ["a|b", "rule_shard_wildcards_dpo_0"]
 
 
 def test_a_killed_run_and_the_next(tmp_path):
@@ -438,7 +438,7 @@ def test_by_hand(tmp_path):
     done = by_hand(project(tmp_path, mixed=given.MIXED_LOG))
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
     assert done.stderr == "Slurm's accounting has no answer: sacct cannot be run (No such file or directory)\n"
-    found = {row.job: row for row in tables.read(tmp_path / "logs/timeline.parquet", JobRow)}
+    found = {row.job: row for row in manifests.read(tmp_path / "logs/timeline.parquet", JobRow)}
     assert set(found) == {"", "1", "2", "4", "5_1", "5_2", "7"}
     assert found["1"].started == found["1"].submitted  # not 40 s before its end, which was before that
     first = (tmp_path / "results/report/timeline.html").read_bytes()
@@ -471,8 +471,8 @@ def test_what_sacct_is_asked(tmp_path, sacct, monkeypatch):
     """In UTC, for duplicates too: a requeued job has several."""
     monkeypatch.setenv("TZ", "America/New_York")
     sacct(f'echo "$TZ $SLURM_TIME_FORMAT $*" >> {tmp_path}/asked')
-    assert accounting.ask(["b", "a"], ["7"], at("10:00:00")) == []
-    fields = ",".join(accounting.FIELDS)
+    assert ask(["b", "a"], ["7"], at("10:00:00")) == []
+    fields = ",".join(FIELDS)
     common = f"UTC standard --duplicates --clusters=all --parsable2 --noheader --format={fields} "
     lines = (tmp_path / "asked").read_text().splitlines()
     assert lines == [f"{common}{wanted} --starttime=2026-11-21T10:00:00" for wanted in ("--name=a,b", "--jobs=7")]
@@ -481,4 +481,4 @@ def test_what_sacct_is_asked(tmp_path, sacct, monkeypatch):
 def test_sacct_that_fails(sacct):
     sacct("echo 'Slurm accounting storage is disabled' >&2; exit 1")
     with pytest.raises(Unavailable, match=r"^Slurm accounting storage is disabled$"):
-        accounting.ask(["name"], [], at("10:00:00"))
+        ask(["name"], [], at("10:00:00"))

@@ -12,21 +12,21 @@ import torch.distributed as dist
 from diffusers.training_utils import EMAModel
 from safetensors.torch import load_file, save_file
 
-from regdpo import tables
-from regdpo.config_train import PREFERENCE, Guards
-from regdpo.errors import UserError
+from regdpo.config.training import PREFERENCE, Guards
+from regdpo.core import manifests
+from regdpo.core.digests import file_digest
+from regdpo.core.errors import UserError
+from regdpo.core.rows import LatentRow
 from regdpo.models.weights import FILE
 from regdpo.parallel.attention import choose
 from regdpo.parallel.mesh import check_context, layout
-from regdpo.provenance import file_digest
-from regdpo.tables import LatentRow
-from regdpo.train import data
+from regdpo.runs.job import Job
+from regdpo.runs.stop import SIGNALS
+from regdpo.train import dataset
 from regdpo.train.checkpoint import complete
 from regdpo.train.ema import Ema, ramped
 from regdpo.train.guards import Watch
-from regdpo.train.job import Job
-from regdpo.train.loop import Trainer
-from regdpo.train.stop import SIGNALS
+from regdpo.train.trainer import Trainer
 
 CPU = torch.device("cpu")
 
@@ -167,7 +167,7 @@ def test_a_moving_reference_is_the_average_of_the_policy(world, tmp_path, tuning
 @pytest.fixture
 def poisoned(world, tmp_path):
     """The world with one training pair's winner not finite."""
-    found = tables.read(world.manifest, LatentRow)
+    found = manifests.read(world.manifest, LatentRow)
     row = next(row for row in found if row.split == "train")
     tensors = load_file(world.store.existing(row.path))
     tensors["winner"][0, 0, 0, 0] = math.nan
@@ -177,7 +177,7 @@ def poisoned(world, tmp_path):
     named = {"path": path, "sha256": file_digest(world.store.existing(path))}
     changed = [other.model_copy(update=named) if other is row else other for other in found]
     manifest = tmp_path / "latents.parquet"
-    tables.write(manifest, changed, LatentRow)
+    manifests.write(manifest, changed, LatentRow)
     return row.pair_id, manifest
 
 
@@ -196,7 +196,7 @@ def test_a_pair_that_is_not_finite_is_named_and_skipped(world, tmp_path, poisone
 
 def test_too_many_skipped_steps_end_it(world, tmp_path, poisoned):
     pair, manifest = poisoned
-    train = [row for row in tables.read(manifest, LatentRow) if row.split == "train"]
+    train = [row for row in manifests.read(manifest, LatentRow) if row.split == "train"]
     job = tiny.job(world, tmp_path / "run", objective="dpo", batch=len(train), guards={"nonfinite": 2})
     with pytest.raises(
         UserError, match=rf"^step 2: not finite 2 times in a row \(pairs {pair}\); .*checkpoint is intact"
@@ -249,9 +249,9 @@ def test_mfu_is_what_was_needed_over_what_was_possible(world, tmp_path):
 
 
 def test_a_pairs_weight_multiplies_its_loss(world, tmp_path):
-    found = tables.read(world.manifest, LatentRow)
+    found = manifests.read(world.manifest, LatentRow)
     manifest = tmp_path / "latents.parquet"
-    tables.write(manifest, [row.model_copy(update={"weight": 1.0 + n}) for n, row in enumerate(found)], LatentRow)
+    manifests.write(manifest, [row.model_copy(update={"weight": 1.0 + n}) for n, row in enumerate(found)], LatentRow)
     job = tiny.job(world, tmp_path / "run", batch=6)
     losses = []
     for changed in (job, job.model_copy(update={"latents": str(manifest)})):
@@ -263,22 +263,22 @@ def test_a_pairs_weight_multiplies_its_loss(world, tmp_path):
 
 
 def test_latents_are_checked_by_their_headers(world, tmp_path):
-    found = tables.read(world.manifest, LatentRow)
+    found = manifests.read(world.manifest, LatentRow)
     whole = world.store.existing(found[0].path).read_bytes()
     path = world.store.relative("latents", "e" * 64, ".safetensors")
     with world.store.writing(path) as temporary:
         temporary.write_bytes(whole[:-100])
     cut = [found[0].model_copy(update={"path": path}), *found[1:]]
     with pytest.raises(UserError, match=rf"^pair {found[0].pair_id}: .* is damaged .*--forcerun encode_latents$"):
-        data.check(cut, found[0].encoder, True, world.store)
+        dataset.check(cut, found[0].encoder, True, world.store)
     other = [found[0].model_copy(update={"shape": "16,3,8,8"}), *found[1:]]
     with pytest.raises(
         UserError, match=rf"^pair {found[0].pair_id}: .* holds a winner of shape .*manifest says \(16,3,8,8\)"
     ):
-        data.check(other, found[0].encoder, True, world.store)
+        dataset.check(other, found[0].encoder, True, world.store)
     gone = [*found[:-1], found[-1].model_copy(update={"path": path.replace("e", "d")})]
     with pytest.raises(UserError, match=rf"^pair {found[-1].pair_id}: .*missing from the store"):
-        data.check(gone, found[0].encoder, True, world.store)
+        dataset.check(gone, found[0].encoder, True, world.store)
 
 
 def test_impossible_layouts_are_refused_with_their_numbers(world, tmp_path):

@@ -7,30 +7,30 @@ import pytest
 import tiny
 import torch
 
-from regdpo.config import Sampling
-from regdpo.config_train import TrainSettings
-from regdpo.data import latents
-from regdpo.data.encoded import read_latents
-from regdpo.errors import UserError
+from regdpo.config.schema import Sampling
+from regdpo.config.stage_inputs import Geometry, LatentsStage, TrainStage
+from regdpo.config.training import TrainSettings
+from regdpo.core.errors import UserError
+from regdpo.core.rows import LatentRow, SampleRow
+from regdpo.core.store import Store
+from regdpo.data.latent_files import read_latents
 from regdpo.evaluate import proxies
 from regdpo.models.errors import mean_squares, residuals
 from regdpo.models.family import open_family
-from regdpo.sample import Request, render
-from regdpo.stages import Geometry, LatentsStage, TrainStage
-from regdpo.store import Store
-from regdpo.tables import LatentRow, SampleRow
-from regdpo.train import data
-from regdpo.train.loop import rate
-from regdpo.train.metrics import Log, terms
+from regdpo.runs.metrics import Log, terms
+from regdpo.sampling.render import Request, render
+from regdpo.stages import latents
+from regdpo.train import dataset
+from regdpo.train.trainer import rate
 
 CPU = torch.device("cpu")
 
 
 def load(
     world: tiny.World, rows: list[LatentRow], *what: object, dropout: float | None = None, **settings: object
-) -> data.Batch:
+) -> dataset.Batch:
     shared = TrainSettings.model_validate(settings)
-    return data.load(rows, world.store, CPU, data.HALVES, shared, (0.0, 1.0), *what, dropout=dropout)
+    return dataset.load(rows, world.store, CPU, dataset.HALVES, shared, (0.0, 1.0), *what, dropout=dropout)
 
 
 def test_halves_share_noise_and_timestep_unless_told_otherwise(world):
@@ -73,16 +73,16 @@ def test_a_dropped_caption_is_the_empty_one_for_both_halves(world):
 
 def test_captions_cannot_be_dropped_for_one_that_is_not_there(world):
     rows = [row.model_copy(update={"empty": ""}) for row in world.latents]
-    data.check(rows, world.model.ref.digest, True, world.store)
+    dataset.check(rows, world.model.ref.digest, True, world.store)
     with pytest.raises(
         UserError, match=r"^pair pair0: has no empty caption .* set train.settings.caption_dropout to 0"
     ):
-        data.check(rows, world.model.ref.digest, True, world.store, 0.1)
+        dataset.check(rows, world.model.ref.digest, True, world.store, 0.1)
 
 
 def test_every_epoch_takes_every_pair_once(world):
     rows = world.latents
-    steps = [data.rows_of_step(rows, step, 4, seed=1) for step in range(4)]
+    steps = [dataset.rows_of_step(rows, step, 4, seed=1) for step in range(4)]
     for epoch in (steps[:2], steps[2:]):
         assert sorted(row.pair_id for step in epoch for row in step) == [row.pair_id for row in rows]
     assert steps[:2] != steps[2:]
@@ -101,11 +101,11 @@ def test_latents_that_cannot_be_trained_on_are_named(world):
     row = world.latents[0]
     digest = world.model.ref.digest
     with pytest.raises(UserError, match=r"pair pair0: encoded by another model"):
-        data.check([row], "other", True, world.store)
+        dataset.check([row], "other", True, world.store)
     with pytest.raises(UserError, match=r"pair pair0: has no loser"):
-        data.check([row.model_copy(update={"has_loser": False})], digest, True, world.store)
+        dataset.check([row.model_copy(update={"has_loser": False})], digest, True, world.store)
     with pytest.raises(UserError, match="missing from the store"):
-        data.check([row.model_copy(update={"path": "latents/00/none"})], digest, True, world.store)
+        dataset.check([row.model_copy(update={"path": "latents/00/none"})], digest, True, world.store)
     path = world.store.relative("latents", "f" * 64, ".safetensors")
     with world.store.writing(path) as temporary:
         temporary.write_bytes(world.store.existing(row.path).read_bytes()[:200])

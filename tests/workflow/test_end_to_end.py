@@ -13,9 +13,9 @@ import pytest
 from project import CONFIG, ROOT, Project
 from safetensors.numpy import load_file
 
-from regdpo import tables
-from regdpo.tables import ClipRow, PairRow, ScoreRow
-from regdpo.timeline.rows import JobRow
+from regdpo.core import manifests
+from regdpo.core.rows import ClipRow, PairRow, ScoreRow
+from regdpo.workflow.timeline.rows import JobRow
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def project(finished: Project):
     """The finished project; configuration and code are as they were afterwards."""
     yield finished
     finished.configure(CONFIG)
-    for name in ("regdpo/train/loop.py", "regdpo/objectives/losses.py"):
+    for name in ("regdpo/train/rank.py", "regdpo/objectives/losses.py"):
         shutil.copy(ROOT / name, finished.folder / name)
 
 
@@ -32,15 +32,15 @@ def test_everything_was_made(finished: Project):
     page = (results / "report/index.html").read_text()
     assert page.count("<video") > 6
     assert re.search(r"reg_dpo_lora", page)
-    clips = tables.read(results / "clips.parquet", ClipRow)
+    clips = manifests.read(results / "clips.parquet", ClipRow)
     assert {clip.source for clip in clips if clip.status == "accepted"} == {"bigbuckbunny.mp4", "carphone_pristine.mp4"}
-    pairs = tables.read(results / "pairs.parquet", PairRow)
+    pairs = manifests.read(results / "pairs.parquet", PairRow)
     assert {pair.source for pair in pairs} == {"bigbuckbunny.mp4"}
     assert not (finished.folder / "made").exists(), "the configuration's text was run"
     assert {pair.split for pair in pairs} == {"train", "validation", "test"}
     adapters = load_file(results / "train/reg_dpo_lora/seed0/comfyui.safetensors")
     assert adapters["diffusion_model.blocks.0.self_attn.q.alpha"] == 16
-    scores = tables.read(results / "scores.parquet", ScoreRow)
+    scores = manifests.read(results / "scores.parquet", ScoreRow)
     assert {row.model for row in scores} == {"real", "base", "dpo/seed0", "reg_dpo_lora/seed0"}
     for row in scores:
         assert (row.value is None) == bool(row.missing)
@@ -69,7 +69,7 @@ def test_training_ran_as_two_processes_and_left_its_logs(finished: Project):
 
 
 def test_the_timeline_has_every_job(finished: Project):
-    rows = tables.read(finished.folder / "logs/timeline.parquet", JobRow)
+    rows = manifests.read(finished.folder / "logs/timeline.parquet", JobRow)
     assert len({row.run for row in rows}) == 1
     assert {row.outcome for row in rows} == {"done"}
     benchmarked = dict.fromkeys(("cut_clips", "caption_clips", "encode_latents", "train_arm"), 2)
@@ -107,7 +107,7 @@ def test_new_clocks_make_nothing_stale(project: Project):
 
 
 def test_a_comment_makes_nothing_stale(project: Project):
-    loop = project.folder / "regdpo/train/loop.py"
+    loop = project.folder / "regdpo/train/rank.py"
     loop.write_text(loop.read_text().replace('"""One optimiser step', '"""A single optimiser step') + "\n# the end\n")
     assert project.planned() == {}
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from project import CONFIG, TEXT, Project
 
-from regdpo import config, stages
-from regdpo.config import Config
+from regdpo.config import stage_inputs
+from regdpo.config.schema import Config, canonical, check
 
 JOBS = """
 import json, sys
@@ -99,11 +99,11 @@ def test_text_reaches_the_stages_as_it_was_written(fresh: Project):
     told = {text for text in json.loads(done.stdout.splitlines()[-1]) if text}
 
     with chdir(fresh.folder):
-        checked = config.check(values)
-        parts = stages.parts(checked)
-        stages.write_parts(checked, Path("notes"))
-        path = stages.parts_path(checked, Path("notes"))
-    assert told == {config.canonical(part) for part in parts.values()}
-    for stage in stages.STAGES:
-        assert stages.read(stage, fresh.folder / path) == stage.model_validate(stage.of(checked))
+        checked = check(values)
+        parts = stage_inputs.parts(checked)
+        stage_inputs.write_parts(checked, Path("notes"))
+        path = stage_inputs.parts_path(checked, Path("notes"))
+    assert told == {canonical(part) for part in parts.values()}
+    for stage in stage_inputs.STAGES:
+        assert stage_inputs.read(stage, fresh.folder / path) == stage.model_validate(stage.of(checked))
     assert not (fresh.folder / "made").exists()

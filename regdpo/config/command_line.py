@@ -1,0 +1,45 @@
+"""The command line that the stages' scripts have in common."""
+
+import argparse
+import os
+from pathlib import Path
+
+from regdpo.core.temporaries import check_writable
+
+
+def store_option(parser: argparse.ArgumentParser) -> None:
+    """``--store``; the workflow gives it by the environment."""
+    default = os.environ.get("REGDPO_STORE", "store")
+    parser.add_argument("--store", default=default, help="folder of the store (paths.store); default: %(default)s")
+
+
+def parser(description: str | None) -> argparse.ArgumentParser:
+    """The options every stage's script has."""
+    result = argparse.ArgumentParser(
+        description=(description or "").strip(), formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    default = os.environ.get("REGDPO_CONFIG")
+    result.add_argument(
+        "--config",
+        required=default is None,
+        default=default,
+        help="a whole configuration (YAML); default: the workflow's",
+    )
+    store_option(result)
+    result.add_argument("--out", required=True, type=_writable, help="the manifest to write")
+    return result
+
+
+def _writable(text: str) -> Path:
+    """The path of a file to write; told at once if that cannot be, not when the work is done."""
+    path = Path(text)
+    check_writable(path.parent)
+    return path
+
+
+def shard(text: str) -> tuple[int, int]:
+    """``2/8`` as (2, 8): the third of eight shards."""
+    index, _, count = text.partition("/")
+    if not (index.isdecimal() and count.isdecimal() and int(index) < int(count)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not INDEX/COUNT with INDEX < COUNT")
+    return int(index), int(count)

@@ -1,0 +1,560 @@
+"""The configuration: pydantic models that are its one source.
+
+The JSON Schema which Snakemake validates (config/config.schema.json) and the tables in config/README.md are
+generated from these models. regdpo/config/stage_inputs.py gives the part that one stage reads; a rule passes exactly that part
+to its script, so what a stage has not been given cannot shape its result.
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from regdpo.config.training import PREFERENCE, Arm, TrainSettings
+from regdpo.core.errors import UserError
+from regdpo.core.section import AtLeastOne, Count, Even, Fraction, Name, NonNegative, Positive, Section, Share
+from regdpo.models.original_names import COMFYUI
+from regdpo.runtime.gpu_specs import GPUS, gpu_named
+
+
+class Paths(Section):
+    """Where things lie, relative to the working directory."""
+
+    results: str = Field(
+        "results",
+        pattern=r"^[^{}\x00-\x1f]+$",
+        description="Manifests, scores and the report: small, declared to Snakemake, which wants no braces.",
+    )
+    store: str = Field(
+        "store", min_length=1, description="Clips, latents, models: large, kept by content, never deleted by a rerun."
+    )
+
+
+class Videos(Section):
+    """The footage."""
+
+    root: str = Field(
+        description="Folder of videos, searched recursively; or `package:NAME/FOLDER` for videos inside an "
+        "installed Python package."
+    )
+    include: list[str] = Field(["**"], min_length=1, description="Glob patterns under `root` of videos to use.")
+    exclude: list[str] = Field([], description="Glob patterns under `root` of videos to leave out.")
+
+
+class Shots(Section):
+    """Shot detection: cuts by PySceneDetect, gradual transitions, jumps of the clock."""
+
+    detector: Literal["content", "adaptive"] = Field("adaptive", description="PySceneDetect's detector.")
+    threshold: Positive | None = Field(None, description="Its threshold; empty takes PySceneDetect's default.")
+    gradual: bool = Field(
+        True, description="Dissolves and fades end a shot too, and their frames are in none (docs/clips.md)."
+    )
+    margin: int = Field(1, ge=0, description="Frames dropped at both ends of a shot, for cuts found one frame off.")
+    gap: Positive = Field(
+        2.0,
+        description="Seconds without a frame beyond which the video's clock has jumped, as it has when it goes back: "
+        "the shot ends there, and nothing is filled in.",
+    )
+
+
+class Filters(Section):
+    """First filters. A clip that fails one is kept as a rejected row with the reason."""
+
+    min_motion: NonNegative = Field(
+        0.5, description="Least mean absolute difference of neighbouring frames (luma, 0..255); below: static."
+    )
+    min_luma: NonNegative = Field(8.0, description="Least mean luma (0..255); below: black.")
+    max_frozen: Fraction = Field(0.5, description="Greatest share of frames equal to the one before; above: frozen.")
+    max_repeated: Fraction = Field(
+        0.22,
+        description="Greatest share of frames that show the source's frame before once more, since the source shows "
+        "fewer frames a second than `fps`; above: repeated. From 24 to 30 a second it is 0.2, from 12 to 16 0.25.",
+    )
+    same_footage: Share = Field(
+        0.85,
+        description="Least correlation, of the pictures and of what moves in them, at which two shots show the same "
+        "footage. Clips of it are kept from one source.",
+    )
+
+
+class Encode(Section):
+    """How every clip is written, winner and loser alike (H.264, yuv420p, one thread, bit-exact)."""
+
+    crf: int = Field(12, ge=0, le=51, description="x264's constant rate factor.")
+    preset: str = Field("veryfast", pattern=r"^[a-z]+$", description="x264's preset.")
+
+
+class Limits(Section):
+    """What one video may ask of this machine. One that asks for more is a rejected row with the reason."""
+
+    pixels: Count = Field(
+        36_000_000, description="Most pixels of a frame, as it is stored and as it is scaled; 8192 x 4320 passes."
+    )
+    frames: Count = Field(1_000_000, description="Most frames of a video at `fps`.")
+    seconds: Positive = Field(3600, description="Longest time of one run of ffmpeg; a whole video is decoded in one.")
+    memory_mb: Count = Field(3000, description="Most main memory of one ffmpeg, in MB (RLIMIT_DATA).")
+
+
+class Clips(Section):
+    """Clips cut from shots and normalised."""
+
+    frames: Count = Field(81, description="Frames a clip. Wan wants 4k+1, LTX-Video 8k+1.")
+    fps: Positive = Field(16.0, description="Frames a second after normalisation.")
+    width: Even = Field(1280, description="Pixels.")
+    height: Even = Field(720, description="Pixels.")
+    short_side: Count | None = Field(
+        None,
+        description="Shorter side after scaling and before the crop, in pixels; empty scales just enough to "
+        "cover width x height.",
+    )
+    stride: Count | None = Field(None, description="Frames between the starts of clips; empty: no overlap.")
+    crops: tuple[Count, Count] = Field(
+        (1, 1), description="Rows and columns of crop windows spread over the scaled frame; (1, 1) is the centre crop."
+    )
+    hdr: Literal["tonemap", "reject"] = Field(
+        "tonemap", description="HLG and PQ footage: tone-mapped to SDR (docs/clips.md), or rejected."
+    )
+    shots: Shots = Shots()
+    filters: Filters = Filters()
+    encode: Encode = Encode()
+    limits: Limits = Limits()
+    shards: Count = Field(8, description="Jobs the footage is spread over, by hash of the video's path.")
+
+
+class Captions(Section):
+    """One caption a clip."""
+
+    source: Literal["sidecar", "qwen_vl"] = Field(
+        "sidecar", description="`sidecar`: text files; `qwen_vl`: a Qwen2.5-VL or Qwen3-VL model by transformers."
+    )
+    root: str | None = Field(
+        None,
+        description="sidecar: folder of text files; empty: beside the videos. The caption of `a.mp4` is `a.mp4.txt` or "
+        "`a.txt`, that of its first shot alone `a.shot000.txt`.",
+    )
+    model: str | None = Field(None, description="qwen_vl: hub name or local folder.")
+    revision: str | None = Field(None, description="qwen_vl: pinned revision; needed for a hub name.")
+    prompt: str = Field(
+        "Describe this video in one paragraph: the subject, what it does, the setting, the camera.",
+        description="qwen_vl: the instruction.",
+    )
+    frames: Count = Field(8, description="qwen_vl: frames shown to the model.")
+    max_new_tokens: Count = Field(160, description="qwen_vl: longest caption in tokens.")
+    batch: Count = Field(4, description="qwen_vl: clips a forward pass.")
+    python: str = Field(
+        ".venv-captioning/bin/python",
+        description="qwen_vl: interpreter of its environment (`make captioning`). It is a program "
+        "that jobs run: whoever sets this key runs code.",
+    )
+
+    @model_validator(mode="after")
+    def _model_is_pinned(self) -> Self:
+        if self.source == "qwen_vl" and not self.model:
+            raise ValueError("source `qwen_vl` needs `model`")
+        if self.model and not self.revision and not Path(self.model).exists():
+            raise ValueError(f"`revision` is missing: pin the revision of {self.model}")
+        return self
+
+
+class TinyWan(Section):
+    """The transformer that is trained from scratch: diffusers' WanTransformer3DModel."""
+
+    layers: Annotated[int, Field(ge=1, le=1000)] = 4
+    heads: Count = 4
+    head_dim: Count = 32
+    ffn_dim: Count = 384
+    text_dim: Count = 32
+    freq_dim: Count = 64
+
+
+class TinyCodec(Section):
+    """The linear block-PCA video codec that stands in for the VAE."""
+
+    channels: Count = Field(16, description="Latent channels.")
+    spatial: Count = Field(8, description="Pixels a latent, each way.")
+    temporal: Count = Field(4, description="Frames a latent, after the first.")
+
+
+class Pretrain(Section):
+    """A base model made here: codec, text encoder and transformer from scratch, on other footage than the user's."""
+
+    sources: list[str] = Field(min_length=1, description="Glob patterns of the videos that the base model knows.")
+    seed: int = Field(0, description="Seed of its initial weights and of its training.")
+    transformer: TinyWan = TinyWan()
+    codec: TinyCodec = TinyCodec()
+    settings: TrainSettings = Field(description="Its training; objective `pretrain` (flow matching), full tuning.")
+
+    @model_validator(mode="after")
+    def _from_scratch_is_full(self) -> Self:
+        if self.settings.tuning != "full":
+            raise ValueError("settings.tuning must be `full`: adapters on random weights learn nothing")
+        return self
+
+
+class Base(Section):
+    """The model that is to get better: `model` by name, or `pretrain` to make one."""
+
+    family: Literal["wan", "wan22", "cogvideox", "hunyuan_video", "ltx_video"] = Field(
+        "wan", description="Architecture (docs/families.md). Only `wan` can be made by `pretrain`."
+    )
+    task: Literal["i2v", "t2v"] = Field("i2v", description="Condition: caption and first frame, or caption alone.")
+    model: str | None = Field(None, description="diffusers checkpoint: hub name or local folder.")
+    revision: str | None = Field(None, description="Pinned revision; needed for a hub name.")
+    expert: Literal["high", "low"] | None = Field(
+        None, description="Of a checkpoint with two experts the one that is trained: for `high` or for `low` noise."
+    )
+    text_length: Count | None = Field(
+        None, description="Tokens a caption is padded to; empty: what the family's pipeline pads to."
+    )
+    pretrain: Pretrain | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.model is None) == (self.pretrain is None):
+            raise ValueError("give exactly one of `model` (a checkpoint) and `pretrain` (make a small one)")
+        if self.model and not self.revision and not Path(self.model).exists():
+            raise ValueError(f"`revision` is missing: pin the revision of {self.model}")
+        if self.pretrain and self.family != "wan":
+            raise ValueError(f"`pretrain` makes a `wan`; give the {self.family} checkpoint as `model`")
+        if self.pretrain and self.expert:
+            raise ValueError("`expert`: what `pretrain` makes has no experts; leave it out")
+        return self
+
+
+Precision = Literal["auto", "fp32", "bf16"]
+Tiling = Literal["auto", "on", "off"]
+
+
+class Sampling(Section):
+    """The sampler: the steps of the checkpoint's own scheduler, with guidance (docs/families.md)."""
+
+    steps: Count = Field(40, description="Denoising steps.")
+    guidance: AtLeastOne | dict[Literal["high", "low"], AtLeastOne] = Field(
+        5.0,
+        description="Guidance scale; 1 switches it off. Of a checkpoint with two experts also one each: "
+        "`{high: 4, low: 3}`.",
+    )
+    shift: Positive | None = Field(None, description="Shift of a flow's sigmas; empty: the checkpoint's own.")
+    negative_prompt: str = Field("", description="What guidance leads away from.")
+    batch: Count = Field(1, description="Videos rendered at once.")
+    decode: Precision = Field(
+        "auto",
+        description="Of the autoencoder while it decodes; `auto`: fp32 for Wan and on a CPU, bf16 for others.",
+    )
+    tiling: Tiling = Field("auto", description="As `latents.tiling`, for the first frame and for decoding.")
+
+    @field_validator("guidance")
+    @classmethod
+    def _both_experts(cls, guidance: float | dict[str, float]) -> float | dict[str, float]:
+        if isinstance(guidance, dict) and len(guidance) < 2:
+            raise ValueError("give a number, or one each for `high` and `low`")
+        return guidance
+
+    def scale(self, expert: Literal["high", "low"] | None) -> float:
+        """The guidance scale while an expert answers; None for a denoiser that has none."""
+        if isinstance(self.guidance, float):
+            return self.guidance
+        assert expert is not None, "the configuration is refused that has scales for experts and no experts"
+        return self.guidance[expert]
+
+    @property
+    def scales(self) -> tuple[float, ...]:
+        """All guidance scales."""
+        return (self.guidance,) if isinstance(self.guidance, float) else tuple(self.guidance.values())
+
+    @property
+    def guided(self) -> bool:
+        """Whether any step asks the denoiser twice."""
+        return max(self.scales) > 1
+
+
+class Negatives(Section):
+    """Losers: what the base model makes of the clip's caption (and first frame)."""
+
+    sampling: Sampling = Sampling()
+    per_clip: Count = Field(1, description="Negatives a clip, each with its own seed.")
+    seed: int = Field(0, description="Every row's seed derives from this one and the clip's id.")
+    shards: Count = Field(8, description="Jobs.")
+
+
+class Pairs(Section):
+    """The GT-Pair manifest and its split. Train, validation and test share no footage that is found to be the same."""
+
+    split: Literal["auto", "source", "segment"] = Field(
+        "auto",
+        description="`source`: a video belongs to one split. `segment`: every shot is cut in time into train, "
+        "validation and test with gaps wider than a clip. `auto`: by source from `min_sources` videos on.",
+    )
+    min_sources: Count = Field(10, description="auto: sources needed for a split by source.")
+    validation: Share = Field(0.1, description="Share of sources (expected, at least one), or of a shot's frames.")
+    test: Share = Field(0.1, description="Share of sources (expected, at least one), or of a shot's frames.")
+    limit: Count | None = Field(None, description="Most training pairs, chosen by seed; empty: all.")
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _something_to_train_on(self) -> Self:
+        if self.validation + self.test >= 1:
+            raise ValueError("`validation` + `test` leave nothing to train on")
+        return self
+
+
+class Latents(Section):
+    """Winner, loser, text and condition, encoded once."""
+
+    dtype: Literal["fp32", "bf16"] = "bf16"
+    precision: Precision = Field(
+        "auto", description="Of the autoencoder while it encodes; `auto`: as the family has it, fp32 for all."
+    )
+    tiling: Tiling = Field(
+        "auto",
+        description="Encode in tiles, which changes values at their seams (docs/families.md); `auto`: only what does "
+        "not fit on the GPU otherwise.",
+    )
+    shards: Count = Field(8, description="Jobs.")
+
+
+class Train(Section):
+    """The arms, side by side on the same pairs and seeds."""
+
+    settings: TrainSettings = TrainSettings()
+    seeds: list[int] = Field([0], min_length=1, description="Every arm is trained once a seed.")
+    arms: dict[Name, Arm] = Field(min_length=1, description="Name of an arm -> its objective.")
+    export_formats: list[Literal["diffusers", "comfyui"]] = Field(
+        ["diffusers"],
+        min_length=1,
+        description="How adapters of LoRA arms are written. `diffusers` is what sampling loads and always there; "
+        "`comfyui` adds `results/train/ARM/seedN/comfyui.safetensors`, for families whose names there are known.",
+    )
+
+    @model_validator(mode="after")
+    def _overrides_fit(self) -> Self:
+        seen: dict[str, str] = {}
+        for name, arm in self.arms.items():
+            same = canonical([arm.model_dump(exclude={"settings"}), self.arm_settings(name).model_dump()])
+            if same in seen:
+                raise ValueError(f"arms.{name}: is the same as {seen[same]}")
+            seen[same] = name
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError("seeds: one occurs twice")
+        for reserved in {"base", "pretrain", "real"} & set(self.arms):
+            raise ValueError(f"arms.{reserved}: that name is taken")
+        return self
+
+    def arm_settings(self, name: str) -> TrainSettings:
+        """The settings of one arm: the shared ones with its overrides."""
+        try:
+            return TrainSettings.model_validate(_merge(self.settings.model_dump(), self.arms[name].settings))
+        except ValidationError as error:
+            raise ValueError(f"arms.{name}.settings.{_lines(error)[0]}") from None
+
+
+class Samples(Section):
+    """Held-out first frames rendered by base and every arm with the same seeds."""
+
+    split: Literal["test", "validation"] = Field(
+        "test", description="`validation` while settings are being chosen, `test` once they are frozen."
+    )
+    sampling: Sampling = Sampling()
+    seeds: list[int] = Field([0], min_length=1)
+    limit: Count | None = Field(None, description="Most clips; empty: all of the split.")
+
+
+class HeldOutError(Section):
+    """Denoising error on fixed noise and timesteps."""
+
+    timesteps: Count = Field(8, description="Sigmas, spread evenly over (0, 1).")
+    seed: int = 0
+    batch: Count = 8
+
+
+class Bootstrap(Section):
+    """Intervals by bootstrap over clips (scipy, percentile)."""
+
+    resamples: Count = 2000
+    confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
+    seed: int = 0
+
+
+class VBench(Section):
+    """VBench, in an environment of its own."""
+
+    python: str = Field(
+        ".venv-vbench/bin/python",
+        description="Interpreter of that environment (`make vbench`). It is a program that jobs run: whoever sets this "
+        "key runs code.",
+    )
+    dimensions: list[Literal["temporal_flickering"]] = Field(
+        ["temporal_flickering"], description="Dimensions to run; those that need weights come with the full suite."
+    )
+
+
+class Scores(Section):
+    """What is measured on the samples."""
+
+    error: HeldOutError = HeldOutError()
+    vbench: VBench = VBench()
+    bootstrap: Bootstrap = Bootstrap()
+
+
+class Report(Section):
+    """The page."""
+
+    title: str = "regdpo report"
+    examples: Count = Field(6, description="Clips shown as videos side by side.")
+
+
+class Launch(Section):
+    """How torchx starts the ranks. It shapes no result."""
+
+    scheduler: Literal["auto", "local_cwd", "slurm"] = Field(
+        "auto",
+        description="How torchx starts the ranks. `auto`: where the job is, on one machine or on all machines of its "
+        "Slurm allocation. `local_cwd`: on this machine. `slurm`: torchx's own Slurm scheduler, from a local rule.",
+    )
+    processes: Count = Field(1, description="Ranks of a training: one a GPU, or processes on gloo without GPUs.")
+    nodes: Count = Field(1, description="Machines that the ranks of a training are spread over, evenly.")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="`auto`: cuda where there is one.")
+    grace: Positive = Field(60, description="Seconds that ranks have to save and leave once they are asked to.")
+    leave: Positive = Field(
+        300, description="Seconds before the time limit of its Slurm job at which a training saves and leaves."
+    )
+    requeues: int = Field(
+        20, ge=0, description="Times that a Slurm job whose time limit came goes back into the queue, to go on."
+    )
+    gpu: str | None = Field(
+        None,
+        description="Name of the GPUs that train (table in regdpo/runtime/gpu_specs.py), so that the plan is asked before the "
+        "first job; empty: it is not.",
+    )
+    force: bool = Field(False, description="Start even if the plan says that it does not fit.")
+
+    @field_validator("gpu")
+    @classmethod
+    def _gpu_is_known(cls, name: str | None) -> str | None:
+        if name is not None and gpu_named(name) is None:
+            raise ValueError(f"there is no such GPU in regdpo/runtime/gpu_specs.py; there are {', '.join(GPUS)}")
+        return name
+
+    @model_validator(mode="after")
+    def _ranks_spread_evenly(self) -> Self:
+        if self.processes % self.nodes:
+            raise ValueError(f"`nodes` {self.nodes} does not divide `processes` {self.processes}")
+        return self
+
+
+class Config(Section):
+    """Configuration of the workflow."""
+
+    paths: Paths = Paths()
+    videos: Videos
+    clips: Clips = Clips()
+    captions: Captions = Captions()
+    base: Base
+    negatives: Negatives = Negatives()
+    pairs: Pairs = Pairs()
+    latents: Latents = Latents()
+    train: Train
+    samples: Samples = Samples()
+    scores: Scores = Scores()
+    report: Report = Report()
+    launch: Launch = Launch()
+
+    @model_validator(mode="after")
+    def _shapes_fit(self) -> Self:
+        if self.clips.short_side and self.clips.short_side < min(self.clips.width, self.clips.height):
+            raise ValueError("clips.short_side is smaller than the crop")
+        for name, (settings, losers) in self.trainings().items():
+            if reason := settings.parallel.misfit(self.launch.processes, losers, settings.batch):
+                raise ValueError(f"{name}: {reason} (launch.processes)")
+        if "comfyui" in self.train.export_formats:
+            if self.base.family not in COMFYUI:
+                raise ValueError(
+                    f"train.export_formats: comfyui's names of {self.base.family} are not known, only those of "
+                    f"{', '.join(COMFYUI)}; leave it out"
+                )
+            if not self.lora_arms:
+                raise ValueError(
+                    "train.export_formats: comfyui is for adapters, and no arm has tuning `lora`; leave it out"
+                )
+        for name, sampling in {"negatives": self.negatives.sampling, "samples": self.samples.sampling}.items():
+            if isinstance(sampling.guidance, dict) and not self.base.expert:
+                raise ValueError(f"{name}.sampling.guidance: a scale for each expert needs `base.expert`")
+        return self
+
+    @property
+    def lora_arms(self) -> list[str]:
+        """Arms that train adapters."""
+        return [name for name in self.train.arms if self.train.arm_settings(name).tuning == "lora"]
+
+    def trainings(self) -> dict[str, tuple[TrainSettings, bool]]:
+        """Key of every training -> its settings, and whether it has losers."""
+        found = {
+            f"train.arms.{name}": (self.train.arm_settings(name), arm.objective in PREFERENCE)
+            for name, arm in self.train.arms.items()
+        }
+        if self.base.pretrain:
+            found["base.pretrain"] = self.base.pretrain.settings, False
+        return found
+
+
+def _merge(base: dict[str, Any], override: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in override.items():
+        old = merged.get(key)
+        merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged
+
+
+ALTERNATIVE = re.compile(r"^constrained-|\[")
+"""What pydantic puts between the keys where a value may be of several kinds."""
+
+
+def _lines(error: ValidationError) -> list[str]:
+    lines = []
+    for item in error.errors():
+        parts = (str(part) for part in item["loc"])
+        where = ".".join(part for part in parts if not ALTERNATIVE.search(part))
+        message = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "extra_forbidden":
+            message = "unknown key (config/README.md lists the keys)"
+        elif not isinstance(item["input"], dict | list):
+            message += f" (got {item['input']!r})"
+        lines.append(f"{where}: {message}" if where else message)
+    return lines
+
+
+def check(values: dict[str, Any], origin: str = "config") -> Config:
+    """Validate a whole configuration.
+
+    Raises:
+        UserError: one line a mistake, each with the path of its key.
+    """
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise UserError(f"{origin}: " + "; ".join(_lines(error))) from None
+
+
+def load(path: str | Path) -> Config:
+    """Read and validate a YAML file.
+
+    Raises:
+        UserError: the file is missing, is not YAML, or holds mistakes.
+    """
+    try:
+        values = yaml.safe_load(Path(path).read_text())
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: is not YAML ({' '.join(str(error).split())})") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: holds no keys")
+    return check(values, str(path))
+
+
+def canonical(values: Any) -> str:
+    """Equal values as equal text: JSON with sorted keys."""
+    return json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=False)

@@ -1,0 +1,248 @@
+"""What each stage reads of the configuration.
+
+The workflow writes what its stages read to one file (``write_parts``), which scripts find by the environment, and a
+script reads its own part alone. Text of any length and with any character gets there as it was written: neither
+Snakemake nor a shell sees it. By hand, ``--config`` is the path of a whole configuration.
+"""
+
+import json
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from regdpo.config import schema as c
+from regdpo.config.training import Terms, TrainSettings
+from regdpo.core.digests import text_digest
+from regdpo.core.errors import UserError
+from regdpo.core.section import Section
+from regdpo.core.temporaries import atomic
+
+PARTS = ".parts"
+"""Suffix of the file of parts."""
+
+
+class Geometry(Section):
+    """Size of every clip, winner and loser, and how it is written."""
+
+    frames: int
+    fps: float
+    width: int
+    height: int
+    encode: c.Encode
+
+
+class ClipsStage(Section):
+    videos: c.Videos
+    clips: c.Clips
+
+    @classmethod
+    def of(cls, config: c.Config) -> dict[str, Any]:
+        return {"videos": _dump(config.videos), "clips": _dump(config.clips, exclude={"shards"})}
+
+
+class MergeStage(Section):
+    same_footage: float
+    pairs: c.Pairs  # of the same footage the held-out clips are kept
+    known: list[str]  # glob patterns of sources the base model was trained on: they are in no split
+
+    @classmethod
+    def of(cls, config: c.Config) -> dict[str, Any]:
+        pairs = _dump(config.pairs, exclude={"limit"})
+        return {"same_footage": config.clips.filters.same_footage, "pairs": pairs, "known": _known(config)}
+
+
+class CaptionsStage(Section):
+    captions: c.Captions
+    videos_root: str  # where sidecars lie unless captions.root says otherwise
+
+    @classmethod
+    def of(cls, config: c.Config) -> dict[str, Any]:
+        return {"captions": _dump(config.captions, exclude={"python"}), "videos_root": config.videos.root}
+
+
+class BaseStage(Section):
+    base: c.Base
+    geometry: Geometry
+    shift: float | None  # of the scheduler that a pipeline made here carries
+
+    @classmethod
+    def of(cls, config: c.Config) -> dict[str, Any]:
+        base = _dump(config.base)
+        if base["pretrain"]:
+            base["pretrain"]["settings"] = {"tuning": "full"}  # training has a stage of its own
+        return {"base": base, "geometry": _geometry(config), "shift": config.negatives.sampling.shift}
+
+
+class NegativesStage(Section):
+    negatives: c.Negatives
+    geometry: Geometry
+    known: list[str]  # glob patterns of sources the base model was trained on: no negatives for those
+
+    @classmethod
+    def of(cls, config: c.Config) -> dict[str, Any]:
+        negatives = _dump(config.negatives, exclude={"shards"})
+        return {"negatives": negatives, "geometry": _geometry(config), "known": _known(config)}
+
+
+class PairsStage(Section):
+    pairs: c.Pairs
+    frames: int
+    known: list[str]  # glob patterns of sources the base model was trained on: no pairs from those
+
+    @classmethod
+    def of(cls, config: c.Config) -> dict[str, Any]:
+        return {"pairs": _dump(config.pairs), "frames": config.clips.frames, "known": _known(config)}
+
+
+class LatentsStage(Section):
+    latents: c.Latents
+    geometry: Geometry
+
+    @classmethod
+    def of(cls, config: c.Config) -> dict[str, Any]:
+        return {"latents": _dump(config.latents, exclude={"shards"}), "geometry": _geometry(config)}
+
+
+class TrainStage(Terms):
+    objective: str  # pretrain, or an arm's objective
+    seed: int
+    settings: TrainSettings
+
+    @classmethod
+    def of(cls, config: c.Config, arm: str, seed: int) -> dict[str, Any]:
+        if arm == "pretrain":
+            pretrain = config.base.pretrain
+            assert pretrain is not None
+            return {"objective": "pretrain", "seed": seed, "settings": _training(pretrain.settings)}
+        if arm not in config.train.arms:
+            raise UserError(f"train.arms: there is no {arm}; there are {', '.join(config.train.arms)}")
+        row = config.train.arms[arm]
+        return {
+            "objective": row.objective,
+            **row.given(),
+            "seed": seed,
+            "settings": _training(config.train.arm_settings(arm)),
+        }
+
+
+class SamplesStage(Section):
+    samples: c.Samples
+    geometry: Geometry
+
+    @classmethod
+    def of(cls, config: c.Config) -> dict[str, Any]:
+        return {"samples": _dump(config.samples), "geometry": _geometry(config)}
+
+
+class ErrorsStage(Section):
+    error: c.HeldOutError
+    split: str
+
+    @classmethod
+    def of(cls, config: c.Config) -> dict[str, Any]:
+        return {"error": _dump(config.scores.error), "split": config.samples.split}
+
+
+class VBenchStage(Section):
+    dimensions: list[str]
+
+    @classmethod
+    def of(cls, config: c.Config) -> dict[str, Any]:
+        return {"dimensions": list(config.scores.vbench.dimensions)}
+
+
+class ReportStage(Section):
+    """The page shows the whole configuration, but for where things lie and who runs them."""
+
+    config: dict[str, Any]
+    arms: list[str]  # their order, which canonical JSON does not keep
+
+    @classmethod
+    def of(cls, config: c.Config) -> dict[str, Any]:
+        return {"config": _dump(config, exclude={"paths", "launch"}), "arms": list(config.train.arms)}
+
+    def ordered(self) -> dict[str, Any]:
+        """The configuration with its arms in the order they were written in."""
+        train = self.config["train"]
+        return {**self.config, "train": {**train, "arms": {name: train["arms"][name] for name in self.arms}}}
+
+
+STAGES: tuple[Any, ...] = tuple(
+    it for it in list(vars().values()) if isinstance(it, type) and hasattr(it, "of") and it is not TrainStage
+)
+"""All but ``TrainStage``, which is asked for by arm and seed."""
+S = TypeVar("S", bound=Section)
+
+
+def part_name(stage: type[Section], *which: Any) -> str:
+    """Name of a stage's part, of a training by its arm and seed."""
+    return " ".join([stage.__name__, *map(str, which)])
+
+
+def parts(config: c.Config) -> dict[str, dict[str, Any]]:
+    """What every stage reads, by ``part_name``."""
+    found = {part_name(stage): stage.of(config) for stage in STAGES}
+    trained = [(arm, seed) for arm in config.train.arms for seed in config.train.seeds]
+    if config.base.pretrain:
+        trained.append(("pretrain", config.base.pretrain.seed))
+    return found | {part_name(TrainStage, *which): TrainStage.of(config, *which) for which in trained}
+
+
+def parts_path(config: c.Config, folder: Path) -> Path:
+    """Where ``write_parts`` writes; by content, since runs with other configurations may go on at the same time."""
+    return folder / (text_digest(c.canonical(parts(config)))[:16] + PARTS)
+
+
+def write_parts(config: c.Config, folder: Path) -> None:
+    """Write what the stages read to ``parts_path``."""
+    with atomic(parts_path(config, folder)) as temporary:
+        temporary.write_text(c.canonical(parts(config)), encoding="utf-8")
+
+
+def read(stage: type[S], path: str | Path, *which: Any) -> S:
+    """The stage's part of the configuration.
+
+    Args:
+        stage: one of ``STAGES``, or ``TrainStage``.
+        path: of a whole configuration, or of what ``write_parts`` wrote.
+        which: what ``stage.of`` wants beside the configuration (the arm and the seed of a training).
+
+    Raises:
+        UserError: it cannot be read or does not fit.
+    """
+    if Path(path).suffix != PARTS:
+        return stage.model_validate(stage.of(c.load(path), *which))  # type: ignore[attr-defined]
+    name = part_name(stage, *which)
+    try:
+        return stage.model_validate(json.loads(Path(path).read_text(encoding="utf-8"))[name])
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); Snakemake writes it when a run starts") from None
+    except ValidationError as error:
+        item = error.errors()[0]
+        raise UserError(f"{path}: {name}.{'.'.join(map(str, item['loc']))}: {item['msg']}") from None
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{path}: holds no {name}; delete it and start Snakemake again") from None
+
+
+def _dump(section: Section, include: set[str] | None = None, exclude: set[str] | None = None) -> dict[str, Any]:
+    return section.model_dump(mode="json", include=include, exclude=exclude)
+
+
+def _geometry(config: c.Config) -> dict[str, Any]:
+    return _dump(config.clips, include=set(Geometry.model_fields))
+
+
+def _known(config: c.Config) -> list[str]:
+    return list(config.base.pretrain.sources) if config.base.pretrain else []
+
+
+def _training(settings: TrainSettings) -> dict[str, Any]:
+    """Settings without those that change no result: how often to save, and how ranks share the work.
+
+    What is empty is left out, so that a new key which is empty by default makes no training stale.
+    """
+    without = {"checkpoint_every", "keep", "parallel", "micro_batch", "deterministic"}
+    if settings.export == "last":
+        without.add("eval_every")
+    return settings.model_dump(mode="json", exclude=without, exclude_none=True)

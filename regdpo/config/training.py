@@ -1,0 +1,218 @@
+"""The sections of the configuration that a training reads."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from regdpo.core.section import BelowOne, Count, NonNegative, Positive, Section, Share
+
+OBJECTIVES: dict[str, tuple[set[str], set[str]]] = {
+    "sft": (set(), set()),
+    "dpo": ({"beta"}, set()),
+    "reg_dpo": ({"beta", "r"}, {"r_scale"}),
+    "dpop": ({"beta", "penalty"}, set()),
+    "ipo": ({"beta"}, set()),
+    "sdpo": ({"beta", "mu"}, set()),
+    "kto": ({"beta"}, {"weight_desirable", "weight_undesirable"}),
+}
+"""Objective -> the terms it needs and those it may be given."""
+PREFERENCE = frozenset(OBJECTIVES) - {"sft"}
+"""Objectives that have losers."""
+
+
+class Timesteps(Section):
+    """The law that sigma (0 = data, 1 = noise) follows in training."""
+
+    law: Literal["uniform", "logit_normal", "low_half"] = Field(
+        "uniform", description="`low_half`: uniform over the half with less noise."
+    )
+    mean: float = Field(0.0, description="logit_normal: mean.")
+    std: Positive = Field(1.0, description="logit_normal: standard deviation.")
+    shift: Positive = Field(1.0, description="sigma' = s*sigma / (1 + (s-1)*sigma); 1 leaves it as it is.")
+
+
+class Lora(Section):
+    """Low-rank adapters (peft)."""
+
+    rank: Count = 16
+    alpha: Count = 32
+    targets: Literal["attention", "attention+ff"] | Annotated[list[str], Field(min_length=1)] = Field(
+        "attention",
+        description="Linear layers that get one: query, key, value and output of every attention; `attention+ff` also "
+        "those of the feed-forward; or names of the model's own.",
+    )
+
+
+class Parallel(Section):
+    """How ranks share one training. It changes no result but for rounding. Ranks not taken here are data parallel."""
+
+    context: Count = Field(1, description="Ranks that split one video's tokens (Ulysses); divides the attention heads.")
+    pair: Literal[1, 2] = Field(1, description="2: winner and loser of a pair on different ranks.")
+    halves: Literal["joint", "separate", "sequential"] = Field(
+        "joint",
+        description="Where a rank has both halves. `joint`: one forward pass over both; `separate`: two forward "
+        "passes, both graphs alive; `sequential`: one graph at a time, for one more forward pass.",
+    )
+    replicate: Count = Field(1, description="HSDP: groups of ranks that each hold the whole model between them.")
+    activation_checkpointing: Literal["none", "full"] | Count = Field(
+        "none", description="Recompute blocks in the backward pass: none, all (`full`), or every nth."
+    )
+    reference: Literal["auto", "adapters", "copy", "offload", "cached"] = Field(
+        "auto",
+        description="Who gives the reference's errors. `adapters`: the policy without its adapters; `copy`: a frozen "
+        "sharded copy; `offload`: that copy in main memory; `cached`: the untrained policy, asked once before step 1. "
+        "`auto`: `adapters` with LoRA, else `copy`; with `reference_ema` always `copy`.",
+    )
+    attention: Literal["auto", "flash", "_flash_3_hub", "_native_flash", "_native_cudnn", "native"] = Field(
+        "auto",
+        description="Attention backend by diffusers' name; `auto` takes the fastest that trains here, measured once.",
+    )
+    compile: bool = Field(False, description="torch.compile of every block.")
+
+    def misfit(self, ranks: int, losers: bool, batch: int | None = None) -> str | None:
+        """Why so many ranks cannot be laid out so, or not share ``batch`` pairs; None if they can.
+
+        Without losers no rank is set apart for them.
+        """
+        pair = self.pair if losers else 1
+        if ranks % (self.context * pair):
+            return f"parallel.context {self.context} x parallel.pair {pair} does not divide {ranks} ranks"
+        if ranks % self.replicate:
+            return f"parallel.replicate {self.replicate} does not divide {ranks} ranks"
+        data = ranks // (self.context * pair)
+        if batch is not None and batch % data:
+            return f"batch {batch} does not divide over {data} data ranks"
+        return None
+
+    def straddles(self, ranks: int, nodes: int) -> str | None:
+        """Why a layout that fits is slow on so many machines; None if each video stays within one."""
+        here = ranks // nodes
+        if nodes == 1 or here % self.context == 0:
+            return None
+        return (
+            f"parallel.context {self.context} splits videos over machines of {here} ranks each: every block exchanges "
+            f"all their tokens over the network; a divisor of {here} would not"
+        )
+
+
+class ReferenceEma(Section):
+    """A reference that follows the policy (as in RealDPO's code); it is a copy of its own."""
+
+    decay: Share = 0.999
+    every: Count = Field(100, description="Steps between updates.")
+
+
+class Guards(Section):
+    """When a training stops by itself."""
+
+    nonfinite: Count = Field(5, description="Stop after this many steps in a row were skipped as not finite.")
+    drift: Literal["off", "warn", "stop"] = Field(
+        "warn", description="What to do when accuracy is near 1 while the win gap stays above 0."
+    )
+    drift_steps: Count = Field(100, description="Steps over which that is looked at.")
+
+
+class TrainSettings(Section):
+    """What all arms share. An arm may override any of it under `settings`."""
+
+    steps: Count = Field(6000, description="Optimiser steps.")
+    batch: Count = Field(2, description="Pairs an optimiser step, over all ranks.")
+    micro_batch: Count = Field(1, description="Pairs a rank takes through the model at once; the rest accumulates.")
+    optimizer: Literal["adamw", "adamw_8bit"] = Field("adamw", description="`adamw_8bit` needs torchao.")
+    lr: Positive = Field(5e-6, description="AdamW's learning rate.")
+    betas: tuple[BelowOne, BelowOne] = (0.9, 0.999)
+    weight_decay: NonNegative = 0.01
+    warmup: int = Field(0, ge=0, description="Steps of linear warm-up.")
+    schedule: Literal["constant", "cosine"] = Field("constant", description="After the warm-up.")
+    clip_norm: Positive = Field(1.0, description="Greatest global gradient norm.")
+    tuning: Literal["full", "lora"] = "lora"
+    lora: Lora = Lora()
+    precision: Literal["fp32", "bf16"] = Field("bf16", description="Of the forward pass; master weights stay fp32.")
+    timesteps: Timesteps = Timesteps()
+    shared_noise: bool = Field(True, description="Winner and loser get the same noise and timestep.")
+    caption_dropout: BelowOne = Field(
+        0.1,
+        description="Share of pairs, drawn anew each step, whose halves are both given the empty caption, so that "
+        "guidance goes on having an answer without caption to lead away from. Set 0 where samples are made without "
+        "guidance; models that are given the guidance scale have none dropped.",
+    )
+    ema: Share | None = Field(
+        None,
+        description="Decay of an average of the weights, which is evaluated and exported; after step n it is at most "
+        "n / (n + 9), so that the untrained start has no share.",
+    )
+    reference_ema: ReferenceEma | None = Field(None, description="A reference that follows the policy; empty: fixed.")
+    guards: Guards = Guards()
+    export: Literal["last", "best"] = Field(
+        "last", description="Weights of the last step, or of the evaluation with the least validation error."
+    )
+    deterministic: bool = Field(
+        False, description="CUDA: only deterministic kernels, so that a resumed run is equal bit for bit."
+    )
+    checkpoint_every: Count = Field(300, description="Steps between checkpoints.")
+    keep: Count = Field(2, description="Last checkpoints kept.")
+    eval_every: Count = Field(300, description="Steps between evaluations on the validation split.")
+    parallel: Parallel = Parallel()
+
+    @model_validator(mode="after")
+    def _reference_fits(self) -> Self:
+        kind = self.parallel.reference
+        if kind == "adapters" and self.tuning == "full":
+            raise ValueError("parallel.reference `adapters` needs tuning `lora`; take `copy`, `offload` or `cached`")
+        if self.reference_ema and kind in ("adapters", "cached"):
+            raise ValueError("reference_ema needs parallel.reference `copy` or `offload`: other references cannot move")
+        if self.parallel.pair == 2 and self.parallel.halves != "joint":
+            raise ValueError("parallel.halves: a rank of `pair: 2` has one half; leave it out")
+        return self
+
+
+def reference_kind(settings: TrainSettings, parallel: Parallel, losers: bool) -> str:
+    """Who gives the reference's errors: ``none``, or a kind of ``parallel.reference`` other than ``auto``."""
+    if not losers:
+        return "none"
+    if parallel.reference != "auto":
+        return parallel.reference
+    return "copy" if settings.tuning == "full" or settings.reference_ema else "adapters"
+
+
+class Terms(Section):
+    """The terms of an objective."""
+
+    beta: Positive | None = Field(
+        None, description="all but sft: slope on element-mean squared errors; dpo is softplus(beta/2 * s)."
+    )
+    r: Literal["dgr"] | Positive | None = Field(
+        None, description="reg_dpo: weight of the SFT term; `dgr` or a constant."
+    )
+    r_scale: Positive | None = Field(None, description="reg_dpo with r = dgr: factor on DGR; empty: 1.")
+    penalty: NonNegative | None = Field(None, description="dpop: weight of the winner's rise inside the sigmoid.")
+    mu: Annotated[float, Field(ge=0, le=1)] | None = Field(
+        None, description="sdpo: share of the winner's first-order fall that the loser must leave."
+    )
+    weight_desirable: NonNegative | None = Field(None, description="kto: weight of winners; empty: 1.")
+    weight_undesirable: NonNegative | None = Field(None, description="kto: weight of losers; empty: 1.")
+
+    def given(self) -> dict[str, Any]:
+        """The terms that were given, as keywords of the objective's function."""
+        names = Terms.model_fields
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+
+
+class Arm(Terms):
+    """One objective on the pairs all arms share."""
+
+    objective: Literal["sft", "dpo", "reg_dpo", "dpop", "ipo", "sdpo", "kto"]
+    settings: dict[str, Any] = Field({}, description="Keys of `train.settings` that this arm overrides.")
+
+    @model_validator(mode="after")
+    def _terms_fit(self) -> Self:
+        needed, allowed = OBJECTIVES[self.objective]
+        given = set(self.given())
+        if needed - given or given - needed - allowed:
+            raise ValueError(
+                f"objective `{self.objective}` takes {sorted(needed) or 'no terms'}"
+                f"{f' and may be given {sorted(allowed)}' if allowed else ''}, got {sorted(given)}"
+            )
+        if self.r_scale is not None and self.r != "dgr":
+            raise ValueError("`r_scale` scales r = dgr; it has no use here")
+        return self

@@ -1,0 +1,87 @@
+"""Digests of files, folders and texts: stale means different content, never a different clock."""
+
+import hashlib
+import json
+import os
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from regdpo.core.temporaries import atomic
+
+KEEP_EVERY = 30.0
+"""Seconds after which a cache of digests is saved while it grows, so that Ctrl-C loses little."""
+
+
+def file_digest(path: str | Path) -> str:
+    """SHA-256 of a file's bytes, in hex."""
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def text_digest(*parts: str) -> str:
+    """SHA-256 of texts, in hex; the boundaries count."""
+    digest = hashlib.sha256()
+    for part in parts:
+        data = part.encode()
+        digest.update(len(data).to_bytes(8, "big") + data)
+    return digest.hexdigest()
+
+
+def folder_digest(path: str | Path, cache: "DigestCache | None" = None) -> str:
+    """SHA-256 over names and bytes of all files below a folder, in hex; a cache spares reading large ones again."""
+    root, digest = Path(path), cache.digest if cache else file_digest
+    files = sorted(file for file in root.rglob("*") if file.is_file())
+    return text_digest(*(part for file in files for part in (file.relative_to(root).as_posix(), digest(file))))
+
+
+class DigestCache:
+    """Digests of large files, kept by path, size and modification time, so that a video is read once.
+
+    What cannot be read of it, or not be kept, costs another reading and nothing else.
+
+    Args:
+        path: its file. others: files of more such caches, which are read alone.
+    """
+
+    def __init__(self, path: str | Path, *others: str | Path):
+        self.path = Path(path)
+        mine = _cached(self.path)
+        self.known = {key: value for other in others for key, value in _cached(Path(other)).items()} | mine
+        self.changed = self.known != mine
+        self._kept = time.monotonic()
+
+    def knows(self, path: str | Path) -> bool:
+        """Whether ``digest`` would not have to read the file."""
+        return self._key(path) in self.known
+
+    def digest(self, path: str | Path) -> str:
+        key = self._key(path)
+        if key not in self.known:
+            self.known[key] = file_digest(path)
+            self.changed = True
+            if time.monotonic() > self._kept + KEEP_EVERY:
+                self.save()
+        return self.known[key]
+
+    def save(self) -> None:
+        self._kept = time.monotonic()
+        if not self.changed:
+            return
+        with suppress(OSError):
+            with atomic(self.path) as temporary:
+                temporary.write_text(json.dumps(self.known))
+            self.changed = False
+
+    @staticmethod
+    def _key(path: str | Path) -> str:
+        stat = os.stat(path)
+        return f"{Path(path).resolve()}|{stat.st_size}|{stat.st_mtime_ns}"
+
+
+def _cached(path: Path) -> dict[str, str]:
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return {key: value for key, value in found.items() if isinstance(value, str)} if isinstance(found, dict) else {}

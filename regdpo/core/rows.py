@@ -1,0 +1,156 @@
+"""The rows of the manifests: one pydantic model each, every row with where it came from."""
+
+from typing import Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict
+
+REAL = "real"
+"""Name under which the real clips stand among the models, as the yardstick."""
+
+
+class Row(BaseModel):
+    """Base of all rows; the first field is the id that rows are ordered by."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @property
+    def key(self) -> str:
+        return getattr(self, next(iter(type(self).model_fields)))
+
+
+class ClipRow(Row):
+    """A clip, or what was rejected instead of one."""
+
+    clip_id: str
+    status: Literal["accepted", "rejected"]
+    reason: str = ""
+    source: str  # path below videos.root
+    source_digest: str
+    source_pixels: int = 0  # of one frame of the chosen stream
+    source_rate: float = 0.0  # bits of the file a second
+    stream: int = -1  # index of the video stream in the container
+    conversion: str = ""  # what was assumed of its picture or changed in it, such as "deinterlaced"
+    shot: int = -1
+    shot_frames: int = 0  # length of the shot at the normalised fps
+    start: int = -1  # first frame, counted from the shot's first at the normalised fps
+    start_s: float = 0.0  # the same in seconds of the source
+    frames: int = 0
+    fps: float = 0.0
+    width: int = 0
+    height: int = 0
+    crop_x: int = 0  # pixels of the scaled frame
+    crop_y: int = 0
+    motion: float = 0.0  # mean absolute luma difference of neighbouring frames, 0..255
+    luma: float = 0.0  # mean, 0..255
+    frozen: float = 0.0  # share of frames equal to the one before
+    fingerprint: str = ""  # what the shot looks like; only in a shard's manifest, in the row of its first clip
+    path: str = ""  # in the store
+    sha256: str = ""
+
+
+class CopyRow(Row):
+    """Two shots that show the same footage, of two sources or of one. Frames at the normalised fps."""
+
+    copy_id: str
+    source: str
+    shot: int
+    start: int  # first common frame, counted from the shot's first
+    frames: int  # that they have in common
+    other_source: str
+    other_shot: int
+    other_start: int
+
+
+class CaptionRow(Row):
+    """A clip's caption and who wrote it."""
+
+    clip_id: str
+    caption: str
+    captioner: str  # "sidecar:FILE" or "MODEL@REVISION"
+
+
+class NegativeRow(Row):
+    """A generated clip and everything that made it."""
+
+    negative_id: str
+    clip_id: str
+    generator: str  # digest of the model
+    caption: str
+    task: str
+    seed: int
+    steps: int
+    guidance: float  # of the expert for high noise, where there are two
+    guidance_low: float | None = None  # of the other
+    shift: float | None  # none: the checkpoint's own
+    frames: int
+    fps: float
+    width: int
+    height: int
+    path: str
+    sha256: str
+
+
+class PairRow(Row):
+    """Winner (real) and loser (generated) of the same caption; pretraining rows have no loser."""
+
+    pair_id: str
+    split: Literal["train", "validation", "test"]
+    clip_id: str
+    source: str
+    shot: int
+    start: int
+    caption: str
+    winner: str  # path in the store
+    winner_sha256: str
+    loser: str = ""
+    loser_sha256: str = ""
+    loser_seed: int = -1
+    weight: float = 1.0  # of the pair's loss
+
+
+class LatentRow(Row):
+    """The encoded pair: one safetensors file with `winner`, `loser`, `text` and the condition."""
+
+    pair_id: str
+    split: Literal["train", "validation", "test"]
+    clip_id: str
+    path: str
+    sha256: str
+    encoder: str  # digest of the model whose codec and text encoder were used
+    shape: str  # of `winner`, C,F,H,W
+    has_loser: bool
+    weight: float = 1.0  # of the pair's loss
+    empty: str = ""  # file of the empty caption's `text`; none for models that are given the guidance scale
+    empty_sha256: str = ""
+
+
+class SampleRow(Row):
+    """A held-out first frame rendered by one model."""
+
+    sample_id: str
+    model: str  # base, or ARM/seedN
+    clip_id: str
+    seed: int
+    steps: int
+    guidance: float  # of the expert for high noise, where there are two
+    guidance_low: float | None = None  # of the other
+    shift: float | None  # none: the checkpoint's own
+    path: str
+    sha256: str
+    real: str  # the real clip, in the store
+    real_sha256: str
+
+
+class ScoreRow(Row):
+    """One number about one clip or sample, or the reason why there is none."""
+
+    score_id: str
+    model: str
+    metric: str
+    clip_id: str = ""
+    seed: int = -1
+    value: float | None = None
+    missing: str = ""
+
+
+R = TypeVar("R", bound=Row)

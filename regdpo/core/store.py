@@ -1,0 +1,165 @@
+"""Content-addressed artefacts: one key, one file or folder, written under a temporary name and renamed.
+
+A key is the digest of everything that shaped the artefact, so an artefact is never overwritten and never stale.
+Manifests hold paths relative to the store's root; ``Store.resolve`` keeps them inside it.
+"""
+
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from regdpo.core.digests import file_digest, folder_digest
+from regdpo.core.errors import UserError
+from regdpo.core.temporaries import atomic, temporary_of
+
+DIGESTS = "digests.json"
+"""File of a store that digests of large files are kept in, as ``DigestCache``."""
+IDENTITY = ".store"
+"""File of a store that says which one it is, in any words."""
+SHOWN = 10.0
+"""Seconds that a network file system may take to show it."""
+
+
+RULES = {
+    "clips": "cut_clips",
+    "captions": "caption_clips",
+    "negatives": "render_negatives",
+    "samples": "render_samples",
+    "latents": "encode_latents",
+    "models": "base_from_scratch",
+    "runs": "train_arm",
+}
+"""Kind of an artefact -> the rule that makes it."""
+
+
+class Store:
+    """A folder of artefacts, ``root/kind/ab/abcd...suffix``.
+
+    Raises:
+        UserError: the workflow uses another one by this name (REGDPO_STORE, REGDPO_STORE_IDENTITY): this machine does
+            not see it.
+    """
+
+    def __init__(self, root: str | Path):
+        self.root = Path(root)
+        self._checked: set[tuple[str, str]] = set()
+        named, meant = os.environ.get("REGDPO_STORE", ""), os.environ.get("REGDPO_STORE_IDENTITY", "")
+        if not meant or self.root.resolve() != Path(named).resolve():
+            return
+        end = time.monotonic() + SHOWN
+        while self._named() != meant and time.monotonic() < end:
+            time.sleep(0.5)
+        if self._named() != meant:
+            raise UserError(
+                f"{self.root.resolve()}: machine {socket.gethostname()} does not see the store that the workflow uses; "
+                "paths.store must be on a file system that all machines share"
+            )
+
+    def _named(self) -> str:
+        with suppress(OSError):
+            os.listdir(self.root)  # has a network file system look
+            return (self.root / IDENTITY).read_text()
+        return ""
+
+    def identity(self) -> str:
+        """Which one it is; the first to ask decides."""
+        path = self.root / IDENTITY
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = temporary_of(path)
+            temporary.write_text(temporary.name)
+            with suppress(FileExistsError):
+                os.link(temporary, path)
+            temporary.unlink()
+        return path.read_text()
+
+    def relative(self, kind: str, key: str, suffix: str = "") -> str:
+        """The path of an artefact relative to the root, as manifests hold it."""
+        return f"{kind}/{key[:2]}/{key}{suffix}"
+
+    def resolve(self, relative: str) -> Path:
+        """The artefact a manifest names.
+
+        Raises:
+            UserError: the path leaves the store.
+        """
+        root = self.root.resolve()
+        path = (root / relative).resolve()
+        if not path.is_relative_to(root) or path == root:
+            raise UserError(f"{relative}: leads out of the store {self.root}; the manifest was not written by regdpo")
+        return path
+
+    def existing(self, relative: str) -> Path:
+        """Like ``resolve``, for an artefact that has to be there.
+
+        Raises:
+            UserError: it is not.
+        """
+        path = self.resolve(relative)
+        if not path.exists():
+            raise UserError(f"{path}: missing from the store although a manifest names it; {_again(relative)}")
+        return path
+
+    def checked(self, relative: str, sha256: str) -> Path:
+        """Like ``existing``, for a file whose bytes have to be those that the manifest names; read once a process.
+
+        Raises:
+            UserError: it is not there, or its bytes are others.
+        """
+        path = self.existing(relative)
+        if (relative, sha256) not in self._checked:
+            if (found := file_digest(path)) != sha256:
+                raise self.damaged(relative, f"sha256 {found[:12]}, its manifest says {sha256[:12]}")
+            self._checked.add((relative, sha256))
+        return path
+
+    def digest(self, relative: str, rule: str = "") -> str:
+        """SHA-256 of a file or folder, kept beside it when it is first asked for: what is found there later is whole.
+
+        Args:
+            rule: that makes it, where its kind does not say.
+
+        Raises:
+            UserError: it is not there, or its bytes have changed since.
+        """
+        path = self.existing(relative)
+        found, kept = folder_digest(path) if path.is_dir() else file_digest(path), kept_at(path)
+        told = ""
+        with suppress(FileNotFoundError):  # nobody asked before, or another process writes it anew
+            told = kept.read_text()
+        if not told:
+            with atomic(kept) as temporary:
+                temporary.write_text(found)
+        elif told != found:
+            raise self.damaged(relative, f"sha256 {found[:12]}, it was {told[:12]}", rule)
+        self._checked.add((relative, found))
+        return found
+
+    def damaged(self, relative: str, reason: str, rule: str = "") -> UserError:
+        """What to raise for an artefact that is not what was written: the file, and the command that makes it again.
+
+        Args:
+            rule: that makes it, where its kind does not say.
+        """
+        return UserError(f"{self.resolve(relative)} is damaged ({reason}); delete it, then {_again(relative, rule)}")
+
+    @contextmanager
+    def writing(self, relative: str) -> Iterator[Path]:
+        """``atomic``, for an artefact; the digest that was kept of an earlier one is forgotten."""
+        final = self.resolve(relative)
+        with atomic(final) as temporary:
+            yield temporary
+            kept_at(final).unlink(missing_ok=True)
+
+
+def _again(relative: str, rule: str = "") -> str:
+    rule = rule or RULES.get(relative.partition("/")[0], "")
+    return "give the same command again" + (f" with --forcerun {rule}" if rule else "")
+
+
+def kept_at(path: Path) -> Path:
+    """Where the digest of an artefact is."""
+    return path.with_name(f"{path.name}.sha256")

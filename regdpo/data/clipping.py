@@ -1,0 +1,318 @@
+"""Cutting and measuring the clips of one video. What was found out about it, and what was cut and measured of a span,
+is remembered in the store."""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from imageio_ffmpeg import get_ffmpeg_version
+
+from regdpo.config import schema
+from regdpo.core.code_digest import code_digest
+from regdpo.core.digests import file_digest, text_digest
+from regdpo.core.environment import versions
+from regdpo.core.rows import ClipRow
+from regdpo.core.store import Store
+from regdpo.data import cut, filters, video
+from regdpo.data.decode import Damage
+from regdpo.data.shots import SHORT_SIDE, Part, Shot, watch
+
+PARTS = 8
+"""Of one format each, that are used of a video; each costs two passes over it."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A video that can be cut, or of one whose format changes a part of one format."""
+
+    path: Path
+    name: str  # below videos.root
+    digest: str
+    probe: video.Probe
+    rate: float  # bits of the file a second
+    shots: list[Shot]
+    damage: list[Damage]
+    seen: Path  # what the shot pass saw, frame by frame
+    part: int
+    earlier: int  # shots of the parts before
+
+    def row(self, clip_id: str, shot: int, **values: Any) -> ClipRow:
+        """A row with all that the source and the shot say."""
+        return ClipRow(
+            clip_id=clip_id,
+            source=self.name,
+            source_digest=self.digest,
+            source_pixels=self.probe.width * self.probe.height,
+            source_rate=self.rate,
+            stream=self.probe.index,
+            conversion=self.probe.picture.conversion,
+            shot=self.earlier + shot,
+            shot_frames=self.shots[shot].frames,
+            **values,
+        )
+
+
+@dataclass(frozen=True)
+class Span:
+    """A stretch of time of one shot, from which one clip a crop window is cut."""
+
+    source: Source
+    shot: int
+    start: int  # first frame, counted from the shot's first
+
+    @property
+    def first(self) -> int:
+        """First frame, counted from the video's first."""
+        return self.source.shots[self.shot].start + self.start
+
+
+def examine(path: Path, name: str, digest: str, clips: schema.Clips, store: Store) -> list[Source | str]:
+    """A video in parts of one format each, in order. In the place of one that cannot be used is the reason why."""
+    found: list[Source | str] = []
+    first: dict[str, Any] | None = None
+    parts, earlier = 1, 0
+    while len(found) < min(parts, PARTS):
+        part = len(found)
+        try:
+            told, seen = _seen(path, digest, part, first, clips, store)
+            if first is None:
+                first, parts = told, len(told["parts"])
+            probe = video.probed(told["probe"])
+            shots = [Shot(**shot) for shot in told["shots"]]
+            earlier += len(shots)
+            if probe.picture.hdr and clips.hdr == "reject":
+                raise video.UnwantedVideo(f"{probe.picture.hdr} footage is rejected by clips.hdr")
+        except video.BrokenVideo as error:
+            after = ""
+            if first and part:
+                changed = Part.remembered(first["parts"][part]).format
+                after = f"after its format changes{f' to {changed}' if changed else ''}: "
+            found.append(f"{error.kind}: {after}{error}")
+            continue
+        damage = [Damage(**damage) for damage in told["damage"]]
+        rate = round(8 * path.stat().st_size * clips.fps / told["frames"], 1)
+        found.append(Source(path, name, digest, probe, rate, shots, damage, seen, part, earlier - len(shots)))
+    if parts > PARTS:
+        found.append(f"broken: its format changes {parts - 1} times; no more than its first {PARTS} parts are used")
+    return found
+
+
+def _seen(
+    path: Path, digest: str, part: int, first: dict[str, Any] | None, clips: schema.Clips, store: Store
+) -> tuple[dict[str, Any], Path]:
+    """What was found out about a part of a video, and the file of what was seen frame by frame.
+
+    Args:
+        path: the video.
+        digest: of it.
+        part: which; the first tells where the others are.
+        first: what was found out about the first.
+        clips: the settings.
+        store: where both are kept.
+
+    Raises:
+        BrokenVideo: the part cannot be used.
+    """
+    settings = schema.canonical({"fps": clips.fps, "shots": clips.shots.model_dump(), "part": part})
+    key = text_digest(digest, settings, _tools("regdpo.data.shots"))
+    frames = store.relative("shots", key, ".npz")
+    known = _recall(store, "shots", key, [frames])
+    if known is not None and known["seen"] == file_digest(store.resolve(frames)):
+        return known, store.resolve(frames)
+    if first is None:
+        probe = video.probe(path, clips.limits)
+    else:
+        here = Part.remembered(first["parts"][part])
+        if here.format is None:
+            raise video.BrokenVideo("no keyframe tells what follows; make a file of each part")
+        probe = video.probe_part(path, video.probed(first["probe"]), here.format, here.times, clips.limits)
+    seen = watch(path, probe, clips, part)
+    with store.writing(frames) as temporary:
+        np.savez_compressed(temporary, looks=seen.looks, shown=seen.shown, times=seen.times)
+        whole = file_digest(temporary)
+    told = {
+        "seen": whole,
+        "frames": len(seen.looks),
+        "probe": asdict(probe),
+        "parts": [asdict(it) for it in seen.parts],
+        "shots": [asdict(shot) for shot in seen.shots],
+        "damage": [asdict(damage) for damage in seen.damage],
+    }
+    _remember(store, "shots", key, told)
+    return told, store.resolve(frames)
+
+
+def video_rows(spans: list[Span], clips: schema.Clips, store: Store) -> Iterator[list[ClipRow]]:
+    """The rows of each span of one video. What the store does not have is cut in one pass over the video."""
+    source = spans[0].source
+    scaled = cut.scaled_size(source.probe, clips.width, clips.height, clips.short_side)
+    windows = cut.windows(scaled, clips.width, clips.height, clips.crops)
+    with np.load(source.seen) as arrays:
+        looks, shown, times = arrays["looks"], arrays["shown"], arrays["times"]
+    pictures = 2 if source.probe.picture.fields else 1
+    missing: dict[int, Cuts] = {}
+    for span in spans:
+        those = slice(span.first, span.first + clips.frames)
+        cuts = Cuts(span, scaled, windows, clips, store, round(float(times[span.first]), 6))
+        reason = _damaged(those, source.damage)
+        reason = reason or filters.repeated(shown[those], times[those], pictures, clips.fps, clips.filters)
+        if reason:
+            yield [cuts.rejected(reason)]
+        elif (made := cuts.known()) is not None:
+            yield cuts.rows(made)
+        else:
+            missing[span.first] = cuts
+    try:
+        what = (source.path, source.probe, sorted(missing), scaled, windows, clips)
+        for first, taken in cut.spans(*what) if missing else ():
+            cuts = missing.pop(first)
+            other = filters.first_other(taken.looks, looks[first : first + clips.frames], min(SHORT_SIDE, *scaled))
+            if other is not None:
+                yield [
+                    cuts.rejected(f"frames: frame {other} of the clip is not what was seen there when shots were found")
+                ]
+                continue
+            try:
+                yield cuts.rows(cuts.make(taken.cuts))
+            except video.BrokenVideo as error:
+                yield [cuts.rejected(f"broken: {error}")]
+    except video.BrokenVideo as error:
+        for cuts in missing.values():
+            yield [cuts.rejected(f"broken: {error}")]
+
+
+@dataclass(frozen=True)
+class Cuts:
+    """The clips of one span, one a crop window: in the store, or to be cut."""
+
+    span: Span
+    scaled: tuple[int, int]  # of the frame that is cropped
+    windows: list[cut.Window]
+    clips: schema.Clips
+    store: Store
+    seconds: float  # of the first frame, by the source's clock
+
+    @property
+    def key(self) -> str:
+        settings = self.clips.model_dump(include={"frames", "fps", "width", "height", "encode"})
+        settings["gap"] = self.clips.shots.gap
+        source = self.span.source
+        what = {**settings, "stream": source.probe.number, "first": self.span.first, "scaled": self.scaled}
+        what["part"] = source.part
+        return text_digest(source.digest, schema.canonical(what), _tools("regdpo.data.cut"))
+
+    @property
+    def paths(self) -> list[str]:
+        """Of the clips, in the store."""
+        return [self.store.relative("clips", text_digest(self.key, f"{w.x},{w.y}"), ".mp4") for w in self.windows]
+
+    @property
+    def measured(self) -> str:
+        """The key of what was measured of them."""
+        return text_digest(self.key, *self.paths, _tools("regdpo.data.filters"))
+
+    def known(self) -> list[dict[str, Any]] | None:
+        """Path, sha256 and measures of each clip, if the store has them, and as they were written."""
+        made = _recall(self.store, "cuts", self.measured, self.paths)
+        whole = made and all(file_digest(self.store.resolve(clip["path"])) == clip["sha256"] for clip in made)
+        return made if whole else None
+
+    def make(self, taken: list[np.ndarray]) -> list[dict[str, Any]]:
+        """The same of clips that are written now, from what was kept of the span (``cut.Taken.cuts``).
+
+        Raises:
+            BrokenVideo: ffmpeg fails.
+            OSError: ENOSPC, the disk is full.
+        """
+        made = []
+        with ExitStack() as stack:
+            for path, planes in zip(self.paths, taken, strict=True):
+                file = stack.enter_context(self.store.writing(path))
+                cut.write(file, planes, self.clips)
+                frames = video.read_frames(file)
+                if len(frames) != self.clips.frames:
+                    raise video.BrokenVideo(f"only {len(frames)} of {self.clips.frames} frames could be written")
+                measures = asdict(filters.measure(frames))
+                made.append({"path": path, "sha256": file_digest(file), "measures": measures})
+        _remember(self.store, "cuts", self.measured, made)
+        return made
+
+    def rows(self, made: list[dict[str, Any]]) -> list[ClipRow]:
+        """A row a clip, accepted or rejected by what was measured."""
+        rows = []
+        for number, (window, clip) in enumerate(zip(self.windows, made, strict=True)):
+            measures = filters.Measures(**clip["measures"])
+            reason = filters.reject_reason(measures, self.clips.filters)
+            values = {
+                "frames": self.clips.frames,
+                "fps": self.clips.fps,
+                "width": self.clips.width,
+                "height": self.clips.height,
+                "crop_x": window.x,
+                "crop_y": window.y,
+                "path": clip["path"],
+                "sha256": clip["sha256"],
+                **asdict(measures),
+            }
+            rows.append(self._row(f"-c{number:02}", reason, **values))
+        return rows
+
+    def rejected(self, reason: str) -> ClipRow:
+        """The row of a span that no clip is cut from."""
+        return self._row("", reason)
+
+    def _row(self, part: str, reason: str, **values: Any) -> ClipRow:
+        span = self.span
+        if span.start == 0 and part in ("", "-c00"):  # the shot's first row
+            values["fingerprint"] = span.source.shots[span.shot].fingerprint
+        return span.source.row(
+            clip_id(span.source.name, f"s{span.source.earlier + span.shot:03}-f{span.start:06}{part}"),
+            span.shot,
+            status="rejected" if reason else "accepted",
+            reason=reason,
+            start=span.start,
+            start_s=self.seconds,
+            **values,
+        )
+
+
+def _damaged(frames: slice, damage: list[Damage]) -> str:
+    """Why a clip of these frames of the video is rejected; empty if they are whole."""
+    for one in damage:
+        start, end = max(one.start, frames.start), min(one.end, frames.stop)
+        if start < end:
+            return f"damaged: frames {start - frames.start} to {end - 1 - frames.start} of the clip ({one.reason})"
+    return ""
+
+
+def _recall(store: Store, kind: str, key: str, needs: list[str]) -> Any:
+    """What is remembered by the key, as it was written, as long as the files that it needs are there; else None."""
+    file = store.resolve(store.relative(kind, key, ".json"))
+    if not file.exists() or not all(store.resolve(needed).exists() for needed in needs):
+        return None
+    digest, _, text = file.read_bytes().partition(b"\n")
+    return json.loads(text) if hashlib.sha256(text).hexdigest().encode() == digest else None
+
+
+def _remember(store: Store, kind: str, key: str, value: Any) -> None:
+    with store.writing(store.relative(kind, key, ".json")) as temporary:
+        text = schema.canonical(value).encode()
+        temporary.write_bytes(hashlib.sha256(text).hexdigest().encode() + b"\n" + text)
+
+
+@cache
+def _tools(module: str) -> str:
+    used = versions("av", "numpy", "opencv-python-headless", "scenedetect-headless")
+    return text_digest(get_ffmpeg_version(), used, code_digest(module))
+
+
+def clip_id(name: str, part: str = "") -> str:
+    slug = re.sub(r"[^a-z0-9]+", "-", PurePosixPath(name).stem.lower()).strip("-")[:40] or "video"
+    return "-".join(filter(None, [slug, text_digest(name)[:8], part]))

@@ -1,0 +1,161 @@
+"""The source videos: which there are, which shard each belongs to, what is said of them."""
+
+import hashlib
+import os
+import stat
+from collections import Counter
+from fnmatch import fnmatchcase
+from importlib.util import find_spec
+from pathlib import Path
+
+from regdpo.config import schema
+from regdpo.core.digests import DigestCache
+from regdpo.core.errors import UserError
+from regdpo.core.rows import ClipRow
+from regdpo.data import footage
+
+
+def source_digests(videos: schema.Videos, cache: DigestCache) -> dict[str, str]:
+    """SHA-256 of every video to use, by its path below the root; empty where ``video.refusal`` says not to open it.
+
+    Raises:
+        UserError: there are none, or one cannot be read.
+    """
+    root = footage.footage_root(videos.root)
+    digests = {}
+    for name in footage.list_videos(videos):
+        try:
+            digests[name] = "" if footage.refusal(root, name) else cache.digest(root / name)
+        except OSError as error:
+            raise UserError(f"{root / name}: {error.strerror}; mend that or name it in videos.exclude") from None
+    return digests
+
+
+def shard_of(name: str, shards: int) -> int:
+    """The shard a video belongs to; it depends on its own path alone."""
+    return int(hashlib.sha256(os.fsencode(name)).hexdigest()[:15], 16) % shards
+
+
+def summary(rows: list[ClipRow]) -> list[str]:
+    """One line for the accepted clips and one for each kind of rejection, with counts."""
+    kinds = Counter(row.reason.split(":")[0] for row in rows if row.status == "rejected")
+    accepted = [row for row in rows if row.status == "accepted"]
+    lines = [f"{len(accepted)} clips accepted, of {len({row.source for row in accepted})} videos"]
+    for kind, number in sorted(kinds.items()):
+        first = min((row for row in rows if row.reason.split(":")[0] == kind), key=lambda row: row.clip_id)
+        lines.append(f"{number} rejected as {kind} (such as {footage.shown(first.source)}: {first.reason})")
+    return lines
+
+
+_USED = (
+    "3g2 3gp asf avi divx dv f4v flv gif m2t m2ts m2v m4v mj2 mkv mov mp4 mpe mpeg mpg mts mxf ogv qt rm rmvb ts "
+    "vob webm wmv y4m"
+)
+
+
+SUFFIXES = frozenset(f".{name}" for name in _USED.split())
+
+
+_UNUSED = (
+    "264 265 amv apng av1 avc avs braw crdownload crm h264 h265 hevc insv ivf lrv m3u8 mjpeg mjpg mod mpd nut obu "
+    "ogm part r3d swf tod vc1 webp wtv yuv"
+)
+
+
+UNUSED = frozenset(f".{name}" for name in _UNUSED.split())
+"""Suffixes that say video too, but one without a clock or a container, in parts, or of a single camera maker."""
+
+
+def footage_root(root: str) -> Path:
+    """The folder that ``videos.root`` names: a path, or ``package:NAME/FOLDER`` inside an installed package.
+
+    The package is located, not imported.
+
+    Raises:
+        UserError: there is no such package or folder.
+    """
+    path = Path(root)
+    if root.startswith("package:"):
+        name, _, folder = root.removeprefix("package:").partition("/")
+        spec = find_spec(name) if name.isidentifier() else None
+        if spec is None or not spec.submodule_search_locations:
+            raise UserError(f"videos.root: {root}: no package {name!r} is installed here; install it or name a folder")
+        path = Path(spec.submodule_search_locations[0]) / folder
+    if not path.is_dir():
+        raise UserError(f"videos.root: {root}: there is no such folder ({path.resolve()})")
+    return path.resolve()
+
+
+def matches(path: str, patterns: list[str]) -> bool:
+    """Whether a relative posix path matches one of the glob patterns; ``*`` crosses folders, ``**/`` may be none."""
+    return any(fnmatchcase(path, pattern) or fnmatchcase(path, pattern.replace("**/", "")) for pattern in patterns)
+
+
+def list_videos(videos: schema.Videos) -> list[str]:
+    """Sorted posix paths below the root of the videos to use; ``refusal`` says which of them must not be opened. Links
+    to folders are not followed. A name that is not UTF-8 holds surrogates (PEP 383).
+
+    Raises:
+        UserError: there are none, a folder cannot be listed, or a file is a link that leads out of the root.
+    """
+    root = footage_root(videos.root)
+    found = [name for name in _files(root) if Path(name).suffix.lower() in SUFFIXES]
+    chosen = [name for name in found if _is_chosen(name, videos)]
+    for name in chosen:
+        if not Path(os.path.realpath(root / name)).is_relative_to(root):
+            raise UserError(
+                f"{shown(root / name)}: is a link that leads out of videos.root; "
+                "copy the video there, point videos.root at where it lies, or name it in videos.exclude"
+            )
+    if not chosen:
+        raise UserError(
+            f"no videos under {root} match include={videos.include}, exclude={videos.exclude} "
+            f"({len(found)} videos lie there; suffixes looked for: {' '.join(sorted(SUFFIXES))}; "
+            "links to folders are not followed)"
+        )
+    return chosen
+
+
+def overlooked(videos: schema.Videos) -> str:
+    """One line about files that look like videos but have none of ``SUFFIXES``; empty if there are none."""
+    root = footage_root(videos.root)
+    names = [name for name in _files(root) if Path(name).suffix.lower() in UNUSED and _is_chosen(name, videos)]
+    if not names:
+        return ""
+    kinds = " ".join(sorted({Path(name).suffix.lower() for name in names}))
+    return (
+        f"{len(names)} files under {root} look like videos but are not used ({kinds}; such as {shown(names[0])}): "
+        "put them into a container such as Matroska, or name them in videos.exclude"
+    )
+
+
+def refusal(root: Path, name: str) -> str:
+    """Why a file below the root must not even be opened; empty if it may: it is a regular file with a name in UTF-8."""
+    try:
+        name.encode()
+        mode = os.stat(root / name).st_mode
+    except UnicodeEncodeError:
+        return "its name is not UTF-8; rename it"
+    except OSError as error:
+        return f"cannot be opened ({error.strerror})"
+    return "" if stat.S_ISREG(mode) else "is no regular file but a pipe, a device or the like"
+
+
+def shown(name: str | Path) -> str:
+    """A name that can be printed on one line and written as UTF-8; other characters and bytes are escaped."""
+    text = os.fsencode(name).decode(errors="backslashreplace")
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def _files(root: Path) -> list[str]:
+    """Sorted posix paths of everything below the root that is no folder."""
+
+    def refuse(error: OSError) -> None:
+        raise UserError(f"{shown(error.filename)}: cannot be listed ({error.strerror})")
+
+    walk = os.walk(root, onerror=refuse)
+    return sorted(Path(folder, name).relative_to(root).as_posix() for folder, _, names in walk for name in names)
+
+
+def _is_chosen(name: str, videos: schema.Videos) -> bool:
+    return matches(name, videos.include) and not matches(name, videos.exclude)

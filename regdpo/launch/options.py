@@ -1,0 +1,60 @@
+"""How a training runs: what its rule passes to the launcher, none of which shapes the result."""
+
+from dataclasses import dataclass
+
+from regdpo.config.training import Parallel
+from regdpo.core.section import Positive, Section
+
+
+class LaunchOptions(Section):
+    """How a training runs, as rules/train.smk passes it. None of it shapes the result."""
+
+    scheduler: str = "auto"
+    processes: int = 1
+    nodes: int = 1
+    device: str = "auto"
+    parallel: Parallel = Parallel()
+    micro_batch: int = 1
+    checkpoint_every: int = 100
+    eval_every: int = 100
+    keep: int = 2
+    deterministic: bool = False
+    grace: Positive = 60
+    """Seconds that ranks have to save and leave once they are asked to."""
+    leave: Positive = 300
+    """Seconds before the end of a Slurm job at which they are asked; at most half of the time that it has."""
+    requeues: int = 20
+    cpus: int = 1
+    """With the five after it what a Slurm job of torchx asks for, of each machine."""
+    gpus: int = 0
+    mem_mb: int = 0
+    runtime: int = 0
+    """Minutes."""
+    partition: str = ""
+    constraint: str = ""
+    frames: int = 0
+    """With height and width the size of a clip, for the plan; 0 where it is not known."""
+    height: int = 0
+    width: int = 0
+    force: bool = False
+    """Start even if the plan says that it does not fit."""
+
+    @property
+    def shape(self) -> Shape:
+        each = self.processes // self.nodes
+        asked = (self.cpus, self.gpus, self.mem_mb, self.runtime, self.partition, self.constraint)
+        return Shape(self.nodes, each, *asked)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """How many ranks, where, and what a machine of them asks a scheduler for."""
+
+    nodes: int
+    each: int  # ranks a machine
+    cpus: int = 1
+    gpus: int = 0
+    mem_mb: int = 0
+    runtime: int = 0  # minutes
+    partition: str = ""
+    constraint: str = ""

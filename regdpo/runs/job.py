@@ -1,0 +1,50 @@
+"""What a training is asked to do, as the launcher writes it for the ranks."""
+
+from pathlib import Path
+
+from regdpo.config.stage_inputs import TrainStage
+from regdpo.config.training import Parallel
+from regdpo.core.section import Section
+from regdpo.models.family import ModelFile
+
+
+class Job(Section):
+    """``job.json`` of a run folder."""
+
+    stage: TrainStage
+    model: ModelFile
+    latents: str  # the manifest
+    store: str
+    run: str  # folder of checkpoints, logs and, when finished, `export`
+    device: str
+    parallel: Parallel
+    micro_batch: int
+    checkpoint_every: int
+    eval_every: int
+    keep: int
+    deterministic: bool = False
+    environment: str = ""  # that the launcher sees, and every rank has to
+    step_flops: float | None = None  # that a step needs by count, recomputation left out
+    peak_flops: float | None = None  # a second, of one rank's device
+
+    @classmethod
+    def read(cls, path: str | Path) -> "Job":
+        return cls.model_validate_json(Path(path).read_text())
+
+
+class Ran(Section):
+    """``ran.json`` of a run folder, of the last start."""
+
+    device: str
+    attention: str
+    places: list[str]  # of each rank: machine, GPU, layout
+
+
+EXPORT = "export"
+"""Folder of the trained weights inside a run folder; it is there exactly when the training is finished."""
+
+ERROR = "error.txt"
+"""File that a rank leaves its one line in when it stops over a user's mistake."""
+
+RAN = "ran.json"
+"""File that says how a training ran, as ``Ran``."""

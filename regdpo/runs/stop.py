@@ -1,0 +1,64 @@
+"""Ask a training to stop: a signal to any rank, or a file ``stop`` in the run folder, whose text is the reason.
+
+Ranks finish the step, save, leave ``unfinished.json`` and exit with 0; the launcher makes exit code 75 of that.
+"""
+
+import signal
+from contextlib import suppress
+from pathlib import Path
+from types import FrameType
+
+import torch
+import torch.distributed as dist
+
+from regdpo.core.section import Section
+from regdpo.core.temporaries import atomic
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+STOP = "stop"
+UNFINISHED = "unfinished.json"
+_BY_FILE = 128  # above all signals: the file may say more than they do
+
+
+class Left(Section):
+    """``unfinished.json``: where a training was left. The next start removes it."""
+
+    step: int
+    steps: int
+    reason: str
+
+
+class Stop:
+    """Whether this rank was asked to stop. Made before the first step; from then on signals ask and do not kill."""
+
+    def __init__(self, run: Path):
+        self.run, self.file, self.signal = run, run / STOP, 0
+        self.reason = ""  # known, and the same on all ranks, once they agreed
+        for number in SIGNALS:
+            signal.signal(number, self._ask)
+
+    def asked(self) -> bool:
+        return bool(self.signal) or self.file.exists()
+
+    def agreed(self, device: torch.device) -> bool:
+        """Whether any rank was asked. Collective: all ranks call it once a step and get the same answer."""
+        code = torch.tensor(_BY_FILE if self.file.exists() else self.signal, device=device)
+        dist.all_reduce(code, dist.ReduceOp.MAX)
+        number = int(code)
+        if number == _BY_FILE:
+            text = ""
+            with suppress(FileNotFoundError):  # only another rank sees it yet, or the first has removed it
+                text = self.file.read_text(errors="replace")
+            self.reason = " ".join(text.split())[:200] or "stop file"
+        elif number:
+            self.reason = signal.Signals(number).name
+        return number > 0
+
+    def leave(self, step: int, steps: int) -> None:
+        """What the first rank leaves when all is saved."""
+        with atomic(self.run / UNFINISHED) as temporary:
+            temporary.write_text(Left(step=step, steps=steps, reason=self.reason).model_dump_json())
+        self.file.unlink(missing_ok=True)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        self.signal = number

@@ -1,0 +1,171 @@
+"""Seeded sampling, for negatives and for evaluation: steps of the family's sampler, many videos at once.
+
+diffusers' pipelines take one first frame a call; a batch of different first frames needs this loop. For one video it
+is the pipeline's own, which tests/unit/test_families.py holds it to. Noise derives from each row's seed. Rows are
+rendered in fixed groups, so that an interrupted stage goes on with the same bytes. Text encoder, autoencoder and
+denoiser take turns on the device (regdpo/models/turns.py): of a window of groups first all texts are encoded, then all
+first frames, then each group is denoised and decoded.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from regdpo.config.schema import Sampling, canonical
+from regdpo.config.stage_inputs import Geometry
+from regdpo.core.code_digest import code_digest
+from regdpo.core.digests import text_digest
+from regdpo.core.environment import versions
+from regdpo.core.progress import track
+from regdpo.core.store import Store
+from regdpo.data.video import read_stored, write_frames
+from regdpo.models.device import compute_dtype
+from regdpo.models.family import Autoencoding, Family, ModelFile, open_family
+
+WINDOW = 64
+"""Videos whose text and first frames wait in main memory for the denoiser."""
+Given = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Request:
+    """One video to render."""
+
+    caption: str
+    first_frame: str  # a clip in the store, whose first frame conditions image-to-video
+    clip_sha256: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """Where it is."""
+
+    path: str
+    sha256: str
+
+
+def seed_of(base: int, *what: object) -> int:
+    """A row's seed, from the configured one and what the row is; fits in a signed 64-bit column."""
+    return int(text_digest(str(base), *map(str, what))[:15], 16)
+
+
+@torch.no_grad()
+def denoise(
+    family: Family,
+    denoiser: nn.Module,
+    inputs: dict[str, Tensor],
+    noise: Tensor,
+    sampling: Sampling,
+    negative: dict[str, Tensor] | None = None,
+) -> Tensor:
+    """Latents (B, C, F, H, W) from noise of that shape.
+
+    Args:
+        inputs: text and condition, batch first. negative: what ``negatives_of`` encodes, if it was encoded before.
+    """
+    if negative is None:
+        negative = negatives_of(family, sampling, len(noise))
+    inputs, noise = {name: value.to(family.device) for name, value in inputs.items()}, noise.to(family.device)
+    scheduler = family.sampler(sampling.steps, sampling.shift, tuple(noise.shape[1:]))
+    if family.embeds_guidance:
+        inputs = {**inputs, "guidance": noise.new_full((len(noise),), sampling.scale(None))}
+    unconditional = {**inputs, **{name: value.to(family.device) for name, value in negative.items()}}
+    latents = noise
+    for t in scheduler.timesteps:
+        sigma = family.sigma_of(t).expand(len(latents))
+        family.seat(denoiser, sigma)
+        prediction = family.predict(denoiser, latents.to(family.dtype), sigma, inputs).float()
+        scale = sampling.scale(family.expert(sigma))
+        if negative and scale > 1:
+            plain = family.predict(denoiser, latents.to(family.dtype), sigma, unconditional).float()
+            prediction = plain + scale * (prediction - plain)
+        latents = scheduler.step(prediction, t, latents, return_dict=False)[0]
+    if "first" in inputs:
+        latents[:, :, : inputs["first"].shape[2]] = inputs["first"]
+    return latents
+
+
+def negatives_of(family: Family, sampling: Sampling, count: int) -> dict[str, Tensor]:
+    """The text that guidance leads ``count`` videos away from; empty if there is no such guidance."""
+    if not sampling.guided or family.embeds_guidance:
+        return {}
+    return family.encode_text([sampling.negative_prompt] * count)
+
+
+def render(
+    kind: str,
+    model: ModelFile,
+    requests: list[Request],
+    sampling: Sampling,
+    geometry: Geometry,
+    store: Store,
+    device: torch.device,
+) -> list[Rendered]:
+    """Render what the store does not hold yet, in the order of the requests.
+
+    Args:
+        kind: folder of the store.
+    """
+    how = Autoencoding(decode=sampling.decode, tiling=sampling.tiling)
+    family = open_family(model.ref, store, device, compute_dtype(device), how)
+    size = (geometry.frames, geometry.height, geometry.width)
+    family.check_geometry(*size)
+    tiled = [family.tiled("encode", *size), family.tiled("decode", *size)]
+    settings = canonical([sampling.model_dump(mode="json"), geometry.model_dump(mode="json"), tiled])
+    code = code_digest(__name__, type(family).__module__) + versions("torch", "diffusers", "transformers", "ftfy")
+    paths = [
+        store.relative(
+            kind,
+            text_digest(model.ref.digest, code, settings, request.caption, request.clip_sha256, str(request.seed)),
+            ".mp4",
+        )
+        for request in requests
+    ]
+    groups = [range(first, min(first + sampling.batch, len(paths))) for first in range(0, len(paths), sampling.batch)]
+    todo = [group for group in groups if not all(store.resolve(paths[index]).exists() for index in group)]
+    denoiser = family.load_denoiser().eval() if todo else None
+    for group, inputs, negative in track(_encoded(family, todo, requests, sampling, geometry, store), kind, len(todo)):
+        assert denoiser is not None
+        shape = family.latent_shape(*size)
+        seeds = [torch.Generator().manual_seed(requests[index].seed) for index in group]
+        noise = torch.stack([torch.randn(shape, generator=seed) for seed in seeds])
+        frames = family.decode_video(denoise(family, denoiser, inputs, noise, sampling, negative))
+        for index, video in zip(group, frames, strict=True):
+            if store.resolve(paths[index]).exists():
+                continue
+            with store.writing(paths[index]) as temporary:
+                write_frames(temporary, video.numpy(), geometry.fps, geometry.encode)
+    return [Rendered(path, store.digest(path)) for path in paths]
+
+
+def _encoded(
+    family: Family,
+    groups: list[range],
+    requests: list[Request],
+    sampling: Sampling,
+    geometry: Geometry,
+    store: Store,
+) -> Iterator[tuple[range, Given, Given]]:
+    """Groups with the denoiser's inputs and those of guidance, in main memory."""
+    many = max(1, WINDOW // sampling.batch)
+    for start in range(0, len(groups), many):
+        window = groups[start : start + many]
+        texts, negatives = [], []
+        for group in window:
+            texts.append(_home(family.encode_text([requests[index].caption for index in group])))
+            negatives.append(_home(negatives_of(family, sampling, len(group))))
+        inputs = []
+        for group, text in zip(window, texts, strict=True):
+            asked = [requests[index] for index in group]
+            firsts = [read_stored(store, request.first_frame, request.clip_sha256)[0] for request in asked]
+            first = torch.from_numpy(np.stack(firsts))
+            inputs.append(text | _home(family.encode_first_frame(first, geometry.frames)))
+        yield from zip(window, inputs, negatives, strict=True)
+
+
+def _home(given: Given) -> Given:
+    return {name: value.cpu() for name, value in given.items()}

@@ -1,0 +1,99 @@
+"""The base model as a stage: a checkpoint by name and pinned revision, or a small one made here."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from regdpo.config.schema import canonical
+from regdpo.config.stage_inputs import BaseStage
+from regdpo.core.code_digest import code_digest
+from regdpo.core.digests import DigestCache, folder_digest, text_digest
+from regdpo.core.environment import versions
+from regdpo.core.errors import UserError
+from regdpo.core.rows import PairRow
+from regdpo.core.store import DIGESTS, Store
+from regdpo.data import video
+from regdpo.models import wan_scratch
+from regdpo.models.checkpoint_json import check_all
+from regdpo.models.family import ModelFile, ModelRef, check_size, family_class, open_family
+from regdpo.models.wan import Wan
+from regdpo.runtime.hub import download
+
+PSNR = "codec_psnr.json"
+
+
+def by_name(stage: BaseStage, store: Store) -> ModelFile:
+    """A checkpoint from the hub, downloaded into its cache if it is not there, or from a folder.
+
+    Raises:
+        UserError: it cannot be had, is not in diffusers' layout, is not of the family, or cannot take such clips.
+    """
+    base, geometry = stage.base, stage.geometry
+    assert base.model is not None
+    folder = Path(base.model)
+    local = folder.exists()
+    if not local:
+        folder = download("base.model", base.model, base.revision)
+    for part in ("model_index.json", "transformer/config.json", "vae/config.json"):
+        if not (folder / part).is_file():
+            raise UserError(f"base.model: {base.model} has no {part}; it is not a checkpoint in diffusers' layout")
+    check_all(folder)
+    if local:
+        cache = DigestCache(store.root / DIGESTS)
+        file = _file(stage, "folder", str(folder.resolve()), None, folder_digest(folder, cache))
+        cache.save()
+    else:
+        commit = folder.name  # the hub's cache names a snapshot by the commit that the revision was resolved to
+        file = _file(stage, "hub", base.model, commit, text_digest(base.model, commit))
+    family = open_family(file.ref, store, torch.device("cpu"))
+    family.check()
+    family.check_geometry(geometry.frames, geometry.height, geometry.width)
+    return file
+
+
+def from_scratch(stage: BaseStage, pairs: list[PairRow], store: Store) -> ModelFile:
+    """A small checkpoint whose codec is fitted to the clips of ``pairs`` and whose transformer is random."""
+    base = stage.base
+    assert base.pretrain is not None
+    geometry, codec = stage.geometry, base.pretrain.codec
+    size = (geometry.frames, geometry.height, geometry.width)
+    check_size(Wan.name, size, (codec.temporal, codec.spatial), wan_scratch.PATCH)
+    key = text_digest(
+        canonical(stage.model_dump(mode="json")),
+        code_digest(__name__),
+        versions("torch", "diffusers", "transformers"),
+        *(f"{pair.winner_sha256} {pair.caption}" for pair in pairs),
+    )
+    path = store.relative("models", key)
+    if not store.resolve(path).exists():
+        videos = torch.from_numpy(
+            np.stack([video.read_stored(store, pair.winner, pair.winner_sha256) for pair in pairs])
+        )
+        with store.writing(path) as folder:
+            captions = [pair.caption for pair in pairs]
+            psnr = wan_scratch.make(base, videos, captions, stage.shift or 1.0, folder)
+            (folder / PSNR).write_text(json.dumps({"codec_psnr": round(psnr, 2)}))
+    folder = store.existing(path)
+    file = _file(stage, "store", path, None, store.digest(path))
+    return file.model_copy(update=json.loads((folder / PSNR).read_text()))
+
+
+def _file(stage: BaseStage, where: str, path: str, revision: str | None, content: str) -> ModelFile:
+    base, fps = stage.base, stage.geometry.fps
+    text_length = base.text_length or family_class(base.family).text_length
+    digest = text_digest(content, base.family, base.task, str(text_length), str(fps))
+    ref = ModelRef(
+        family=base.family,
+        task=base.task,
+        where=where,
+        path=path,
+        revision=revision,
+        expert=base.expert,
+        fps=fps,
+        text_length=text_length,
+        digest=digest,
+        content="" if where == "hub" else content,
+    )
+    return ModelFile(name="base", ref=ref, digest=text_digest(digest, base.expert or ""))

@@ -1,0 +1,67 @@
+"""The clips stage: real videos in, normalised clips and a reason for every rejection out.
+
+A video belongs to one shard by the hash of its path. Each shard finds shots, cuts every shot into windows of time and
+space, measures the clips and writes their rows (regdpo/data/clipping.py).
+"""
+
+from itertools import chain
+
+from regdpo.config.stage_inputs import ClipsStage
+from regdpo.core.errors import UserError
+from regdpo.core.progress import track
+from regdpo.core.rows import ClipRow
+from regdpo.core.store import Store
+from regdpo.data import footage
+from regdpo.data.clipping import Span, clip_id, examine, video_rows
+from regdpo.data.footage import shard_of
+
+
+def cut_shard(stage: ClipsStage, digests: dict[str, str], index: int, count: int, store: Store) -> list[ClipRow]:
+    """Cut the clips of one shard into the store.
+
+    Args:
+        stage: the stage's configuration.
+        digests: of all videos, from ``source_digests``.
+        index: the shard.
+        count: number of shards.
+        store: where clips go, and what is remembered of earlier runs.
+
+    Returns:
+        One row a clip, ordered by id; one rejected row for a video that is broken, for a shot that is too short and
+        for a stretch of time from which no clip is cut.
+
+    Raises:
+        UserError: the store lies among the videos.
+        OSError: ENOSPC, the disk is full.
+    """
+    root = footage.footage_root(stage.videos.root)
+    for name in digests:
+        if (root / name).is_relative_to(store.root.resolve()):
+            raise UserError(f"{root / name}: lies in the store; name the store's folder in videos.exclude")
+    rows: list[ClipRow] = []
+    spans: list[list[Span]] = []  # of each video, or part of one
+    for name in track([name for name in digests if shard_of(name, count) == index], "videos"):
+        if not digests[name]:
+            shown = footage.shown(name)
+            reason = f"unusable: {footage.refusal(root, name) or 'was no file that can be opened when this began'}"
+            rows.append(ClipRow(clip_id=clip_id(shown), status="rejected", reason=reason, source=shown, source_digest=""))
+            continue
+        for part, source in enumerate(examine(root / name, name, digests[name], stage.clips, store)):
+            if isinstance(source, str):
+                row = clip_id(name, f"p{part:02}" if part else "")
+                rows.append(
+                    ClipRow(clip_id=row, status="rejected", reason=source, source=name, source_digest=digests[name])
+                )
+                continue
+            spans.append([])
+            for number, shot in enumerate(source.shots):
+                starts = range(0, shot.frames - stage.clips.frames + 1, stage.clips.stride or stage.clips.frames)
+                spans[-1] += [Span(source, number, start) for start in starts]
+                if not starts:
+                    reason = f"short: the shot has {shot.frames} frames, a clip takes {stage.clips.frames}"
+                    row = clip_id(name, f"s{source.earlier + number:03}")
+                    rows.append(source.row(row, number, status="rejected", reason=reason))
+    found = chain.from_iterable(video_rows(those, stage.clips, store) for those in spans if those)
+    for some in track(found, "clips", sum(map(len, spans))):
+        rows += some
+    return sorted(rows, key=lambda row: row.clip_id)

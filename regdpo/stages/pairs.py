@@ -1,0 +1,117 @@
+"""The GT-Pair manifest (arXiv 2511.01450, section 3.1): winner = real clip, loser = generated from it.
+
+Which clip is in which split, and why, says regdpo/data/splits.py.
+"""
+
+from collections import Counter
+from typing import Any
+
+from regdpo.config.schema import Pairs
+from regdpo.config.stage_inputs import PairsStage
+from regdpo.core.digests import text_digest
+from regdpo.core.errors import UserError
+from regdpo.core.rows import CaptionRow, ClipRow, CopyRow, NegativeRow, PairRow
+from regdpo.data.splits import SPLITS, assign, is_known, shared
+
+
+def build(
+    stage: PairsStage,
+    clips: list[ClipRow],
+    captions: list[CaptionRow],
+    negatives: list[NegativeRow],
+    copies: list[CopyRow],
+) -> tuple[list[PairRow], list[str]]:
+    """One row a negative, for accepted clips of footage that the base model does not know and no other split holds.
+
+    Returns:
+        The rows; and lines about the clips that were left out, because what they show is held out.
+
+    Raises:
+        UserError: a split would be empty, or a clip lacks its caption.
+    """
+    new = [clip for clip in clips if not is_known(clip.source, stage.known)]
+    splits = assign(new, stage.pairs, stage.frames)
+    elsewhere = shared(new, splits, copies, stage.frames)
+    texts = {row.clip_id: row.caption for row in captions}
+    by_id = {clip.clip_id: clip for clip in clips}
+    rows = []
+    for negative in negatives:
+        split = splits.get(negative.clip_id)
+        if split is None or negative.clip_id in elsewhere:
+            continue
+        clip = by_id[negative.clip_id]
+        if texts.get(clip.clip_id) != negative.caption:
+            raise UserError(
+                f"negative {negative.negative_id}: made from another caption; run the negatives stage again"
+            )
+        rows.append(
+            PairRow(
+                pair_id=negative.negative_id,
+                split=split,
+                **_of(clip),
+                caption=negative.caption,
+                loser=negative.path,
+                loser_sha256=negative.sha256,
+                loser_seed=negative.seed,
+            )
+        )
+    return _limited(_complete(rows), stage.pairs), _told(elsewhere, splits, by_id)
+
+
+def pretraining(stage: PairsStage, clips: list[ClipRow], captions: list[CaptionRow]) -> list[PairRow]:
+    """Winners alone, all to train on: the footage that a base model made here is to know.
+
+    Raises:
+        UserError: no accepted clip is from a known source, or a clip lacks its caption.
+    """
+    texts = {row.clip_id: row.caption for row in captions}
+    rows = []
+    for clip in clips:
+        if clip.status == "rejected" or not is_known(clip.source, stage.known):
+            continue
+        if clip.clip_id not in texts:
+            raise UserError(f"clip {clip.clip_id}: has no caption; run the captions stage again")
+        rows.append(PairRow(pair_id=clip.clip_id, split="train", **_of(clip), caption=texts[clip.clip_id]))
+    if not rows:
+        raise UserError(f"base.pretrain.sources: no accepted clip matches {stage.known}")
+    return rows
+
+
+def _told(elsewhere: dict[str, tuple[str, str]], splits: dict[str, str], by_id: dict[str, ClipRow]) -> list[str]:
+    """One line for each source and what it shares."""
+    counts = Counter((by_id[clip].source, splits[clip], *held) for clip, held in elsewhere.items())
+    return [
+        f"{number} clips of {source} are left out of {split}: {held} holds the same footage out for {held_split}"
+        for (source, split, held_split, held), number in sorted(counts.items())
+    ]
+
+
+def _of(clip: ClipRow) -> dict[str, Any]:
+    return {
+        "clip_id": clip.clip_id,
+        "source": clip.source,
+        "shot": clip.shot,
+        "start": clip.start,
+        "winner": clip.path,
+        "winner_sha256": clip.sha256,
+    }
+
+
+def _complete(rows: list[PairRow]) -> list[PairRow]:
+    counts = Counter[str](row.split for row in rows)
+    empty = [split for split in SPLITS if not counts[split]]
+    if empty:
+        raise UserError(
+            f"pairs: no pair falls into {' and '.join(empty)} ({dict(counts)}); give more or longer footage, "
+            "shorter clips (clips.frames, clips.stride), or larger shares (pairs.validation, pairs.test)"
+        )
+    return rows
+
+
+def _limited(rows: list[PairRow], settings: Pairs) -> list[PairRow]:
+    if settings.limit is None:
+        return rows
+    train = sorted(
+        (row for row in rows if row.split == "train"), key=lambda row: text_digest(str(settings.seed), row.pair_id)
+    )
+    return train[: settings.limit] + [row for row in rows if row.split != "train"]

@@ -1,0 +1,70 @@
+"""Samples for evaluation: held-out clips' captions and first frames, the same seeds for base and every arm."""
+
+import torch
+
+from regdpo.config.schema import Samples
+from regdpo.config.stage_inputs import SamplesStage
+from regdpo.core.rows import REAL, PairRow, SampleRow
+from regdpo.core.store import Store
+from regdpo.models.family import ModelFile
+from regdpo.sampling import render as sampler
+from regdpo.sampling.render import Request, seed_of
+
+
+def chosen(samples: Samples, pairs: list[PairRow]) -> list[PairRow]:
+    """One pair a held-out clip: all of the split, or ``samples.limit`` of them, evenly."""
+    clips = {pair.clip_id: pair for pair in pairs if pair.split == samples.split}
+    rows = [clips[clip_id] for clip_id in sorted(clips)]
+    if samples.limit and len(rows) > samples.limit:
+        return [rows[index * len(rows) // samples.limit] for index in range(samples.limit)]
+    return rows
+
+
+def real(stage: SamplesStage, pairs: list[PairRow]) -> list[SampleRow]:
+    """The real clips in the place of samples."""
+    return [
+        SampleRow(
+            sample_id=f"{REAL}|{pair.clip_id}|-1",
+            model=REAL,
+            clip_id=pair.clip_id,
+            seed=-1,
+            steps=0,
+            guidance=1.0,
+            shift=1.0,
+            path=pair.winner,
+            sha256=pair.winner_sha256,
+            real=pair.winner,
+            real_sha256=pair.winner_sha256,
+        )
+        for pair in chosen(stage.samples, pairs)
+    ]
+
+
+def render(
+    stage: SamplesStage, model: ModelFile, pairs: list[PairRow], store: Store, device: torch.device
+) -> list[SampleRow]:
+    """One row a clip of the split and seed."""
+    samples, sampling = stage.samples, stage.samples.sampling
+    asked = [(pair, seed) for pair in chosen(samples, pairs) for seed in samples.seeds]
+    requests = [
+        Request(pair.caption, pair.winner, pair.winner_sha256, seed_of(seed, "sample", pair.clip_id))
+        for pair, seed in asked
+    ]
+    rendered = sampler.render("samples", model, requests, sampling, stage.geometry, store, device)
+    return [
+        SampleRow(
+            sample_id=f"{model.name}|{pair.clip_id}|{seed}",
+            model=model.name,
+            clip_id=pair.clip_id,
+            seed=seed,
+            steps=sampling.steps,
+            guidance=sampling.scale("high"),
+            guidance_low=sampling.guidance["low"] if isinstance(sampling.guidance, dict) else None,
+            shift=sampling.shift,
+            path=video.path,
+            sha256=video.sha256,
+            real=pair.winner,
+            real_sha256=pair.winner_sha256,
+        )
+        for (pair, seed), video in zip(asked, rendered, strict=True)
+    ]

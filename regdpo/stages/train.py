@@ -1,0 +1,66 @@
+"""The train stage: one arm with one seed, once per content."""
+
+from pathlib import Path
+
+from regdpo.config.schema import canonical
+from regdpo.config.stage_inputs import TrainStage
+from regdpo.core.digests import file_digest, text_digest
+from regdpo.core.environment import environment
+from regdpo.core.store import Store
+from regdpo.launch.launcher import train
+from regdpo.launch.options import LaunchOptions
+from regdpo.launch.plan_check import gpu_found, device_of, planned
+from regdpo.models.family import ModelFile
+from regdpo.runs.job import EXPORT, RAN, Job, Ran
+
+
+def outcome(
+    stage: TrainStage, name: str, model: ModelFile, latents: Path, code: str, store: Store, options: LaunchOptions
+) -> ModelFile:
+    """Train once per content, and describe what came out.
+
+    Args:
+        name: ARM/seedN. code: digest of what shapes the training beside its inputs (code and environment).
+    """
+    key = text_digest(canonical(stage.model_dump(mode="json")), model.digest, file_digest(latents), code)
+    run = store.relative("runs", key)
+    # A launcher of a Slurm job of its own is on another machine than the ranks
+    device = options.device if options.scheduler == "slurm" else device_of(options.device, options.shape.each)
+    job = Job(
+        stage=stage,
+        model=model,
+        latents=str(latents.resolve()),
+        store=str(store.root.resolve()),
+        run=str(store.resolve(run)),
+        device=device,
+        parallel=options.parallel,
+        micro_batch=options.micro_batch,
+        checkpoint_every=options.checkpoint_every,
+        eval_every=options.eval_every,
+        keep=options.keep,
+        deterministic=options.deterministic,
+        environment=environment(),
+    )
+    if device == "cuda" and options.scheduler != "slurm" and not (Path(job.run) / EXPORT).exists():
+        job = planned(job, options, *gpu_found())
+    train(job, options, name)
+    ran = Ran.model_validate_json(store.existing(f"{run}/{RAN}").read_text())
+    export = f"{run}/{EXPORT}"
+    weights = store.digest(export, "pretrain" if stage.objective == "pretrain" else "")
+    digest = text_digest(model.ref.digest, weights)
+    part = "transformer" if stage.settings.tuning == "full" else "lora"
+    tuned = {part: export, f"{part}_content": weights}
+    return ModelFile(
+        name=name,
+        ref=model.ref.model_copy(update={**tuned, "digest": digest}),
+        digest=digest,
+        base_digest=model.ref.digest,
+        arm=name.split("/")[0],
+        seed=stage.seed,
+        objective=stage.objective,
+        run=run,
+        processes=options.processes,
+        device=ran.device,
+        attention=ran.attention,
+        codec_psnr=model.codec_psnr,
+    )

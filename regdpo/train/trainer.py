@@ -1,0 +1,389 @@
+"""One training, on every rank.
+
+Wherever the paper of Reg-DPO (arXiv 2511.01450) is silent, docs/methods.md says what is done here. The loop knows no
+model (the family does), no layout but the mesh, and no objective but by name. Ranks share the batch; gradients are
+those of the mean over all pairs of a step on every layout.
+"""
+
+import math
+import os
+import resource
+import sys
+import time
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+
+from regdpo.config.training import PREFERENCE, TrainSettings, reference_kind
+from regdpo.core import manifests
+from regdpo.core.errors import UserError
+from regdpo.core.rows import LatentRow
+from regdpo.core.store import Store
+from regdpo.core.temporaries import atomic
+from regdpo.models.family import open_family
+from regdpo.objectives.schedule import generator
+from regdpo.objectives.weights import normalised
+from regdpo.parallel.mesh import Layout, check_context
+from regdpo.runs.job import EXPORT, RAN, Job, Ran
+from regdpo.runs.metrics import LINE_EVERY, Log, logged
+from regdpo.runs.stop import Stop
+from regdpo.runtime.lease import Lease
+from regdpo.runtime.slurm import node_name
+from regdpo.train import dataset
+from regdpo.train.build import build, trained_parameters
+from regdpo.train.checkpoint import Checkpoints
+from regdpo.train.ema import Ema
+from regdpo.train.guards import Watch
+from regdpo.train.passes import Passes, caption_dropout
+from regdpo.train.reference import Cache, follow
+
+EVAL_PAIRS = 32  # of the validation split, evenly chosen
+ASKED_AT_ONCE = 10  # steps whose reference errors are asked before they are kept
+Chunk = tuple[list[LatentRow], list[int]]  # pairs of a micro-batch, and their places in the step's batch
+
+
+class Trainer:
+    """The state of a training on one rank."""
+
+    def __init__(self, job: Job, device: torch.device, layout: Layout):
+        self.job, self.device, self.layout = job, device, layout
+        self.stage, self.settings = job.stage, job.stage.settings
+        self.run, self.store = Path(job.run), Store(job.store)
+        self.prefers = self.stage.objective in PREFERENCE
+        self._check()
+
+        rows = manifests.read(job.latents, LatentRow)
+        self.family = open_family(job.model.ref, self.store, torch.device("cpu"))
+        dropout = caption_dropout(self.settings, self.family)
+        dataset.check(rows, job.model.ref.digest, self.prefers, self.store, dropout)
+        train = [row for row in rows if row.split == "train"]
+        weights = normalised({row.pair_id: row.weight for row in train})
+        self.rows = [row.model_copy(update={"weight": weights[row.pair_id]}) for row in train]
+        validation = [row for row in rows if row.split == "validation"]
+        self.validation = validation[:: max(1, len(validation) // EVAL_PAIRS)][:EVAL_PAIRS]
+
+        empty = self.family.empty_transformer(layers=1)
+        self.tokens = self.family.tokens(tuple(map(int, rows[0].shape.split(","))))
+        heads = self.family.heads(empty)
+        check_context(layout.context, heads, self.tokens, self.family.context, job.model.ref.family)
+
+        kind = reference_kind(self.settings, job.parallel, self.prefers)
+        how = (layout, device, self.stage.seed, job.deterministic)
+        self.policy, self.attention = build("policy", self.family, self.settings, job.parallel, *how)
+        self.copy = None
+        if kind in ("copy", "offload"):  # with the policy's attention: two measurements may differ
+            alike = job.parallel.model_copy(update={"attention": self.attention})
+            self.copy, _ = build("copy", self.family, self.settings, alike, *how)
+        self.cache = Cache(self.run, self.settings.steps) if kind == "cached" else None
+        self.parameters = trained_parameters(self.policy)
+        self.optimizer = _optimizer(self.settings, list(self.parameters.values()), device)
+        self.ema = Ema(self.parameters, self.settings.ema) if self.settings.ema else None
+        averages: dict[str, dict[str, Tensor]] = {"ema": self.ema.average} if self.ema else {}
+        if self.copy is not None and self.settings.reference_ema:
+            follow(self.copy, self.policy, 0.0)  # adapters too: an average of other ones would follow nothing
+            copied = dict(self.copy.named_parameters())
+            averages["reference"] = {name: copied[name] for name in self.parameters}
+        self.checkpoints = Checkpoints(self.run, self.policy, self.optimizer, averages, job.keep)
+        self.passes = Passes(
+            self.stage, job.parallel.halves, self.family, layout, self.store, device, self.policy, self.copy, self.cache
+        )
+        self.watch = Watch(self.settings.guards)
+        self.reference_errors: Tensor | None = None  # on the validation pairs, once measured
+
+    def _check(self) -> None:
+        if reason := self.job.parallel.misfit(dist.get_world_size(), self.prefers, self.settings.batch):
+            raise UserError(f"train.settings: {reason}")
+        if self.job.model.ref.lora:
+            raise UserError(
+                f"model {self.job.model.name}: is a base with adapters, and a training would lose them; start from the "
+                "base, or from a model that was tuned in full"
+            )
+        if self.stage.objective == "sdpo" and self.layout.pair == 2:
+            raise UserError(
+                "train.settings.parallel.pair: 2 cannot train sdpo, which compares the residuals of both halves on one "
+                "rank; take pair 1"
+            )
+
+    def train(self, lease: Lease | None = None) -> None:
+        """All steps that are not done yet, then the export; or, if asked to stop, a checkpoint of what is done.
+
+        Args:
+            lease: of the run folder, on the first rank.
+        """
+        stop = Stop(self.run)
+        if not self.ask_reference(stop):
+            return
+        start = saved = self.checkpoints.load()
+        log = Log(self.run, start, self.settings.steps) if self.layout.first else None
+        best = self._remember()
+        self._note_how()
+        if self.settings.caption_dropout and self.family.embeds_guidance:
+            self._say("no caption is dropped: the model is given the guidance scale")
+        self._say(f"training {self.job.model.name} -> {self.run.name[:12]}, from step {start}")
+        for step in range(start, self.settings.steps):
+            if stop.agreed(self.device):
+                if step > saved:
+                    _still_mine(lease)
+                    self.checkpoints.save(step)
+                self.checkpoints.finish()
+                if log:
+                    log.close()
+                    stop.leave(step, self.settings.steps)
+                return
+            row = self.step(step)
+            done = step + 1
+            if log:
+                log.step(row)
+            line = self.watch.look(row)
+            if log and line:
+                log.say(line)
+            last = done == self.settings.steps
+            if self.validation and (done % self.job.eval_every == 0 or last):
+                with self.ema.swapped() if self.ema else nullcontext():
+                    evaluation = self.evaluate(done)
+                    if evaluation["error"] < best:
+                        best = evaluation["error"]
+                        _still_mine(lease)
+                        self.checkpoints.save_best(done)
+                if log:
+                    log.evaluation(evaluation)
+            if done % self.job.checkpoint_every == 0 or last:
+                _still_mine(lease)
+                self.checkpoints.save(done)
+                saved = done
+        self.checkpoints.finish()
+        if log:
+            log.close()
+        _still_mine(lease)
+        self.export()
+
+    def _note_how(self) -> None:
+        """Every rank says where it is; the first keeps it."""
+        ranks = dist.get_world_size()
+        place = f"rank {dist.get_rank()} of {ranks} on {node_name()}, {_gpu(self.device)}, {self.layout.place}"
+        print(place, file=sys.stderr, flush=True)
+        places = [""] * ranks
+        dist.all_gather_object(places, place)
+        if self.layout.first:
+            with atomic(self.run / RAN) as temporary:
+                ran = Ran(device=self.device.type, attention=self.attention, places=places)
+                temporary.write_text(ran.model_dump_json(indent=2))
+
+    def _remember(self) -> float:
+        """Take in an earlier start's steps from the logs, as the first rank reads them; the least error so far."""
+        told: list[Any] = [None]
+        if self.layout.first:
+            errors = [row["error"] for row in logged(self.run, "eval")]
+            least = min((error for error in errors if error is not None), default=math.inf)
+            told = [(logged(self.run, "metrics")[-self.settings.guards.drift_steps :], least)]
+        dist.broadcast_object_list(told, 0)
+        past, least = told[0]
+        for row in past:
+            self.watch.remember(row)
+        return least
+
+    def step(self, step: int) -> dict[str, Any]:
+        """One optimiser step (counted from 0); its row of metrics, equal on all ranks."""
+        begun = time.monotonic()
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        torch.manual_seed(generator("step", self.stage.seed, step, dist.get_rank()).initial_seed())
+        lr = self.settings.lr * rate(self.settings, step)
+        for group in self.optimizer.param_groups:
+            if isinstance(group["lr"], Tensor):  # of optimisers that compile their step
+                group["lr"].fill_(lr)
+            else:
+                group["lr"] = lr
+        chunks, count = self.chunks(step)
+        many = self.stage.objective == "kto" and len(chunks) > 1
+        point = self.passes.reference_point(chunks, step) if many else None
+        totals: dict[str, Tensor] = {}
+        ill: list[str] = []
+        for rows, places in chunks:
+            found = self.passes.backward(rows, places, count, step, point)
+            ill += [row.pair_id for row, fine in zip(rows, found["loss"].isfinite().tolist(), strict=True) if not fine]
+            for name, value in found.items():
+                totals[name] = totals.get(name, torch.zeros((), device=self.device)) + value.sum()
+        clipped: Any = nn.utils.clip_grad_norm_(list(self.parameters.values()), self.settings.clip_norm)
+        norm = float(clipped.full_tensor() if hasattr(clipped, "full_tensor") else clipped)
+        finite = math.isfinite(norm)
+        if finite:
+            self.optimizer.step()
+            self._follow(step + 1)
+        self.optimizer.zero_grad()
+        means = self._mean(totals)
+        seconds = time.monotonic() - begun
+        row: dict[str, Any] = {
+            "step": step + 1,
+            **means,
+            "grad_norm": norm,
+            "lr": lr,
+            "tokens_per_s": self.tokens * self.settings.batch * (2 if self.prefers else 1) / seconds,
+            "seconds": seconds,
+            "peak_memory_bytes": self._peak_memory(),
+            "mfu": self._mfu(seconds),
+        }
+        if finite:
+            return row
+        everywhere: list[list[str]] = [[] for _ in range(dist.get_world_size())]
+        dist.all_gather_object(everywhere, ill)
+        row["skipped"] = sorted({pair for pairs in everywhere for pair in pairs})
+        return row
+
+    def chunks(self, step: int) -> tuple[list[Chunk], int]:
+        """This rank's pairs of a step as micro-batches, and their number."""
+        rows = dataset.rows_of_step(self.rows, step, self.settings.batch, self.stage.seed)
+        places = list(range(self.layout.data_rank, len(rows), self.layout.data))
+        size = self.job.micro_batch
+        spans = [places[first : first + size] for first in range(0, len(places), size)]
+        return [([rows[place] for place in span], span) for span in spans], len(places)
+
+    def _follow(self, done: int) -> None:
+        if self.ema:
+            self.ema.update(done)
+        moving = self.settings.reference_ema
+        if moving and self.copy is not None and done % moving.every == 0:
+            follow(self.copy, self.policy, moving.decay)
+            self.reference_errors = None
+
+    def ask_reference(self, stop: Stop) -> bool:
+        """Have all errors of a cached reference; False if asked to stop before they were there."""
+        if self.cache is None or self.cache.complete:
+            return True
+        steps, said = self.settings.steps, 0.0
+        validation = None if len(self.cache.errors) else self._validate(self.policy)
+        while not self.cache.complete:
+            first = len(self.cache.errors)
+            if stop.agreed(self.device):
+                if self.layout.first:
+                    stop.leave(0, steps)
+                return False
+            if time.monotonic() > said + LINE_EVERY:
+                self._say(f"asking the reference for its errors: {first}/{steps} steps")
+                said = time.monotonic()
+            measured = [self._reference_errors_of(step) for step in range(first, min(first + ASKED_AT_ONCE, steps))]
+            self.cache.extend(measured, self.settings.batch, validation)
+            validation = None
+        return True
+
+    def _reference_errors_of(self, step: int) -> tuple[list[int], list[int], Tensor]:
+        places: list[int] = []
+        found = []
+        for rows, span in self.chunks(step)[0]:
+            e = self.passes.errors(self.policy, self.passes.load(rows, step))
+            places += span
+            found.append(e.view(len(self.passes.halves), -1).T)
+        return places, self.passes.numbers, torch.cat(found)
+
+    def evaluate(self, step: int) -> dict[str, Any]:
+        """Errors on validation pairs with fixed noise and timesteps, equal on all ranks and layouts."""
+        e = self._validate(self.policy)
+        pairs = len(self.validation)
+        result: dict[str, Any] = {"step": step, "error": float(e[:pairs].mean())}
+        if not self.prefers:
+            return result
+        if self.reference_errors is None:
+            if self.cache:
+                self.reference_errors = self.cache.validation.to(self.device)
+            else:
+                with self.passes.reference() as model:
+                    self.reference_errors = self._validate(model)
+        gap = e - self.reference_errors
+        result |= {"win_gap": float(gap[:pairs].mean()), "lose_gap": float(gap[pairs:].mean())}
+        result["accuracy"] = float((gap[:pairs] < gap[pairs:]).float().mean())
+        return result
+
+    def _validate(self, model: nn.Module) -> Tensor:
+        return self.passes.validation_errors(model, self.validation, self.job.micro_batch)
+
+    def _mean(self, totals: dict[str, Tensor]) -> dict[str, float]:
+        values = torch.stack([value.float() for value in totals.values()]) / (self.settings.batch * self.layout.group)
+        dist.all_reduce(values)
+        return dict(zip(totals, values.tolist(), strict=True))
+
+    def _mfu(self, seconds: float) -> float | None:
+        """Model FLOPs utilisation (arXiv 2204.02311, appendix B); None where needs or hardware are not known."""
+        if not self.job.step_flops or not self.job.peak_flops:
+            return None
+        return self.job.step_flops / (seconds * dist.get_world_size() * self.job.peak_flops)
+
+    def _peak_memory(self) -> int:
+        """The most of all ranks: of the device in this step, or of the process without one."""
+        if self.device.type == "cuda":
+            peak = torch.cuda.max_memory_allocated()
+        else:
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        most = torch.tensor(peak, device=self.device)
+        dist.all_reduce(most, dist.ReduceOp.MAX)
+        return int(most)
+
+    def export(self) -> None:
+        """Write the trained weights on the first rank; the folder appears when it is complete."""
+        best = self.checkpoints.load_best() if self.settings.export == "best" else 0
+        assert best or self.settings.export == "last" or not self.validation, "the best evaluation was not kept"
+        with self.ema.swapped() if self.ema and not best else nullcontext():
+            lora = self.settings.tuning == "lora"
+            options = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=lora)
+            state: dict[str, Any] = get_model_state_dict(self.policy, options=options)
+            if self.layout.first:
+                with atomic(self.run / EXPORT) as folder:
+                    folder.mkdir()
+                    if lora:
+                        self.family.save_lora(self.policy, state, folder)
+                    else:
+                        self.family.save_transformer(state, folder)
+            dist.barrier()
+
+    def _say(self, text: str) -> None:
+        if self.layout.first:
+            where = f"{dist.get_world_size()} ranks on {self.device.type} ({self.layout}), attention {self.attention}"
+            print(f"{text}; {where}", file=sys.stderr)
+
+
+def _gpu(device: torch.device) -> str:
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    of = f" (of {given})" if given else ""
+    return (
+        f"GPU {device.index}{of} {torch.cuda.get_device_name(device)}"
+        if device.type == "cuda"
+        else f"CPU{of and f' (GPUs {given} not used)'}"
+    )
+
+
+def _optimizer(settings: TrainSettings, parameters: list[nn.Parameter], device: torch.device) -> torch.optim.Optimizer:
+    kind: Any = torch.optim.AdamW
+    options: dict[str, Any] = {"fused": device.type == "cuda"}
+    if settings.optimizer == "adamw_8bit":
+        try:
+            from torchao.optim import AdamW8bit
+        except ImportError:
+            raise UserError(
+                "train.settings.optimizer: adamw_8bit needs the package torchao; install it or take adamw"
+            ) from None
+        kind, options = AdamW8bit, {}
+    return kind(parameters, lr=settings.lr, betas=settings.betas, weight_decay=settings.weight_decay, **options)
+
+
+def rate(settings: TrainSettings, step: int) -> float:
+    """The factor on the learning rate at a step (counted from 0)."""
+    if step < settings.warmup:
+        return (step + 1) / settings.warmup
+    if settings.schedule == "constant":
+        return 1.0
+    progress = (step - settings.warmup) / max(1, settings.steps - settings.warmup)
+    return 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def _still_mine(lease: Lease | None) -> None:
+    """Before anything is written that another training would read.
+
+    Raises:
+        UserError: this process was suspended, and another one took over.
+    """
+    if lease and not lease.mine():
+        raise UserError(f"{lease.path.parents[1]}: another process took over while this one was suspended; it leaves")

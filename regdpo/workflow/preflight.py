@@ -1,0 +1,125 @@
+"""Before the first job: ranks, machines and GPUs of the trainings that are to run, against each other and the plan."""
+
+import os
+import subprocess
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from regdpo.config.schema import Config, canonical
+from regdpo.core.digests import text_digest
+from regdpo.core.errors import UserError
+
+
+def mend_dates(files: Iterable[Path]) -> str:
+    """Date inputs of the future, as a clock that was set back leaves them, to now: Snakemake takes no output that is
+    older than its input, and content is what counts here. A line of what was done; empty if nothing."""
+    mended = []
+    for path in files:
+        with suppress(OSError):  # it is made later; or may not be dated, and Snakemake tells
+            if path.stat().st_mtime > time.time():
+                os.utime(path)
+                mended.append(path)
+    if not mended:
+        return ""
+    many = f" and {len(mended) - 1} more" if len(mended) > 1 else ""
+    return f"{min(mended)}{many}: dated in the future, as after a clock was set back; dated to now"
+
+
+@dataclass(frozen=True, order=True)
+class Asked:
+    """A training that is to run, and the resources that its job asks for, which a profile may have changed."""
+
+    key: str  # as in Config.trainings
+    processes: int
+    nodes: int
+    gpus: int  # of all machines together; 0 where the site counts them otherwise
+
+
+def fit(settings: Config, asked: list[Asked]) -> list[str]:
+    """Check ranks, machines, GPUs and layout against each other.
+
+    Returns:
+        What is slow or odd, a line each.
+
+    Raises:
+        UserError: they cannot be.
+    """
+    notes: dict[str, list[str]] = defaultdict(list)
+    for it in asked:
+        training, losers = settings.trainings()[it.key]
+        if it.processes % it.nodes:
+            line = f"nodes={it.nodes} does not divide processes={it.processes}"
+            raise UserError(f"{it.key}: {line}, its job's resources")
+        if it.nodes != settings.launch.nodes:
+            raise UserError(
+                f"{it.key}: nodes={it.nodes}, its job's resources; set launch.nodes, which its tasks follow"
+            )
+        if reason := training.parallel.misfit(it.processes, losers, training.batch):
+            raise UserError(f"{it.key}: {reason} (processes={it.processes}, its job's resources)")
+        if it.gpus and it.gpus != it.processes and settings.launch.device != "cpu":
+            line = f"gpu={it.gpus} for processes={it.processes}, its job's resources; a rank takes one GPU"
+            if settings.launch.device == "cuda":
+                raise UserError(f"{it.key}: {line}")
+            notes[line].append(it.key)
+        if slow := training.parallel.straddles(it.processes, it.nodes):
+            notes[slow].append(it.key)
+    return [f"{', '.join(keys)}: {line}" for line, keys in notes.items()]
+
+
+def ask_plan(
+    settings: Config,
+    asked: list[Asked],
+    command: list[str],
+    remembered: Path,
+    version: str,
+    say: Callable[[str], None],
+) -> None:
+    """Ask the plan whether the trainings fit ``launch.gpu``; without that, or with ``launch.force``, it is not asked.
+
+    Another process asks, which takes a while; what fits is remembered and not asked again.
+
+    Args:
+        command: scripts/plan.py. remembered: a folder. version: of what shapes the answer beside the configuration.
+        say: to the reader.
+
+    Raises:
+        UserError: the plan says that one cannot fit.
+    """
+    gpu = settings.launch.gpu
+    if gpu is None or settings.launch.force:
+        return
+    marks: dict[int, dict[str, Path]] = defaultdict(dict)
+    for it in asked:
+        mark = remembered / text_digest(_shape(settings, it), version)
+        if not mark.exists():
+            marks[it.processes][it.key] = mark
+    for processes, new in marks.items():
+        say(f"asking the plan whether {', '.join(new)} fit {processes} x {gpu}; that takes a moment, once")
+        done = subprocess.run(
+            [*command, "--config", "/dev/stdin", "--gpus", str(processes), "--check", *new],
+            input=canonical(settings.model_dump(mode="json")),
+            capture_output=True,
+            text=True,
+        )
+        lines = done.stderr.strip().splitlines() or [f"the plan failed: {' '.join(command)}"]
+        if done.returncode:
+            raise UserError(lines[-1].removeprefix("error: "))
+        if not done.stdout:  # it knows nothing of such a model, and may tomorrow
+            say("\n".join(lines))
+            continue
+        say(done.stdout.rstrip())
+        for mark in new.values():
+            mark.parent.mkdir(parents=True, exist_ok=True)
+            mark.touch()
+
+
+def _shape(settings: Config, asked: Asked) -> str:
+    """All of the configuration that may shape the plan's answer."""
+    training, losers = settings.trainings()[asked.key]
+    clips, base = settings.clips, settings.base.model_dump(mode="json", exclude={"pretrain": {"settings"}})
+    size = clips.frames, clips.height, clips.width
+    return canonical([training.model_dump(mode="json"), losers, base, size, asked.processes, settings.launch.gpu])
