@@ -17,12 +17,13 @@ from diffusers import WanTransformer3DModel
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from regdpo.config.training import PREFERENCE
 from regdpo.core import manifests
 from regdpo.core.digests import file_digest
 from regdpo.core.rows import LatentRow
 from regdpo.core.store import Store
-from regdpo.models.family import Family, ModelFile, ModelRef
+from regdpo.models.family import Family
+from regdpo.models.spec import ModelFile, ModelRef
+from regdpo.objectives.registry import OBJECTIVES
 from regdpo.parallel.mesh import layout
 from regdpo.plan.architecture import Architecture
 from regdpo.plan.memory import Training
@@ -140,7 +141,7 @@ def planned(folder: Path, training: Training, device: torch.device, pairs: int) 
 def trainer(of: Job, device: torch.device) -> Trainer:
     """The trainer of a job with random weights. There has to be a process group."""
     with random_weights():
-        return Trainer(of, device, layout(device, of.parallel, of.stage.objective in PREFERENCE))
+        return Trainer(of, device, layout(device, of.parallel, OBJECTIVES[of.stage.objective].paired))
 
 
 @contextmanager

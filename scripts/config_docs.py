@@ -1,4 +1,4 @@
-"""Write config/config.schema.json and the tables of config/README.md from the pydantic models of regdpo/config/schema.py."""
+"""Write config/config.schema.json and the tables of config/README.md from the pydantic models of regdpo/config."""
 
 import argparse
 import json

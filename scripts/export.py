@@ -8,8 +8,8 @@ from regdpo.core import errors
 from regdpo.core.errors import UserError
 from regdpo.core.store import Store
 from regdpo.models import adapters
-from regdpo.models.family import ModelFile
 from regdpo.models.original_names import COMFYUI
+from regdpo.models.spec import ModelFile
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ from regdpo.core.rows import LatentRow, ScoreRow
 from regdpo.core.store import Store
 from regdpo.evaluate import held_out
 from regdpo.models import device
-from regdpo.models.family import ModelFile
+from regdpo.models.spec import ModelFile
 
 
 def main() -> None:

@@ -5,7 +5,7 @@ from regdpo.core import errors, manifests
 from regdpo.core.rows import CaptionRow, ClipRow, NegativeRow
 from regdpo.core.store import Store
 from regdpo.models import device
-from regdpo.models.family import ModelFile
+from regdpo.models.spec import ModelFile
 from regdpo.stages import negatives
 
 

@@ -18,9 +18,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from regdpo.config import schema
-from regdpo.config.training import PREFERENCE
 from regdpo.core import errors
 from regdpo.core.errors import UserError
+from regdpo.objectives.registry import OBJECTIVES
 from regdpo.plan import cost, layouts, table
 from regdpo.plan.architecture import Architecture, find, known
 from regdpo.plan.memory import GIB, Training
@@ -95,7 +95,7 @@ def _check(values: schema.Config, args: argparse.Namespace, memory: float) -> No
 
 def _training(values: schema.Config, args: argparse.Namespace) -> Training:
     ranks, arms = _ranks(values, args), values.train.arms
-    arm = args.arm or next((name for name, row in arms.items() if row.objective in PREFERENCE), next(iter(arms)))
+    arm = args.arm or next((name for name, row in arms.items() if OBJECTIVES[row.objective].paired), next(iter(arms)))
     trainings = values.trainings()
     key = "base.pretrain" if arm == "pretrain" else f"train.arms.{arm}"
     if key not in trainings:

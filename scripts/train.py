@@ -16,7 +16,7 @@ from regdpo.core import errors
 from regdpo.core.store import Store
 from regdpo.core.temporaries import atomic
 from regdpo.launch.options import LaunchOptions
-from regdpo.models.family import ModelFile
+from regdpo.models.spec import ModelFile
 from regdpo.stages import train
 
 

@@ -16,7 +16,7 @@ from regdpo.core import manifests
 from regdpo.core.digests import file_digest, text_digest
 from regdpo.core.rows import CaptionRow, ClipRow, NegativeRow, PairRow, SampleRow, ScoreRow
 from regdpo.core.store import Store
-from regdpo.models.family import ModelFile, ModelRef
+from regdpo.models.spec import ModelFile, ModelRef
 from regdpo.report.gather import Files
 
 FRAMES, SIZE, FPS = 9, 64, 8

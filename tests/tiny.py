@@ -13,7 +13,7 @@ from regdpo.core.digests import file_digest
 from regdpo.core.rows import LatentRow, PairRow
 from regdpo.core.store import Store
 from regdpo.data.video import write_frames
-from regdpo.models.family import ModelFile
+from regdpo.models.spec import ModelFile
 from regdpo.runs.job import Job
 from regdpo.stages import base, latents
 

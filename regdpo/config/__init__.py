@@ -1,0 +1,1 @@
+"""The configuration, what each stage reads of it, and its documents."""

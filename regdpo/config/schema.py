@@ -1,8 +1,8 @@
 """The configuration: pydantic models that are its one source.
 
 The JSON Schema which Snakemake validates (config/config.schema.json) and the tables in config/README.md are
-generated from these models. regdpo/config/stage_inputs.py gives the part that one stage reads; a rule passes exactly that part
-to its script, so what a stage has not been given cannot shape its result.
+generated from these models. regdpo/config/stage_inputs.py gives the part that one stage reads; a rule passes exactly
+that part to its script, so what a stage has not been given cannot shape its result.
 """
 
 import json
@@ -13,10 +13,11 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from regdpo.config.training import PREFERENCE, Arm, TrainSettings
+from regdpo.config.training import Arm, TrainSettings
 from regdpo.core.errors import UserError
 from regdpo.core.section import AtLeastOne, Count, Even, Fraction, Name, NonNegative, Positive, Section, Share
 from regdpo.models.original_names import COMFYUI
+from regdpo.objectives.registry import OBJECTIVES
 from regdpo.runtime.gpu_specs import GPUS, gpu_named
 
 
@@ -426,8 +427,8 @@ class Launch(Section):
     )
     gpu: str | None = Field(
         None,
-        description="Name of the GPUs that train (table in regdpo/runtime/gpu_specs.py), so that the plan is asked before the "
-        "first job; empty: it is not.",
+        description="Name of the GPUs that train (table in regdpo/runtime/gpu_specs.py), so that the plan is asked "
+        "before the first job; empty: it is not.",
     )
     force: bool = Field(False, description="Start even if the plan says that it does not fit.")
 
@@ -492,7 +493,7 @@ class Config(Section):
     def trainings(self) -> dict[str, tuple[TrainSettings, bool]]:
         """Key of every training -> its settings, and whether it has losers."""
         found = {
-            f"train.arms.{name}": (self.train.arm_settings(name), arm.objective in PREFERENCE)
+            f"train.arms.{name}": (self.train.arm_settings(name), OBJECTIVES[arm.objective].paired)
             for name, arm in self.train.arms.items()
         }
         if self.base.pretrain:

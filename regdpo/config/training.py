@@ -1,23 +1,11 @@
 """The sections of the configuration that a training reads."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, create_model, model_validator
 
 from regdpo.core.section import BelowOne, Count, NonNegative, Positive, Section, Share
-
-OBJECTIVES: dict[str, tuple[set[str], set[str]]] = {
-    "sft": (set(), set()),
-    "dpo": ({"beta"}, set()),
-    "reg_dpo": ({"beta", "r"}, {"r_scale"}),
-    "dpop": ({"beta", "penalty"}, set()),
-    "ipo": ({"beta"}, set()),
-    "sdpo": ({"beta", "mu"}, set()),
-    "kto": ({"beta"}, {"weight_desirable", "weight_undesirable"}),
-}
-"""Objective -> the terms it needs and those it may be given."""
-PREFERENCE = frozenset(OBJECTIVES) - {"sft"}
-"""Objectives that have losers."""
+from regdpo.objectives.registry import OBJECTIVES, all_terms, configurable
 
 
 class Timesteps(Section):
@@ -175,38 +163,44 @@ def reference_kind(settings: TrainSettings, parallel: Parallel, losers: bool) ->
     return "copy" if settings.tuning == "full" or settings.reference_ema else "adapters"
 
 
-class Terms(Section):
+class _Terms(Section):
     """The terms of an objective."""
-
-    beta: Positive | None = Field(
-        None, description="all but sft: slope on element-mean squared errors; dpo is softplus(beta/2 * s)."
-    )
-    r: Literal["dgr"] | Positive | None = Field(
-        None, description="reg_dpo: weight of the SFT term; `dgr` or a constant."
-    )
-    r_scale: Positive | None = Field(None, description="reg_dpo with r = dgr: factor on DGR; empty: 1.")
-    penalty: NonNegative | None = Field(None, description="dpop: weight of the winner's rise inside the sigmoid.")
-    mu: Annotated[float, Field(ge=0, le=1)] | None = Field(
-        None, description="sdpo: share of the winner's first-order fall that the loser must leave."
-    )
-    weight_desirable: NonNegative | None = Field(None, description="kto: weight of winners; empty: 1.")
-    weight_undesirable: NonNegative | None = Field(None, description="kto: weight of losers; empty: 1.")
 
     def given(self) -> dict[str, Any]:
         """The terms that were given, as keywords of the objective's function."""
-        names = Terms.model_fields
-        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        return {name: value for name in all_terms() if (value := getattr(self, name)) is not None}
+
+
+if TYPE_CHECKING:
+
+    class Terms(_Terms):
+        """The terms of an objective."""
+
+        def __getattr__(self, name: str) -> Any: ...
+
+    ObjectiveName = str
+else:
+    Terms = create_model(
+        "Terms",
+        __base__=_Terms,
+        __module__=__name__,
+        __doc__=_Terms.__doc__,
+        **{name: (kind | None, Field(None, description=meaning)) for name, (kind, meaning) in all_terms().items()},
+    )
+    ObjectiveName = Literal[configurable()]
 
 
 class Arm(Terms):
     """One objective on the pairs all arms share."""
 
-    objective: Literal["sft", "dpo", "reg_dpo", "dpop", "ipo", "sdpo", "kto"]
+    objective: ObjectiveName
     settings: dict[str, Any] = Field({}, description="Keys of `train.settings` that this arm overrides.")
 
     @model_validator(mode="after")
     def _terms_fit(self) -> Self:
-        needed, allowed = OBJECTIVES[self.objective]
+        terms = OBJECTIVES[self.objective].terms
+        needed = {name for name, term in terms.items() if term.needed}
+        allowed = set(terms) - needed
         given = set(self.given())
         if needed - given or given - needed - allowed:
             raise ValueError(

@@ -1,0 +1,1 @@
+"""What all rooms stand on: errors, progress, manifests, digests, the store. Neither torch nor Snakemake."""

@@ -8,36 +8,14 @@ from regdpo.core.digests import text_digest
 
 PACKAGE = "regdpo"
 ROOT = Path(__file__).resolve().parents[1]
-PLUMBING = frozenset(
-    {
-        "regdpo",
-        "regdpo.config.schema",
-        "regdpo.core.section",
-        "regdpo.config.training",
-        "regdpo.core.errors",
-        "regdpo.runtime.gpu_specs",
-        "regdpo.runtime.hub",
-        "regdpo.launch.launcher",
-        "regdpo.runtime.lease",
-        "regdpo.runtime.processes",
-        "regdpo.core.progress",
-        "regdpo.core.code_digest",
-        "regdpo.launch.backends",
-        "regdpo.runs.rendezvous",
-        "regdpo.runtime.slurm",
-        "regdpo.config.stage_inputs",
-        "regdpo.core.store",
-        "regdpo.core.manifests",
-        "regdpo.core.temporaries",
-        "regdpo.runs.metrics",
-        "regdpo.runs.stop",
-    }
-)
-"""Modules that cannot change a result. They are left out of every closure."""
+PLUMBING = ("core", "runtime", "config", "launch", "runs", "workflow")
+"""Packages that cannot change a result: they are left out of every closure."""
 TABLES = frozenset(
-    {"regdpo.models.registry", "regdpo.models.family", "regdpo.objectives.registry", "regdpo.objectives.losses"}
+    f"{PACKAGE}.{name}"
+    for name in ("models.registry", "models.family", "models.spec", "objectives.registry", "objectives.losses")
 )
-"""Modules of which only what an entry names as ``module:name`` counts, so a new loss restales no arm but its own."""
+"""Modules of which only what an entry names as ``module:name`` counts, so that a new loss makes no arm stale but its
+own."""
 
 
 def code_digest(*entries: str) -> str:
@@ -54,7 +32,7 @@ def code_digest(*entries: str) -> str:
     pending = [entry.partition(":")[::2] for entry in entries]
     while pending:
         module, name = pending.pop()
-        if module in PLUMBING or (module in TABLES and not name):
+        if _is_plumbing(module) or (module in TABLES and not name):
             continue
         if name:
             names = modules.setdefault(module, set())
@@ -68,6 +46,11 @@ def code_digest(*entries: str) -> str:
     shown = {module: Path(module).name if module.endswith(".py") else module for module in modules}
     order = sorted(modules, key=shown.__getitem__)
     return text_digest(*(part for module in order for part in (shown[module], _source(module, modules[module]))))
+
+
+def _is_plumbing(module: str) -> bool:
+    package, _, rest = module.partition(".")
+    return package == PACKAGE and (not rest or rest.split(".")[0] in PLUMBING)
 
 
 @cache

@@ -2,9 +2,9 @@
 
 With enough sources a source belongs to one split, by the hash of its name, so that a new source moves no other. With
 few, every shot is cut in time: its first part trains, the middle validates, the end tests, and between the parts lies a
-gap wider than a clip, so that no clip has a frame, or a neighbouring frame, in two splits. Where two shots show the same
-footage (a trimmed copy, a recap), what is held out stays, and clips of the other shot that come nearer to it than that
-gap are left out.
+gap wider than a clip, so that no clip has a frame, or a neighbouring frame, in two splits. Where two shots show the
+same footage (a trimmed copy, a recap), what is held out stays, and clips of the other shot that come nearer to it than
+that gap are left out.
 """
 
 import bisect

@@ -10,7 +10,8 @@ from regdpo.data.latent_files import DRAWS, read_latents
 from regdpo.evaluate.proxies import row
 from regdpo.models.device import compute_dtype
 from regdpo.models.errors import mean_squares, residuals
-from regdpo.models.family import ModelFile, open_family
+from regdpo.models.family import open_family
+from regdpo.models.spec import ModelFile
 from regdpo.objectives.schedule import fixed_sigmas, generator
 
 

@@ -88,7 +88,9 @@ class Launch:
                 if not (self.apart and left_behind(self.run)):
                     self._wait_for_other()
                 if self._done():
-                    self.run_log.say(f"{self.name}: the other one's result is taken; {self.run_log.path} has what was said")
+                    self.run_log.say(
+                        f"{self.name}: the other one's result is taken; {self.run_log.path} has what was said"
+                    )
                 else:
                     self._start()
             except OutOfTime as left:

@@ -6,6 +6,20 @@ from regdpo.config.training import Parallel
 from regdpo.core.section import Positive, Section
 
 
+@dataclass(frozen=True)
+class Shape:
+    """How many ranks, where, and what a machine of them asks a scheduler for."""
+
+    nodes: int
+    each: int  # ranks a machine
+    cpus: int = 1
+    gpus: int = 0
+    mem_mb: int = 0
+    runtime: int = 0  # minutes
+    partition: str = ""
+    constraint: str = ""
+
+
 class LaunchOptions(Section):
     """How a training runs, as rules/train.smk passes it. None of it shapes the result."""
 
@@ -44,17 +58,3 @@ class LaunchOptions(Section):
         each = self.processes // self.nodes
         asked = (self.cpus, self.gpus, self.mem_mb, self.runtime, self.partition, self.constraint)
         return Shape(self.nodes, each, *asked)
-
-
-@dataclass(frozen=True)
-class Shape:
-    """How many ranks, where, and what a machine of them asks a scheduler for."""
-
-    nodes: int
-    each: int  # ranks a machine
-    cpus: int = 1
-    gpus: int = 0
-    mem_mb: int = 0
-    runtime: int = 0  # minutes
-    partition: str = ""
-    constraint: str = ""

@@ -4,10 +4,10 @@ import os
 import subprocess
 import sys
 
-from regdpo.config.training import PREFERENCE
 from regdpo.core.errors import UserError
 from regdpo.core.store import Store
 from regdpo.launch.options import LaunchOptions
+from regdpo.objectives.registry import OBJECTIVES
 from regdpo.runs.job import Job
 from regdpo.runtime.gpu_specs import peak_flops
 from regdpo.runtime.gpus import gpus_work, taken, visible
@@ -47,7 +47,7 @@ def planned(job: Job, options: LaunchOptions, gpu: str, memory: float) -> Job:
         update = {"parallel": job.parallel, "micro_batch": job.micro_batch}
         settings = job.stage.settings.model_copy(update=update)
         size, ranks = (options.frames, options.height, options.width), options.processes
-        losers = job.stage.objective in PREFERENCE
+        losers = OBJECTIVES[job.stage.objective].paired
         flops = model_flops(Training(architecture, settings, *size, ranks, 2 if losers else 1), job.parallel)
     except UserError as error:
         print(f"not checked against the plan: {error}", file=sys.stderr)

@@ -143,3 +143,24 @@ def kto(
     gain = beta * (r - e - torch.as_tensor(z, dtype=e.dtype, device=e.device).detach())
     weight = torch.where(desirable, torch.full_like(e, weight_desirable), torch.full_like(e, weight_undesirable))
     return weight.detach() * torch.sigmoid(torch.where(desirable, -gain, gain))
+
+
+def kto_of_pairs(
+    e_w: Tensor,
+    e_l: Tensor,
+    r_w: Tensor,
+    r_l: Tensor,
+    beta: float,
+    weight_desirable: float = 1.0,
+    weight_undesirable: float = 1.0,
+    reference_point: Tensor | float | None = None,
+) -> Tensor:
+    """``kto`` of a pair as one desirable and one undesirable sample, (B,): the mean of the two.
+
+    Args:
+        reference_point: as in ``kto``; None: of the winners and losers that are passed.
+    """
+    z = kto_reference(torch.cat([e_w, e_l]), torch.cat([r_w, r_l])) if reference_point is None else reference_point
+    terms = (beta, weight_desirable, weight_undesirable, z)
+    desirable = torch.ones_like(e_w, dtype=torch.bool)
+    return (kto(e_w, r_w, desirable, *terms) + kto(e_l, r_l, ~desirable, *terms)) / 2

@@ -16,7 +16,7 @@ from regdpo.core.digests import file_digest
 from regdpo.core.errors import UserError
 from regdpo.core.rows import CaptionRow, ClipRow, NegativeRow, PairRow, R, SampleRow, ScoreRow
 from regdpo.core.store import Store
-from regdpo.models.family import ModelFile
+from regdpo.models.spec import ModelFile
 
 SHAPING = (
     "torch", "diffusers", "transformers", "peft", "accelerate", "safetensors", "numpy", "scipy", "av", "imageio-ffmpeg",

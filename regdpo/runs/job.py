@@ -5,7 +5,7 @@ from pathlib import Path
 from regdpo.config.stage_inputs import TrainStage
 from regdpo.config.training import Parallel
 from regdpo.core.section import Section
-from regdpo.models.family import ModelFile
+from regdpo.models.spec import ModelFile
 
 
 class Job(Section):

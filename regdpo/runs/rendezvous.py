@@ -1,8 +1,8 @@
 """Where a training's processes meet, so that no stranger can.
 
 torchrun's own ways listen on every interface, ask nobody who they are, and of one machine's (`c10d`) unpickle what they
-find: whoever reaches the port runs code. Here torchrun (``python -m regdpo.runs.rendezvous`` instead of ``torchrun``) gets a
-way of its own:
+find: whoever reaches the port runs code. Here torchrun (``python -m regdpo.runs.rendezvous`` instead of ``torchrun``)
+gets a way of its own:
 
 one machine      nothing listens: ranks meet in a file in memory that only this user's processes can open, and talk over
                  the loopback interface

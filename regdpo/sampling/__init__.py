@@ -1,0 +1,1 @@
+"""Videos rendered by a model, for negatives and for evaluation."""

@@ -23,7 +23,8 @@ from regdpo.core.progress import track
 from regdpo.core.store import Store
 from regdpo.data.video import read_stored, write_frames
 from regdpo.models.device import compute_dtype
-from regdpo.models.family import Autoencoding, Family, ModelFile, open_family
+from regdpo.models.family import Family, open_family
+from regdpo.models.spec import Autoencoding, ModelFile
 
 WINDOW = 64
 """Videos whose text and first frames wait in main memory for the denoiser."""

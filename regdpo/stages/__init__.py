@@ -1,0 +1,1 @@
+"""One module a stage, named as its rule and its script."""

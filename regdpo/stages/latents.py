@@ -24,7 +24,8 @@ from regdpo.core.store import Store
 from regdpo.data.latent_files import DRAWS
 from regdpo.data.video import read_stored
 from regdpo.models.device import DTYPES, compute_dtype
-from regdpo.models.family import Autoencoding, Family, ModelFile, open_family
+from regdpo.models.family import Family, open_family
+from regdpo.models.spec import Autoencoding, ModelFile
 
 WINDOW = 256
 """Pairs whose texts wait in main memory for the autoencoder; 1 GiB with Wan's 512 tokens of 4096 in bf16."""

@@ -7,7 +7,7 @@ from regdpo.core.errors import UserError
 from regdpo.core.rows import CaptionRow, ClipRow, NegativeRow
 from regdpo.core.store import Store
 from regdpo.data.splits import is_known
-from regdpo.models.family import ModelFile
+from regdpo.models.spec import ModelFile
 from regdpo.sampling import render as sampler
 from regdpo.sampling.render import Request, seed_of
 

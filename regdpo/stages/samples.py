@@ -6,7 +6,7 @@ from regdpo.config.schema import Samples
 from regdpo.config.stage_inputs import SamplesStage
 from regdpo.core.rows import REAL, PairRow, SampleRow
 from regdpo.core.store import Store
-from regdpo.models.family import ModelFile
+from regdpo.models.spec import ModelFile
 from regdpo.sampling import render as sampler
 from regdpo.sampling.render import Request, seed_of
 

@@ -9,8 +9,8 @@ from regdpo.core.environment import environment
 from regdpo.core.store import Store
 from regdpo.launch.launcher import train
 from regdpo.launch.options import LaunchOptions
-from regdpo.launch.plan_check import gpu_found, device_of, planned
-from regdpo.models.family import ModelFile
+from regdpo.launch.plan_check import device_of, gpu_found, planned
+from regdpo.models.spec import ModelFile
 from regdpo.runs.job import EXPORT, RAN, Job, Ran
 
 

@@ -4,24 +4,24 @@ FSDP averages gradients over all ranks, and each rank of a pair or context group
 same pairs: so the mean over this rank's pairs is multiplied by the ranks of a group.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from types import MappingProxyType
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from regdpo.config.stage_inputs import TrainStage
-from regdpo.config.training import PREFERENCE, TrainSettings
+from regdpo.config.training import TrainSettings
 from regdpo.core.rows import LatentRow
 from regdpo.core.store import Store
 from regdpo.models.device import DTYPES
 from regdpo.models.errors import mean_squares, residuals
 from regdpo.models.family import Family
-from regdpo.objectives import losses
-from regdpo.objectives.registry import FUNCTIONS
+from regdpo.objectives.registry import OBJECTIVES
 from regdpo.objectives.schedule import fixed_sigmas
 from regdpo.objectives.weights import weighted
 from regdpo.parallel.mesh import Layout
@@ -68,13 +68,14 @@ class Passes:
     ):
         self.stage, self.family, self.layout, self.store, self.device = stage, family, layout, store, device
         self.policy, self.copy, self.cache = policy, copy, cache
-        self.prefers = stage.objective in PREFERENCE
+        self.objective = OBJECTIVES[stage.objective]
+        self.function = partial(self.objective.loss(), **stage.given())
+        self.prefers = self.objective.paired
         self.mode = halves if self.prefers and layout.pair == 1 else "joint"
         both = dataset.HALVES if self.prefers else dataset.HALVES[:1]
         self.halves = both if layout.pair == 1 else (both[layout.pair_rank],)
         self.numbers = [dataset.HALVES.index(half) for half in self.halves]
         self.dtype = DTYPES[stage.settings.precision]
-        self.slopes = stage.objective == "sdpo"
         self.dropout = caption_dropout(stage.settings, family)
 
     def load(self, rows: list[LatentRow], step: int | None) -> dataset.Batch:
@@ -85,16 +86,21 @@ class Passes:
 
     def answer(self, model: nn.Module, batch: dataset.Batch) -> Answer:
         residual = residuals(self.family, model, batch.x0, batch.noise, batch.sigma, batch.inputs, self.dtype)
-        return Answer(mean_squares(residual), residual.detach() if self.slopes else None)
+        return Answer(mean_squares(residual), residual.detach() if "products" in self.objective.needs else None)
 
     def backward(
-        self, rows: list[LatentRow], places: list[int], rank_pairs: int, step: int, point: Tensor | None = None
+        self,
+        rows: list[LatentRow],
+        places: list[int],
+        rank_pairs: int,
+        step: int,
+        beforehand: Mapping[str, Tensor] = MappingProxyType({}),
     ) -> dict[str, Tensor]:
         """Forward and backward of one micro-batch.
 
         Args:
             rows, places: pairs (B), and their places in the step's batch. rank_pairs: pairs of this rank in the step.
-            point: kto's reference point of the step, where it was measured before.
+            beforehand: what ``before_step`` found.
 
         Returns:
             What is logged of each pair, detached, (B,); equal on all ranks of a group.
@@ -106,9 +112,8 @@ class Passes:
         e, r = e_own, None
         if r_own is not None:
             e, r = exchange(torch.stack([e_own, r_own]), self.layout).unbind()
-        if self.stage.objective == "kto" and point is None and r is not None:
-            point = self.global_mean(r - e)
-        loss, slope = weigh(self._loss(known, point, batch.weight), e, r, batch.pairs)
+        given = self._needed(known, e, r, beforehand)
+        loss, slope = weigh(lambda *errors: weighted(self.function(*errors, **given), batch.weight), e, r, batch.pairs)
         own = slope if self.layout.pair == 1 else slope.split(batch.pairs)[self.layout.pair_rank]
         own = own * (self.layout.group / rank_pairs)
         if self.mode == "sequential":
@@ -134,17 +139,18 @@ class Passes:
         live = [self.answer(self.policy, winner)]
         return live, [*live, after]
 
-    def _loss(self, known: list[Answer], point: Tensor | None, weight: Tensor) -> Callable[..., Tensor]:
-        function: Callable[..., Tensor] = partial(
-            getattr(losses, FUNCTIONS[self.stage.objective]), **self.stage.given()
-        )
-        if point is not None:
-            function = partial(_kto_of_pairs, function, point)
-        if self.slopes:
-            found = torch.cat([answer.residual for answer in known if answer.residual is not None])
-            g_w, g_l = (2 * found / found[0].numel()).flatten(1).chunk(2)
-            function = partial(function, dot=(g_w * g_l).sum(1), norm2=(g_w**2).sum(1))
-        return lambda *errors: weighted(function(*errors), weight)
+    def _needed(
+        self, known: list[Answer], e: Tensor, r: Tensor | None, beforehand: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """What the objective needs beside four errors."""
+        found = dict(beforehand)
+        if "products" in self.objective.needs:
+            residual = torch.cat([answer.residual for answer in known if answer.residual is not None])
+            g_w, g_l = (2 * residual / residual[0].numel()).flatten(1).chunk(2)
+            found |= {"dot": (g_w * g_l).sum(1), "norm2": (g_w**2).sum(1)}
+        if "reference_point" in self.objective.needs and not beforehand and r is not None:
+            found["reference_point"] = self.global_mean(r - e)
+        return found
 
     @contextmanager
     def reference(self) -> Iterator[nn.Module]:
@@ -171,14 +177,17 @@ class Passes:
             return self.errors(model, batch)
 
     @torch.no_grad()
-    def reference_point(self, chunks: list[tuple[list[LatentRow], list[int]]], step: int) -> Tensor:
-        """kto's reference point over the global batch, by a pass over all micro-batches of the step."""
+    def before_step(self, chunks: list[tuple[list[LatentRow], list[int]]], step: int) -> dict[str, Tensor]:
+        """What one micro-batch of several cannot tell. A reference point is of the whole step: it is measured by a pass
+        over all its micro-batches."""
+        if "reference_point" not in self.objective.needs or len(chunks) < 2:
+            return {}
         gains = []
         for rows, places in chunks:
             batch = self.load(rows, step)
             r = self.reference_errors(batch, step, places)
             gains.append(r - self.errors(self.policy, batch))
-        return self.global_mean(torch.cat(gains))
+        return {"reference_point": self.global_mean(torch.cat(gains))}
 
     def global_mean(self, values: Tensor) -> Tensor:
         """The mean over all ranks, each with as many values; clamped at 0, shape ()."""
@@ -209,12 +218,3 @@ class Passes:
         errors /= layout.context
         dist.all_reduce(errors)
         return errors.flatten()
-
-
-def _kto_of_pairs(
-    kto: Callable[..., Tensor], point: Tensor, e_w: Tensor, e_l: Tensor, r_w: Tensor, r_l: Tensor
-) -> Tensor:
-    """A pair as a desirable and an undesirable sample, (B,)."""
-    desirable = torch.ones_like(e_w, dtype=torch.bool)
-    winner = kto(e_w, r_w, desirable, reference_point=point)
-    return (winner + kto(e_l, r_l, ~desirable, reference_point=point)) / 2

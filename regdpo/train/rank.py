@@ -13,9 +13,9 @@ import torch.distributed as dist
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.elastic.multiprocessing.errors import record
 
-from regdpo.config.training import PREFERENCE
 from regdpo.core.environment import check_environment
 from regdpo.core.errors import EXIT_USER_ERROR, UserError, disk_full, is_disk_full
+from regdpo.objectives.registry import OBJECTIVES
 from regdpo.parallel.mesh import layout
 from regdpo.runs import rendezvous
 from regdpo.runs.job import ERROR, Job
@@ -61,7 +61,7 @@ def main() -> None:
     try:
         if dist.get_rank() == 0:
             lease = _lease(Path(job.run))
-        pairs = job.stage.objective in PREFERENCE
+        pairs = OBJECTIVES[job.stage.objective].paired
         Trainer(job, device, layout(device, job.parallel, pairs)).train(lease)
     except UserError as error:
         _leave(job, lease, str(error))

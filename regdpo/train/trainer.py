@@ -19,13 +19,14 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
-from regdpo.config.training import PREFERENCE, TrainSettings, reference_kind
+from regdpo.config.training import TrainSettings, reference_kind
 from regdpo.core import manifests
 from regdpo.core.errors import UserError
 from regdpo.core.rows import LatentRow
 from regdpo.core.store import Store
 from regdpo.core.temporaries import atomic
 from regdpo.models.family import open_family
+from regdpo.objectives.registry import OBJECTIVES
 from regdpo.objectives.schedule import generator
 from regdpo.objectives.weights import normalised
 from regdpo.parallel.mesh import Layout, check_context
@@ -54,7 +55,8 @@ class Trainer:
         self.job, self.device, self.layout = job, device, layout
         self.stage, self.settings = job.stage, job.stage.settings
         self.run, self.store = Path(job.run), Store(job.store)
-        self.prefers = self.stage.objective in PREFERENCE
+        self.objective = OBJECTIVES[self.stage.objective]
+        self.prefers = self.objective.paired
         self._check()
 
         rows = manifests.read(job.latents, LatentRow)
@@ -103,10 +105,10 @@ class Trainer:
                 f"model {self.job.model.name}: is a base with adapters, and a training would lose them; start from the "
                 "base, or from a model that was tuned in full"
             )
-        if self.stage.objective == "sdpo" and self.layout.pair == 2:
+        if "products" in self.objective.needs and self.layout.pair == 2:
             raise UserError(
-                "train.settings.parallel.pair: 2 cannot train sdpo, which compares the residuals of both halves on one "
-                "rank; take pair 1"
+                f"train.settings.parallel.pair: 2 cannot train {self.stage.objective}, which compares the residuals of "
+                "both halves on one rank; take pair 1"
             )
 
     def train(self, lease: Lease | None = None) -> None:
@@ -200,12 +202,11 @@ class Trainer:
             else:
                 group["lr"] = lr
         chunks, count = self.chunks(step)
-        many = self.stage.objective == "kto" and len(chunks) > 1
-        point = self.passes.reference_point(chunks, step) if many else None
+        beforehand = self.passes.before_step(chunks, step)
         totals: dict[str, Tensor] = {}
         ill: list[str] = []
         for rows, places in chunks:
-            found = self.passes.backward(rows, places, count, step, point)
+            found = self.passes.backward(rows, places, count, step, beforehand)
             ill += [row.pair_id for row, fine in zip(rows, found["loss"].isfinite().tolist(), strict=True) if not fine]
             for name, value in found.items():
                 totals[name] = totals.get(name, torch.zeros((), device=self.device)) + value.sum()

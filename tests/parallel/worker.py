@@ -24,12 +24,12 @@ import diffusers.models.attention_dispatch as dispatch
 
 from regdpo.models import device
 from regdpo.models.diffusers_family import DiffusersFamily
+from regdpo.objectives.registry import OBJECTIVES
 from regdpo.objectives.schedule import draw, generator
 from regdpo.parallel.mesh import layout
 from regdpo.runs.job import Job
 from regdpo.runs.stop import Stop
 from regdpo.train import dataset
-from regdpo.train.rank import PREFERENCE
 from regdpo.train.trainer import Trainer
 
 EXCHANGE = dispatch._all_to_all_single
@@ -44,24 +44,23 @@ def gradients(job: Job, fault: str) -> dict[str, torch.Tensor]:
     dispatch._all_to_all_single = (
         (lambda x, group: EXCHANGE(x.flip(0), group)) if fault == "heads" and odd else EXCHANGE
     )
-    where = layout(CPU, job.parallel, job.stage.objective in PREFERENCE)
+    where = layout(CPU, job.parallel, OBJECTIVES[job.stage.objective].paired)
     trainer = Trainer(job, CPU, where)
     trainer.ask_reference(Stop(trainer.run))
     move_away(trainer.parameters)
     if fault == "divide":
         trainer.policy.set_gradient_divide_factor(1.0)  # of the root alone
     chunks, count = trainer.chunks(0)
-    many = job.stage.objective == "kto" and len(chunks) > 1
-    point = trainer.passes.reference_point(chunks, 0) if many else None
+    beforehand = trainer.passes.before_step(chunks, 0)
     for rows, places in chunks:
-        trainer.passes.backward(rows, places, count, 0, point)
+        trainer.passes.backward(rows, places, count, 0, beforehand)
     without = [name for name, p in trainer.parameters.items() if p.grad is None]
     assert not without, without
     return {name: p.grad.full_tensor() for name, p in trainer.parameters.items()}
 
 
 def weights(job: Job, until: int) -> dict[str, torch.Tensor]:
-    trainer = Trainer(job, CPU, layout(CPU, job.parallel, job.stage.objective in PREFERENCE))
+    trainer = Trainer(job, CPU, layout(CPU, job.parallel, OBJECTIVES[job.stage.objective].paired))
     for step in range(trainer.checkpoints.load(), until):
         trainer.step(step)
     trainer.checkpoints.save(until)

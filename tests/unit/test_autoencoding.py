@@ -11,8 +11,9 @@ from regdpo.config.schema import Sampling
 from regdpo.core import code_digest
 from regdpo.core.store import Store
 from regdpo.models.diffusers_family import DiffusersFamily
-from regdpo.models.family import Autoencoding, Family, ModelRef, open_family
+from regdpo.models.family import Family, open_family
 from regdpo.models.live import Live
+from regdpo.models.spec import Autoencoding, ModelRef
 from regdpo.models.turns import Turns
 from regdpo.models.wan import Wan
 from regdpo.models.wan22 import Experts

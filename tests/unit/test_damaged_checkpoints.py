@@ -13,7 +13,8 @@ from regdpo.config.schema import Base
 from regdpo.core.errors import UserError
 from regdpo.core.store import Store
 from regdpo.models.checkpoint_json import MOST_BYTES, check_all, read_json
-from regdpo.models.family import Family, ModelRef, open_family
+from regdpo.models.family import Family, open_family
+from regdpo.models.spec import ModelRef
 from regdpo.plan import architecture
 
 CASE = CASES["wan-t2v"]

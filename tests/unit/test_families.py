@@ -37,8 +37,9 @@ from regdpo.data.video import read_stored, write_frames
 from regdpo.models import adapters
 from regdpo.models.device import DTYPES
 from regdpo.models.errors import mean_squares, residuals
-from regdpo.models.family import Family, ModelRef, open_family
+from regdpo.models.family import Family, open_family
 from regdpo.models.original_names import COMFYUI, original
+from regdpo.models.spec import ModelRef
 from regdpo.sampling import render
 from regdpo.stages import base, latents
 

@@ -19,7 +19,7 @@ from regdpo.core.errors import UserError
 from regdpo.core.rows import CaptionRow, ScoreRow
 from regdpo.core.store import Store, kept_at
 from regdpo.core.temporaries import atomic
-from regdpo.models.family import ModelFile, ModelRef
+from regdpo.models.spec import ModelFile, ModelRef
 
 
 def caption(clip_id: str, text: str = "a cat") -> CaptionRow:
@@ -341,7 +341,7 @@ def digest(tmp_path, monkeypatch):
             for old, new in replacements:
                 text = text.replace(old, new)
             path.write_text(text)
-        for cached in (code_digest._tree, code_digest._code, code_digest._imports):
+        for cached in (code_digest._tree, code_digest.source_of, code_digest._imports):
             cached.cache_clear()
         monkeypatch.setattr(code_digest, "ROOT", package)
         monkeypatch.setattr(code_digest, "TABLES", manifests)

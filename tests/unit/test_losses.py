@@ -11,10 +11,11 @@ import torch
 import yaml
 from torch import Tensor, tensor
 
-from regdpo.config.training import OBJECTIVES, Arm
+from regdpo.config.training import Arm
 from regdpo.core import code_digest
 from regdpo.objectives import losses
-from regdpo.objectives.registry import FUNCTIONS
+from regdpo.objectives.registry import OBJECTIVES as DECLARED
+from regdpo.objectives.registry import configurable
 
 ROOT = Path(__file__).parents[2]
 E_W, E_L, R_W, R_L = ([0.30, 0.52, 0.44], [0.61, 0.40, 0.47], [0.35, 0.50, 0.41], [0.60, 0.45, 0.49])
@@ -259,21 +260,25 @@ def test_ktos_reference_point_takes_no_gradient():
         assert point is None or point.grad is None
 
 
-GIVEN_BY_THE_TRAINER = {"e_w", "e_l", "r_w", "r_l", "e", "dot", "norm2", "desirable", "reference_point"}
+ERRORS = {"e_w", "e_l", "r_w", "r_l"}
+GIVEN = {"products": ("dot", "norm2"), "reference_point": ("reference_point",)}
+OBJECTIVES = configurable()
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_terms_of_the_configuration_are_the_functions_terms(objective):
-    parameters = inspect.signature(getattr(losses, FUNCTIONS[objective])).parameters
-    needed, allowed = OBJECTIVES[objective]
-    errors_of_one = {"r"} if objective == "kto" else set()
-    assert set(parameters) - GIVEN_BY_THE_TRAINER - errors_of_one == needed | allowed
-    assert all(parameters[name].default is not inspect.Parameter.empty for name in allowed)
+    declared = DECLARED[objective]
+    parameters = inspect.signature(declared.loss()).parameters
+    given = {name for need in declared.needs for name in GIVEN[need]}
+    assert set(parameters) - ERRORS - given == set(declared.terms)
+    for name, term in declared.terms.items():
+        assert term.needed or parameters[name].default is not inspect.Parameter.empty
+    assert set(parameters) >= ERRORS if declared.paired else set(parameters) == {"e_w"}
 
 
 def test_pretraining_is_sft():
-    assert FUNCTIONS["pretrain"] == "sft"
-    assert set(FUNCTIONS) == {"pretrain", *OBJECTIVES}
+    assert DECLARED["pretrain"].loss() is losses.sft
+    assert set(DECLARED) == {"pretrain", *OBJECTIVES}
 
 
 METHODS = (ROOT / "docs/methods.md").read_text()
@@ -298,7 +303,7 @@ def test_methods_has_a_row_for_every_objective(objective):
         assert re.search(r"arXiv \d{4}\.\d{5}", paper)
         assert Arm(**yaml.safe_load(example.strip("`"))).objective == objective
         name, path = LINK.search(code).groups()
-        assert name == FUNCTIONS[objective]
+        assert name == DECLARED[objective].function.partition(":")[2].removesuffix("_of_pairs")
         assert callable(getattr(losses, name))
         assert (ROOT / "docs" / path).resolve() == Path(losses.__file__).resolve()
 
@@ -324,9 +329,9 @@ def test_a_losss_helpers_count_in_its_digest_and_no_other_loss(monkeypatch, tmp_
         changed = tmp_path / "losses.py"
         changed.write_text(source.replace(old, new) if old else source)
         monkeypatch.setattr(code_digest, "_file", lambda name: changed if name == module else file(name))
-        code_digest._code.cache_clear()
+        code_digest.source_of.cache_clear()
         code_digest._tree.cache_clear()
-        return {name: code_digest.code_digest(f"{module}:{name}") for name in OBJECTIVES}
+        return {name: code_digest.code_digest(DECLARED[name].function) for name in OBJECTIVES}
 
     def restaled(old: str, new: str) -> set[str]:
         after = digests(old, new)
@@ -342,5 +347,5 @@ def test_a_losss_helpers_count_in_its_digest_and_no_other_loss(monkeypatch, tmp_
             "dpo", "reg_dpo", "dpop", "ipo", "sdpo",
         }  # fmt: skip
     finally:
-        code_digest._code.cache_clear()
+        code_digest.source_of.cache_clear()
         code_digest._tree.cache_clear()

@@ -14,7 +14,8 @@ from torch import Tensor
 from regdpo.config.schema import Sampling
 from regdpo.core.errors import UserError
 from regdpo.core.store import Store
-from regdpo.models.family import Family, ModelRef, open_family
+from regdpo.models.family import Family, open_family
+from regdpo.models.spec import ModelRef
 from regdpo.sampling import render
 
 STEPS = (4, 20, 40, 50)

@@ -12,12 +12,13 @@ import torch.distributed as dist
 from diffusers.training_utils import EMAModel
 from safetensors.torch import load_file, save_file
 
-from regdpo.config.training import PREFERENCE, Guards
+from regdpo.config.training import Guards
 from regdpo.core import manifests
 from regdpo.core.digests import file_digest
 from regdpo.core.errors import UserError
 from regdpo.core.rows import LatentRow
 from regdpo.models.weights import FILE
+from regdpo.objectives.registry import OBJECTIVES
 from regdpo.parallel.attention import choose
 from regdpo.parallel.mesh import check_context, layout
 from regdpo.runs.job import Job
@@ -44,7 +45,7 @@ def alone(tmp_path_factory):
 
 def opened(job: Job) -> Trainer:
     Path(job.run).mkdir(exist_ok=True)
-    return Trainer(job, CPU, layout(CPU, job.parallel, job.stage.objective in PREFERENCE))
+    return Trainer(job, CPU, layout(CPU, job.parallel, OBJECTIVES[job.stage.objective].paired))
 
 
 def weights(trainer: Trainer) -> dict[str, torch.Tensor]:
