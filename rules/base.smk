@@ -12,10 +12,10 @@ if settings.base.pretrain is None:
         conda:
             "../envs/regdpo.yaml"
         params:
-            config=stage(stages.BaseStage),
-            code=code("base"),
-            env=env("huggingface-hub"),
-            weights=lambda wildcards: weights_of(settings.base.model),
+            config=declare.reads(stage_inputs.BaseStage),
+            code=declare.code("base"),
+            env=declare.env("huggingface-hub"),
+            weights=lambda wildcards: found.weights(settings.base.model),
         shell:
             "stage base --out {output.model:q}" " 2>&1 | tee -i {log:q}"
 
@@ -33,8 +33,8 @@ else:
         conda:
             "../envs/regdpo.yaml"
         params:
-            config=stage(stages.PairsStage),
-            code=code("pairs"),
+            config=declare.reads(stage_inputs.PairsStage),
+            code=declare.code("pairs"),
         shell:
             "stage pairs --clips {input.clips:q}"
             " --captions {input.captions:q} --out {output.manifest:q} 2>&1 | tee -i {log:q}"
@@ -52,12 +52,12 @@ else:
             "../envs/regdpo.yaml"
         threads: 1
         resources:
-            mem_mb=memory(4000),
+            mem_mb=declare.memory(4000),
             runtime=60,
         params:
-            config=stage(stages.BaseStage),
-            code=code("base"),
-            env=env(*MODEL_PACKAGES),
+            config=declare.reads(stage_inputs.BaseStage),
+            code=declare.code("base"),
+            env=declare.env(*MODEL_PACKAGES),
         shell:
             "stage base --pairs {input.pairs:q}"
             " --out {output.model:q} 2>&1 | tee -i {log:q}"
@@ -77,21 +77,21 @@ else:
             "../envs/regdpo.yaml"
         threads: 1 if APART else CPUS
         resources:
-            **MACHINES,
+            **declare.machines(),
             processes=settings.launch.processes,
             gpu=settings.launch.processes,
             nodes=settings.launch.nodes,
-            mem_mb=memory(4000, 600000),
+            mem_mb=declare.memory(4000, 600000),
             runtime=240,
         params:
-            config=stage(
-                stages.TrainStage,
+            config=declare.reads(
+                stage_inputs.TrainStage,
                 lambda wildcards: ("pretrain", settings.base.pretrain.seed),
             ),
             seed=settings.base.pretrain.seed,
-            code=code("train", *objective_code("pretrain")),
-            env=env("torch", "diffusers"),
-            launch=lambda wildcards, resources, threads: launch_options(
+            code=declare.training_code("pretrain"),
+            env=declare.env("torch", "diffusers"),
+            launch=lambda wildcards, resources, threads: declare.launch(
                 settings.base.pretrain.settings, resources, threads
             ),
         shell:

@@ -13,18 +13,18 @@ rule caption_clips:
         "../envs/captioning.yaml"
     threads: 1
     resources:
-        mem_mb=memory(64000 if settings.captions.source == "qwen_vl" else 2000),
+        mem_mb=declare.memory(64000 if settings.captions.source == "qwen_vl" else 2000),
         runtime=240,
         gpu=int(settings.captions.source == "qwen_vl"),
     params:
-        config=stage(stages.CaptionsStage),
-        code=code("captions"),
-        env=env("transformers") if settings.captions.source == "qwen_vl" else "",
-        sidecars=lambda wildcards: sidecars_of(wildcards.shard),
+        config=declare.reads(stage_inputs.CaptionsStage),
+        code=declare.code("captions"),
+        env=declare.env("transformers") if settings.captions.source == "qwen_vl" else "",
+        sidecars=lambda wildcards: found.sidecars(wildcards.shard),
         shards=settings.clips.shards,
-        weights=lambda wildcards: weights_of(settings.captions.model),
+        weights=lambda wildcards: found.weights(settings.captions.model),
     shell:
-        "REGDPO_PYTHON=$REGDPO_CAPTIONER stage captions --clips {input.clips:q}"
+        'stage_in "$REGDPO_CAPTIONER" captions --clips {input.clips:q}'
         " --shard {wildcards.shard}/{params.shards} --out {output.manifest:q} 2>&1 | tee -i {log:q}"
 
 
@@ -41,7 +41,7 @@ rule merge_captions:
     conda:
         "../envs/regdpo.yaml"
     params:
-        code=code("merge"),
+        code=declare.code("merge"),
     shell:
         "stage merge --rows CaptionRow --out {output.manifest:q} {input.shards:q} 2>&1 | tee -i {log:q}"
 

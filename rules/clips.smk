@@ -10,13 +10,13 @@ rule cut_clips:
         "../envs/regdpo.yaml"
     threads: 1
     resources:
-        mem_mb=memory(1000 + settings.clips.limits.memory_mb),
+        mem_mb=declare.memory(1000 + settings.clips.limits.memory_mb),
         runtime=240,
     params:
-        config=stage(stages.ClipsStage),
-        code=code("clips"),
-        env=env(*VIDEO_PACKAGES, "scenedetect-headless"),
-        videos=lambda wildcards: videos_of(wildcards.shard),
+        config=declare.reads(stage_inputs.ClipsStage),
+        code=declare.code("clips"),
+        env=declare.env(*VIDEO_PACKAGES, "scenedetect-headless"),
+        videos=lambda wildcards: found.videos(wildcards.shard),
         shards=settings.clips.shards,
     shell:
         "stage clips"
@@ -37,9 +37,9 @@ rule merge_clips:
     conda:
         "../envs/regdpo.yaml"
     params:
-        config=stage(stages.MergeStage),
-        code=code("merge_clips"),
-        env=env("numpy", "pyarrow"),
+        config=declare.reads(stage_inputs.MergeStage),
+        code=declare.code("merge_clips"),
+        env=declare.env("numpy", "pyarrow"),
     shell:
         "stage merge_clips --out {output.manifest:q} --copies {output.copies:q} {input.shards:q}"
         " 2>&1 | tee -i {log:q}"

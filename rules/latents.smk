@@ -1,7 +1,14 @@
 # Winner, loser, text and condition, encoded once: of the pairs (gt), or of the clips a base made here learns from.
+ENCODED = {
+    "gt": ("pairs.parquet", "base/model.json"),
+    "pretrain": ("base/pairs.parquet", "base/untrained.json"),
+}
+
+
 rule encode_latents:
     input:
-        unpack(pairs_to_encode),
+        pairs=lambda wildcards: f"{RESULTS}/{ENCODED[wildcards.pairs][0]}",
+        model=lambda wildcards: f"{RESULTS}/{ENCODED[wildcards.pairs][1]}",
     output:
         manifest=f"{RESULTS}/latents/{{pairs}}/{{shard}}.parquet",
     log:
@@ -12,13 +19,13 @@ rule encode_latents:
         "../envs/regdpo.yaml"
     threads: 1
     resources:
-        mem_mb=memory(3000, 64000),
+        mem_mb=declare.memory(3000, 64000),
         runtime=720,
         gpu=1,
     params:
-        config=stage(stages.LatentsStage),
-        code=code("latents", FAMILY),
-        env=env(*MODEL_PACKAGES),
+        config=declare.reads(stage_inputs.LatentsStage),
+        code=declare.code("latents", FAMILY),
+        env=declare.env(*MODEL_PACKAGES),
         shards=settings.latents.shards,
     shell:
         "stage latents --model {input.model:q}"
@@ -40,6 +47,6 @@ rule merge_latents:
     conda:
         "../envs/regdpo.yaml"
     params:
-        code=code("merge"),
+        code=declare.code("merge"),
     shell:
         "stage merge --rows LatentRow --out {output.manifest:q} {input.shards:q} 2>&1 | tee -i {log:q}"

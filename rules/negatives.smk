@@ -14,13 +14,13 @@ rule render_negatives:
         "../envs/regdpo.yaml"
     threads: 1
     resources:
-        mem_mb=memory(3000, 128000),
+        mem_mb=declare.memory(3000, 128000),
         runtime=720,
         gpu=1,
     params:
-        config=stage(stages.NegativesStage),
-        code=code("negatives", FAMILY),
-        env=env(*MODEL_PACKAGES, "imageio-ffmpeg"),
+        config=declare.reads(stage_inputs.NegativesStage),
+        code=declare.code("negatives", FAMILY),
+        env=declare.env(*MODEL_PACKAGES, "imageio-ffmpeg"),
         shards=settings.negatives.shards,
     shell:
         "stage negatives --model {input.model:q}"
@@ -42,7 +42,7 @@ rule merge_negatives:
     conda:
         "../envs/regdpo.yaml"
     params:
-        code=code("merge"),
+        code=declare.code("merge"),
     shell:
         "stage merge --rows NegativeRow --out {output.manifest:q} {input.shards:q} 2>&1 | tee -i {log:q}"
 

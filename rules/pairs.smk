@@ -13,8 +13,8 @@ rule gt_pairs:
     conda:
         "../envs/regdpo.yaml"
     params:
-        config=stage(stages.PairsStage),
-        code=code("pairs"),
+        config=declare.reads(stage_inputs.PairsStage),
+        code=declare.code("pairs"),
     shell:
         "stage pairs --clips {input.clips:q} --copies {input.copies:q} --captions {input.captions:q}"
         " --negatives {input.negatives:q} --out {output.manifest:q} 2>&1 | tee -i {log:q}"

@@ -27,9 +27,9 @@ rule report_page:
     conda:
         "../envs/regdpo.yaml"
     params:
-        config=stage(stages.ReportStage),
-        code=code("report"),
-        env=env("matplotlib", "jinja2", "scipy", "pandas"),
+        config=declare.reads(stage_inputs.ReportStage),
+        code=declare.code("report"),
+        env=declare.env("matplotlib", "jinja2", "scipy", "pandas"),
     shell:
         "stage report"
         " --clips {input.clips:q} --captions {input.captions:q} --negatives {input.negatives:q} --pairs {input.pairs:q}"

@@ -10,8 +10,8 @@ rule real_samples:
     conda:
         "../envs/regdpo.yaml"
     params:
-        config=stage(stages.SamplesStage),
-        code=code("samples", FAMILY),
+        config=declare.reads(stage_inputs.SamplesStage),
+        code=declare.code("samples", FAMILY),
     shell:
         "stage samples --pairs {input.pairs:q}"
         " --out {output.manifest:q} 2>&1 | tee -i {log:q}"
@@ -31,13 +31,13 @@ rule render_samples:
         "../envs/regdpo.yaml"
     threads: 1
     resources:
-        mem_mb=memory(3000, 128000),
+        mem_mb=declare.memory(3000, 128000),
         runtime=720,
         gpu=1,
     params:
-        config=stage(stages.SamplesStage),
-        code=code("samples", FAMILY),
-        env=env(*MODEL_PACKAGES, "imageio-ffmpeg", "peft"),
+        config=declare.reads(stage_inputs.SamplesStage),
+        code=declare.code("samples", FAMILY),
+        env=declare.env(*MODEL_PACKAGES, "imageio-ffmpeg", "peft"),
     shell:
         "stage samples --model {input.model:q}"
         " --pairs {input.pairs:q} --out {output.manifest:q} 2>&1 | tee -i {log:q}"

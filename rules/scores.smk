@@ -14,11 +14,11 @@ rule proxies:
         "../envs/regdpo.yaml"
     threads: 1
     resources:
-        mem_mb=memory(2000),
+        mem_mb=declare.memory(2000),
         runtime=60,
     params:
-        code=code("proxies"),
-        env=env("scikit-image", "opencv-python-headless", "av"),
+        code=declare.code("proxies"),
+        env=declare.env("scikit-image", "opencv-python-headless", "av"),
     shell:
         "stage proxies --samples {input.samples:q} --out {output.scores:q}"
         " 2>&1 | tee -i {log:q}"
@@ -37,13 +37,13 @@ rule vbench:
         "../envs/regdpo.yaml"
     threads: 1
     resources:
-        mem_mb=memory(3000, 16000),
+        mem_mb=declare.memory(3000, 16000),
         runtime=240,
         gpu=1,
     params:
-        config=stage(stages.VBenchStage),
-        code=code("vbench"),
-        env=env("vbench", "decord", "numpy", lock="vbench"),
+        config=declare.reads(stage_inputs.VBenchStage),
+        code=declare.code("vbench"),
+        env=declare.env("vbench", "decord", "numpy", lock="vbench"),
         available=vbench.installed(settings.scores.vbench.python),
     shell:
         "stage vbench"
@@ -64,13 +64,13 @@ rule held_out_error:
         "../envs/regdpo.yaml"
     threads: 1
     resources:
-        mem_mb=memory(3000, 64000),
+        mem_mb=declare.memory(3000, 64000),
         runtime=240,
         gpu=1,
     params:
-        config=stage(stages.ErrorsStage),
-        code=code("held_out", FAMILY),
-        env=env("torch", "diffusers", "peft"),
+        config=declare.reads(stage_inputs.ErrorsStage),
+        code=declare.code("held_out", FAMILY),
+        env=declare.env("torch", "diffusers", "peft"),
     shell:
         "stage held_out --model {input.model:q}"
         " --latents {input.latents:q} --out {output.scores:q} 2>&1 | tee -i {log:q}"
@@ -92,7 +92,7 @@ rule merge_scores:
     conda:
         "../envs/regdpo.yaml"
     params:
-        code=code("merge"),
+        code=declare.code("merge"),
     shell:
         "stage merge --rows ScoreRow --out {output.scores:q} {input:q} 2>&1 | tee -i {log:q}"
 

@@ -14,22 +14,22 @@ rule train_arm:
         "../envs/regdpo.yaml"
     threads: 1 if APART else CPUS
     resources:
-        **MACHINES,
+        **declare.machines(),
         processes=settings.launch.processes,
         gpu=settings.launch.processes,
         nodes=settings.launch.nodes,
-        mem_mb=memory(4000, 600000),
+        mem_mb=declare.memory(4000, 600000),
         runtime=2880,
     params:
-        config=stage(
-            stages.TrainStage,
+        config=declare.reads(
+            stage_inputs.TrainStage,
             lambda wildcards: (wildcards.arm, int(wildcards.seed)),
         ),
-        code=lambda wildcards: code(
-            "train", *objective_code(settings.train.arms[wildcards.arm].objective)
+        code=lambda wildcards: declare.training_code(
+            settings.train.arms[wildcards.arm].objective
         ),
-        env=env("torch", "diffusers", "peft"),
-        launch=lambda wildcards, resources, threads: launch_options(
+        env=declare.env("torch", "diffusers", "peft"),
+        launch=lambda wildcards, resources, threads: declare.launch(
             settings.train.arm_settings(wildcards.arm), resources, threads
         ),
     shell:
@@ -50,7 +50,7 @@ rule export_comfyui:
     conda:
         "../envs/regdpo.yaml"
     params:
-        code=code("export"),
+        code=declare.code("export"),
     shell:
         "stage export --model {input.model:q} --out {output.adapters:q} 2>&1 | tee -i {log:q}"
 

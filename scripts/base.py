@@ -1,9 +1,8 @@
 """Name the base model (hub or folder, pinned), or make a small untrained one from pretraining clips."""
 
-from regdpo.config import command_line, stage_inputs
+from regdpo.config import command_line, run_file, stage_inputs
 from regdpo.core import errors, manifests
 from regdpo.core.rows import PairRow
-from regdpo.core.store import Store
 from regdpo.core.temporaries import atomic
 from regdpo.stages import base
 
@@ -14,9 +13,9 @@ def main() -> None:
     args = parser.parse_args()
     stage = stage_inputs.read(stage_inputs.BaseStage, args.config)
     if args.pairs:
-        model = base.from_scratch(stage, manifests.read(args.pairs, PairRow), Store(args.store))
+        model = base.from_scratch(stage, manifests.read(args.pairs, PairRow), run_file.open_store(args.store))
     else:
-        model = base.by_name(stage, Store(args.store))
+        model = base.by_name(stage, run_file.open_store(args.store))
     with atomic(args.out) as temporary:
         temporary.write_text(model.model_dump_json(indent=2))
 

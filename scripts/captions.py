@@ -3,10 +3,9 @@
 python scripts/captions.py --config config/config.yaml --clips clips.parquet --shard 0/1 --out captions.parquet
 """
 
-from regdpo.config import command_line, stage_inputs
+from regdpo.config import command_line, run_file, stage_inputs
 from regdpo.core import errors, manifests
 from regdpo.core.rows import CaptionRow, ClipRow
-from regdpo.core.store import Store
 from regdpo.data.footage import shard_of
 from regdpo.stages.captions import caption_shard
 
@@ -24,7 +23,8 @@ def main() -> None:
     accepted = [clip for clip in manifests.read(arguments.clips, ClipRow) if clip.status == "accepted"]
     clips = [clip for clip in accepted if shard_of(clip.source, shards) == index]
     sources = {clip.source for clip in accepted}
-    manifests.write(arguments.out, caption_shard(stage, clips, Store(arguments.store), sources), CaptionRow)
+    store = run_file.open_store(arguments.store)
+    manifests.write(arguments.out, caption_shard(stage, clips, store, sources), CaptionRow)
 
 
 if __name__ == "__main__":

@@ -7,11 +7,11 @@ Clips go to the store; the manifest has a row for each, with the reason where it
 
 from pathlib import Path
 
-from regdpo.config import command_line, stage_inputs
+from regdpo.config import command_line, run_file, stage_inputs
 from regdpo.core import errors, manifests
 from regdpo.core.digests import DigestCache
 from regdpo.core.rows import ClipRow
-from regdpo.core.store import DIGESTS, Store
+from regdpo.core.store import DIGESTS
 from regdpo.data import footage
 from regdpo.stages import clips
 
@@ -25,7 +25,7 @@ def main() -> None:
     cache = DigestCache(args.digests or Path(args.store) / DIGESTS)
     digests = footage.source_digests(stage.videos, cache)
     cache.save()
-    manifests.write(args.out, clips.cut_shard(stage, digests, *args.shard, Store(args.store)), ClipRow)
+    manifests.write(args.out, clips.cut_shard(stage, digests, *args.shard, run_file.open_store(args.store)), ClipRow)
 
 
 if __name__ == "__main__":

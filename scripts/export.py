@@ -3,10 +3,9 @@
 import argparse
 from pathlib import Path
 
-from regdpo.config import command_line
+from regdpo.config import command_line, run_file
 from regdpo.core import errors
 from regdpo.core.errors import UserError
-from regdpo.core.store import Store
 from regdpo.models import adapters
 from regdpo.models.original_names import COMFYUI
 from regdpo.models.spec import ModelFile
@@ -18,7 +17,7 @@ def main() -> None:
     command_line.store_option(parser)
     parser.add_argument("--out", required=True, type=Path, help="the safetensors file to write")
     args = parser.parse_args()
-    store = Store(args.store)
+    store = run_file.open_store(args.store)
     ref = ModelFile.read(args.model, store).ref
     if not ref.lora:
         raise UserError(f"{args.model}: has no adapters; only what was trained with LoRA can be written for ComfyUI")

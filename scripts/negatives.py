@@ -1,9 +1,8 @@
 """Render the losers of a shard: what the base model makes of each clip's caption (and first frame)."""
 
-from regdpo.config import command_line, stage_inputs
+from regdpo.config import command_line, run_file, stage_inputs
 from regdpo.core import errors, manifests
 from regdpo.core.rows import CaptionRow, ClipRow, NegativeRow
-from regdpo.core.store import Store
 from regdpo.models import device
 from regdpo.models.spec import ModelFile
 from regdpo.stages import negatives
@@ -18,9 +17,10 @@ def main() -> None:
     args = parser.parse_args()
     stage = stage_inputs.read(stage_inputs.NegativesStage, args.config)
     clips, captions = manifests.read(args.clips, ClipRow), manifests.read(args.captions, CaptionRow)
-    store = Store(args.store)
+    store = run_file.open_store(args.store)
     model = ModelFile.read(args.model, store)
-    rows = negatives.render(stage, model, manifests.in_shard(clips, *args.shard), captions, store, device.pick())
+    where = device.pick(run_file.current().device)
+    rows = negatives.render(stage, model, manifests.in_shard(clips, *args.shard), captions, store, where)
     manifests.write(args.out, rows, NegativeRow)
 
 

@@ -2,10 +2,9 @@
 
 import argparse
 
-from regdpo.config import command_line
+from regdpo.config import command_line, run_file
 from regdpo.core import errors, manifests
 from regdpo.core.rows import SampleRow, ScoreRow
-from regdpo.core.store import Store
 from regdpo.evaluate import proxies
 
 
@@ -15,7 +14,9 @@ def main() -> None:
     parser.add_argument("--samples", required=True, help="manifest of the samples stage")
     parser.add_argument("--out", required=True, help="the scores to write")
     args = parser.parse_args()
-    manifests.write(args.out, proxies.score(manifests.read(args.samples, SampleRow), Store(args.store)), ScoreRow)
+    manifests.write(
+        args.out, proxies.score(manifests.read(args.samples, SampleRow), run_file.open_store(args.store)), ScoreRow
+    )
 
 
 if __name__ == "__main__":

@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
-from regdpo.config import command_line, stage_inputs
+from regdpo.config import command_line, run_file, stage_inputs
 from regdpo.core import errors
-from regdpo.core.store import Store
 from regdpo.report import gather, page
 
 LOCK = Path(__file__).resolve().parents[1] / "envs/regdpo.lock"
@@ -20,7 +19,7 @@ def main() -> None:
     args = parser.parse_args()
     files = gather.Files(**{name: getattr(args, name) for name in gather.Files.__dataclass_fields__})
     stage = stage_inputs.read(stage_inputs.ReportStage, args.config)
-    page.write(gather.gather(stage.ordered(), Store(args.store), files), args.out)
+    page.write(gather.gather(stage.ordered(), run_file.open_store(args.store), files), args.out)
 
 
 if __name__ == "__main__":

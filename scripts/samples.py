@@ -1,9 +1,8 @@
 """Render held-out first frames (or captions) with one model, the same for each; or list the real clips."""
 
-from regdpo.config import command_line, stage_inputs
+from regdpo.config import command_line, run_file, stage_inputs
 from regdpo.core import errors, manifests
 from regdpo.core.rows import PairRow, SampleRow
-from regdpo.core.store import Store
 from regdpo.models import device
 from regdpo.models.spec import ModelFile
 from regdpo.stages import samples
@@ -14,11 +13,12 @@ def main() -> None:
     parser.add_argument("--model", help="model.json; without it, the real clips in the place of samples")
     parser.add_argument("--pairs", required=True, help="manifest of the pairs stage")
     args = parser.parse_args()
-    store = Store(args.store)
+    store = run_file.open_store(args.store)
     stage = stage_inputs.read(stage_inputs.SamplesStage, args.config)
     pairs = manifests.read(args.pairs, PairRow)
     if args.model:
-        rows = samples.render(stage, ModelFile.read(args.model, store), pairs, store, device.pick())
+        where = device.pick(run_file.current().device)
+        rows = samples.render(stage, ModelFile.read(args.model, store), pairs, store, where)
     else:
         rows = samples.real(stage, pairs)
     manifests.write(args.out, rows, SampleRow)

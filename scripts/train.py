@@ -11,9 +11,8 @@ exit codes:
 
 from pathlib import Path
 
-from regdpo.config import command_line, stage_inputs
+from regdpo.config import command_line, run_file, stage_inputs
 from regdpo.core import errors
-from regdpo.core.store import Store
 from regdpo.core.temporaries import atomic
 from regdpo.launch.options import LaunchOptions
 from regdpo.models.spec import ModelFile
@@ -33,7 +32,7 @@ def main() -> None:
     args = parser.parse_args()
     arm, _, seed = args.name.partition("/seed")
     stage = stage_inputs.read(stage_inputs.TrainStage, args.config, arm, int(seed or 0))
-    store = Store(args.store)
+    store = run_file.open_store(args.store)
     options = LaunchOptions.model_validate_json(args.launch)
     model = train.outcome(stage, args.name, ModelFile.read(args.model, store), args.latents, args.code, store, options)
     if args.as_base:

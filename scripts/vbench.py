@@ -3,25 +3,23 @@
 python scripts/vbench.py --config config/config.yaml --samples samples.parquet --out vbench.parquet
 """
 
-import os
-
-from regdpo.config import command_line, stage_inputs
+from regdpo.config import command_line, run_file, stage_inputs
 from regdpo.core import errors, manifests
 from regdpo.core.rows import SampleRow, ScoreRow
-from regdpo.core.store import Store
 from regdpo.evaluate import vbench
 
 
 def main() -> None:
     parser = command_line.parser(__doc__)
     parser.add_argument("--samples", required=True, help="the manifest of samples")
-    default = os.environ.get("REGDPO_VBENCH", ".venv-vbench/bin/python")
+    default = run_file.current().vbench
     parser.add_argument("--python", default=default, help="interpreter of VBench's environment; default: %(default)s")
     arguments = parser.parse_args()
 
     stage = stage_inputs.read(stage_inputs.VBenchStage, arguments.config)
     samples = manifests.read(arguments.samples, SampleRow)
-    manifests.write(arguments.out, vbench.score(stage, arguments.python, samples, Store(arguments.store)), ScoreRow)
+    run, store = run_file.current(), run_file.open_store(arguments.store)
+    manifests.write(arguments.out, vbench.score(stage, arguments.python, run.device, samples, store), ScoreRow)
 
 
 if __name__ == "__main__":

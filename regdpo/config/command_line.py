@@ -4,12 +4,13 @@ import argparse
 import os
 from pathlib import Path
 
+from regdpo.config.run_file import RUN, current
 from regdpo.core.temporaries import check_writable
 
 
 def store_option(parser: argparse.ArgumentParser) -> None:
-    """``--store``; the workflow gives it by the environment."""
-    default = os.environ.get("REGDPO_STORE", "store")
+    """``--store``; by default the workflow's."""
+    default = current().store
     parser.add_argument("--store", default=default, help="folder of the store (paths.store); default: %(default)s")
 
 
@@ -18,7 +19,7 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     result = argparse.ArgumentParser(
         description=(description or "").strip(), formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    default = os.environ.get("REGDPO_CONFIG")
+    default = os.environ.get(RUN)
     result.add_argument(
         "--config",
         required=default is None,

@@ -1,25 +1,19 @@
 """What each stage reads of the configuration.
 
-The workflow writes what its stages read to one file (``write_parts``), which scripts find by the environment, and a
-script reads its own part alone. Text of any length and with any character gets there as it was written: neither
-Snakemake nor a shell sees it. By hand, ``--config`` is the path of a whole configuration.
+The workflow writes what its stages read to one file (regdpo/config/run_file.py), and a script reads its own part alone.
+By hand, ``--config`` is the path of a whole configuration.
 """
 
-import json
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from regdpo.config import schema as c
+from regdpo.config.run_file import SUFFIX, RunFile
 from regdpo.config.training import Terms, TrainSettings
-from regdpo.core.digests import text_digest
 from regdpo.core.errors import UserError
 from regdpo.core.section import Section
-from regdpo.core.temporaries import atomic
-
-PARTS = ".parts"
-"""Suffix of the file of parts."""
 
 
 class Geometry(Section):
@@ -189,40 +183,27 @@ def parts(config: c.Config) -> dict[str, dict[str, Any]]:
     return found | {part_name(TrainStage, *which): TrainStage.of(config, *which) for which in trained}
 
 
-def parts_path(config: c.Config, folder: Path) -> Path:
-    """Where ``write_parts`` writes; by content, since runs with other configurations may go on at the same time."""
-    return folder / (text_digest(c.canonical(parts(config)))[:16] + PARTS)
-
-
-def write_parts(config: c.Config, folder: Path) -> None:
-    """Write what the stages read to ``parts_path``."""
-    with atomic(parts_path(config, folder)) as temporary:
-        temporary.write_text(c.canonical(parts(config)), encoding="utf-8")
-
-
 def read(stage: type[S], path: str | Path, *which: Any) -> S:
     """The stage's part of the configuration.
 
     Args:
         stage: one of ``STAGES``, or ``TrainStage``.
-        path: of a whole configuration, or of what ``write_parts`` wrote.
+        path: of a whole configuration, or of a run's file.
         which: what ``stage.of`` wants beside the configuration (the arm and the seed of a training).
 
     Raises:
         UserError: it cannot be read or does not fit.
     """
-    if Path(path).suffix != PARTS:
+    if Path(path).suffix != SUFFIX:
         return stage.model_validate(stage.of(c.load(path), *which))  # type: ignore[attr-defined]
-    name = part_name(stage, *which)
+    name, run = part_name(stage, *which), RunFile.read(path)
+    if name not in run.parts:
+        raise UserError(f"{path}: holds no {name}; start Snakemake again")
     try:
-        return stage.model_validate(json.loads(Path(path).read_text(encoding="utf-8"))[name])
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); Snakemake writes it when a run starts") from None
+        return stage.model_validate(run.parts[name])
     except ValidationError as error:
         item = error.errors()[0]
         raise UserError(f"{path}: {name}.{'.'.join(map(str, item['loc']))}: {item['msg']}") from None
-    except (ValueError, KeyError, TypeError):
-        raise UserError(f"{path}: holds no {name}; delete it and start Snakemake again") from None
 
 
 def _dump(section: Section, include: set[str] | None = None, exclude: set[str] | None = None) -> dict[str, Any]:

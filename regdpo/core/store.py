@@ -38,21 +38,21 @@ RULES = {
 class Store:
     """A folder of artefacts, ``root/kind/ab/abcd...suffix``.
 
+    Args:
+        expected: what ``identity`` said where the workflow was started; empty where nobody asked.
+
     Raises:
-        UserError: the workflow uses another one by this name (REGDPO_STORE, REGDPO_STORE_IDENTITY): this machine does
-            not see it.
+        UserError: this machine sees another one by this name.
     """
 
-    def __init__(self, root: str | Path):
+    def __init__(self, root: str | Path, expected: str = ""):
         self.root = Path(root)
         self._checked: set[tuple[str, str]] = set()
-        named, meant = os.environ.get("REGDPO_STORE", ""), os.environ.get("REGDPO_STORE_IDENTITY", "")
-        if not meant or self.root.resolve() != Path(named).resolve():
-            return
+        self.expected = expected
         end = time.monotonic() + SHOWN
-        while self._named() != meant and time.monotonic() < end:
+        while expected and self._named() != expected and time.monotonic() < end:
             time.sleep(0.5)
-        if self._named() != meant:
+        if expected and self._named() != expected:
             raise UserError(
                 f"{self.root.resolve()}: machine {socket.gethostname()} does not see the store that the workflow uses; "
                 "paths.store must be on a file system that all machines share"

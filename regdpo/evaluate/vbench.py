@@ -73,12 +73,12 @@ def unavailable(python: str) -> str:
     return ""
 
 
-def score(stage: VBenchStage, python: str, samples: list[SampleRow], store: Store) -> list[ScoreRow]:
+def score(stage: VBenchStage, python: str, device: str, samples: list[SampleRow], store: Store) -> list[ScoreRow]:
     """One row a sample and dimension, metric ``vbench_DIMENSION``; VBench's own scale, higher is better.
 
     Args:
         stage: the dimensions.
-        python: interpreter of VBench's environment.
+        python: interpreter of VBench's environment. device: as ``launch.device``.
         samples: the videos.
         store: where they lie.
 
@@ -86,7 +86,7 @@ def score(stage: VBenchStage, python: str, samples: list[SampleRow], store: Stor
         UserError: a sample is missing from the store; VBench failed.
     """
     reason = unavailable(python)
-    found: dict[str, dict[str, float]] = {} if reason or not samples else _run(stage, python, samples, store)
+    found: dict[str, dict[str, float]] = {} if reason or not samples else _run(stage, python, device, samples, store)
     rows = []
     for dimension in stage.dimensions:
         for sample in samples:
@@ -106,7 +106,9 @@ def score(stage: VBenchStage, python: str, samples: list[SampleRow], store: Stor
     return rows
 
 
-def _run(stage: VBenchStage, python: str, samples: list[SampleRow], store: Store) -> dict[str, dict[str, float]]:
+def _run(
+    stage: VBenchStage, python: str, device: str, samples: list[SampleRow], store: Store
+) -> dict[str, dict[str, float]]:
     """dimension -> sample_id -> score. VBench skips silently what it cannot read: such a sample has no entry."""
     with scratch() as temporary:
         videos, results = temporary / "videos", temporary / "results.json"
@@ -121,6 +123,7 @@ def _run(stage: VBenchStage, python: str, samples: list[SampleRow], store: Store
                 vbench_worker.__name__,
                 videos,
                 results,
+                device,
                 *stage.dimensions,
             ],
             cwd=temporary,

@@ -1,9 +1,9 @@
 """Runs inside VBench's environment, where of regdpo's requirements only torch's are sure to be: VBench on one folder.
 
-    python -m regdpo.evaluate.vbench_worker VIDEOS RESULTS DIMENSION...
+    python -m regdpo.evaluate.vbench_worker VIDEOS RESULTS DEVICE DIMENSION...
 
-VIDEOS is a folder of .mp4 files; RESULTS becomes VBench's JSON, ``{dimension: [aggregate, [{video_path,
-video_results}, ...]]}``. ``VBENCH_CACHE_DIR`` is where VBench keeps weights.
+VIDEOS is a folder of .mp4 files; DEVICE is as ``launch.device``; RESULTS becomes VBench's JSON, ``{dimension:
+[aggregate, [{video_path, video_results}, ...]]}``. ``VBENCH_CACHE_DIR`` is where VBench keeps weights.
 """
 
 import sys
@@ -14,7 +14,7 @@ from regdpo.core.temporaries import scratch
 from regdpo.runtime.torchvision_stub import torchvision_operators
 
 
-def main(videos: str, results: str, *dimensions: str) -> None:
+def main(videos: str, results: str, asked: str, *dimensions: str) -> None:
     torchvision_operators()
     import vbench
 
@@ -22,7 +22,7 @@ def main(videos: str, results: str, *dimensions: str) -> None:
 
     full = Path(vbench.__file__).with_name("VBench_full_info.json")
     with scratch() as folder:
-        suite = vbench.VBench(device.pick(), str(full), str(folder))
+        suite = vbench.VBench(device.pick(asked), str(full), str(folder))
         suite.evaluate(
             videos, name="regdpo", dimension_list=list(dimensions), mode="custom_input", local=True, read_frame=False
         )

@@ -1,6 +1,5 @@
 """The device of a stage that runs in one process, and the types it computes in."""
 
-import os
 from contextlib import ExitStack
 
 import torch
@@ -13,10 +12,14 @@ _TO_THE_END = ExitStack()
 """Of the process."""
 
 
-def pick() -> torch.device:
-    """A GPU of its own where there are any and ``launch.device`` allows it (the workflow says so by the environment),
-    else the CPU with one thread, whose results do not depend on how many cores a machine has."""
-    if os.environ.get("REGDPO_DEVICE", "auto") != "cpu" and gpus_work():
+def pick(asked: str) -> torch.device:
+    """A GPU of its own where there are any and ``launch.device`` allows it, else the CPU with one thread, whose results
+    do not depend on how many cores a machine has.
+
+    Args:
+        asked: ``launch.device``.
+    """
+    if asked != "cpu" and gpus_work():
         (number,) = _TO_THE_END.enter_context(taken(1))
         torch.cuda.set_device(number)
         return torch.device("cuda", number)

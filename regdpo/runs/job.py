@@ -15,6 +15,7 @@ class Job(Section):
     model: ModelFile
     latents: str  # the manifest
     store: str
+    store_identity: str = ""  # of the store that the workflow uses
     run: str  # folder of checkpoints, logs and, when finished, `export`
     device: str
     parallel: Parallel

@@ -40,6 +40,7 @@ def outcome(
         keep=options.keep,
         deterministic=options.deterministic,
         environment=environment(),
+        store_identity=store.expected,
     )
     if device == "cuda" and options.scheduler != "slurm" and not (Path(job.run) / EXPORT).exists():
         job = planned(job, options, *gpu_found())

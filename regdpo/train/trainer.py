@@ -54,7 +54,7 @@ class Trainer:
     def __init__(self, job: Job, device: torch.device, layout: Layout):
         self.job, self.device, self.layout = job, device, layout
         self.stage, self.settings = job.stage, job.stage.settings
-        self.run, self.store = Path(job.run), Store(job.store)
+        self.run, self.store = Path(job.run), Store(job.store, job.store_identity)
         self.objective = OBJECTIVES[self.stage.objective]
         self.prefers = self.objective.paired
         self._check()

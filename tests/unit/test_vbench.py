@@ -61,7 +61,7 @@ def test_flickering_is_the_mean_absolute_difference(python, tmp_path):
     samples = [sample(store, name, source) for name, source in sources.items()]
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"no video at all")
-    rows = vbench.score(FLICKERING, os.path.relpath(python), [*samples, sample(store, "cc", broken)], store)
+    rows = vbench.score(FLICKERING, os.path.relpath(python), "cpu", [*samples, sample(store, "cc", broken)], store)
 
     assert [row.score_id for row in rows] == [
         f"base|vbench_temporal_flickering|{name}|3" for name in ("aa", "bb", "cc")
@@ -76,7 +76,7 @@ def test_flickering_is_the_mean_absolute_difference(python, tmp_path):
 def test_without_the_environment_every_score_is_missing_with_the_reason(tmp_path):
     store = Store(tmp_path / "store")
     samples = [sample(store, name, Path(__file__)) for name in ("aa", "bb")]
-    rows = vbench.score(FLICKERING, str(tmp_path / "no-python"), samples, store)
+    rows = vbench.score(FLICKERING, str(tmp_path / "no-python"), "cpu", samples, store)
     assert [row.clip_id for row in rows] == ["aa", "bb"]
     assert all(row.value is None and "run `make vbench`" in row.missing for row in rows)
 
@@ -106,7 +106,7 @@ def test_a_failing_vbench_is_one_line(tmp_path):
     failing.write_text('#!/bin/sh\n[ "$1" = -c ] && echo 3 11 || exit 7\n')
     failing.chmod(0o755)
     with pytest.raises(UserError, match="failed with exit code 7"):
-        vbench.score(FLICKERING, str(failing), [sample(store, "aa", Path(__file__))], store)
+        vbench.score(FLICKERING, str(failing), "cpu", [sample(store, "aa", Path(__file__))], store)
 
 
 def test_vbench_ends_with_the_stage_even_if_that_is_killed(tmp_path):

@@ -1,0 +1,121 @@
+"""Digests of what the stages read that is no file of the workflow: footage, sidecars, a local checkpoint.
+
+They count by content. The process that controls a run finds them out, once, and tells its jobs (``RunFile.digests``):
+so what a job reads before its work does not grow with the number of videos.
+"""
+
+import json
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+
+from regdpo.config.schema import Config
+from regdpo.core.digests import DigestCache, folder_digest, text_digest
+from regdpo.core.errors import UserError
+from regdpo.core.store import DIGESTS
+from regdpo.data import footage
+from regdpo.data.sidecars import Sidecars
+from regdpo.workflow.params import DIGEST
+
+LARGE = 1.0
+"""GB of unread videos from which on it is said that they are read."""
+
+
+class Inputs:
+    """Of one configuration.
+
+    Args:
+        notes: folder of what runs have found out that started no job. say: to the reader.
+        told: what the controlling process found; None in that process.
+    """
+
+    def __init__(
+        self, settings: Config, notes: Path, say: Callable[[str], None], told: dict[str, dict[str, str]] | None = None
+    ):
+        self.settings, self.say, self.told = settings, say, told
+        self._notes = notes / DIGESTS, Path(settings.paths.store) / DIGESTS
+
+    def videos(self, shard: str) -> str:
+        """Of the videos of a shard; it changes with their names and bytes alone."""
+        if self.told is not None:
+            return self.told["videos"][shard]
+        digests = {name: self._sources[name] for name in self._shards[int(shard)]}
+        return text_digest(json.dumps(digests, sort_keys=True))[:DIGEST]
+
+    def sidecars(self, shard: str) -> str:
+        """Of the text files beside (or in ``captions.root`` for) the videos of a shard."""
+        captions = self.settings.captions
+        if captions.source != "sidecar":
+            return ""
+        if self.told is not None:
+            return self.told["sidecars"][shard]
+        try:
+            root = footage.footage_root(captions.root or self.settings.videos.root)
+        except UserError:
+            return ""  # the stage tells
+        return Sidecars(root, ()).digest(self._shards[int(shard)])[:DIGEST]
+
+    def weights(self, model: str | None) -> str:
+        """Of a local model folder, which may change under its name; a hub name is pinned by its revision."""
+        if not model or not Path(model).is_dir():
+            return ""
+        if self.told is not None:
+            return self.told["weights"].get(model, "")
+        if model not in self._weights:
+            self._weights[model] = folder_digest(model, self._cache)[:DIGEST]
+            self._cache.save()
+        return self._weights[model]
+
+    def all(self) -> dict[str, dict[str, str]]:
+        """What a run tells its jobs."""
+        shards = [str(shard) for shard in range(self.settings.clips.shards)]
+        models = [model for model in (self.settings.base.model, self.settings.captions.model) if model]
+        return {
+            "videos": {shard: self.videos(shard) for shard in shards},
+            "sidecars": {shard: self.sidecars(shard) for shard in shards},
+            "weights": {model: self.weights(model) for model in models},
+        }
+
+    def remember(self) -> None:
+        """Keep what was found out in the store too, for the stages."""
+        ours, stores = self._notes
+        DigestCache(stores, ours).save()
+
+    @cached_property
+    def _weights(self) -> dict[str, str]:
+        return {}
+
+    @cached_property
+    def _cache(self) -> DigestCache:
+        return DigestCache(*self._notes)
+
+    @cached_property
+    def _sources(self) -> dict[str, str]:
+        """Path below the root -> SHA-256 of every video; read again only if size or time changed."""
+        videos = self.settings.videos
+        try:
+            root = footage.footage_root(videos.root)
+            new = [
+                root / name
+                for name in footage.list_videos(videos)
+                if not footage.refusal(root, name) and not self._cache.knows(root / name)
+            ]
+            size = sum(path.stat().st_size for path in new) / 1e9
+            if size > LARGE:
+                self.say(
+                    f"reading {len(new)} videos, {size:.0f} GB, to know them again by content; once, and Ctrl-C loses "
+                    "little"
+                )
+            return footage.source_digests(videos, self._cache)
+        except (OSError, UserError):
+            return {}  # preflight.check_footage tells, once jobs are to run
+        finally:
+            self._cache.save()
+
+    @cached_property
+    def _shards(self) -> list[list[str]]:
+        """The videos of each shard."""
+        found: list[list[str]] = [[] for _ in range(self.settings.clips.shards)]
+        for name in self._sources:
+            found[footage.shard_of(name, len(found))].append(name)
+        return found

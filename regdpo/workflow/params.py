@@ -1,0 +1,92 @@
+"""What the rules hand to Snakemake as `params` and `resources`: what makes a stage's result stale, and what it needs.
+
+A value that goes through `params` makes stale what it changes for; one that goes through `resources`, or through the
+run's file (regdpo/config/run_file.py), does not.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from regdpo.config.schema import Config, canonical
+from regdpo.config.training import TrainSettings
+from regdpo.core.code_digest import code_digest
+from regdpo.core.environment import environment_digest
+from regdpo.models.registry import FAMILIES
+from regdpo.objectives.registry import OBJECTIVES
+
+MODEL_PACKAGES = ("torch", "diffusers", "transformers", "ftfy", "numpy", "av")
+VIDEO_PACKAGES = ("av", "imageio-ffmpeg", "ffmpeg-python", "numpy", "opencv-python-headless")
+DIGEST = 16
+"""Hex digits that a rule is given of a digest."""
+RANK = "regdpo.train.rank"
+"""What torchx starts."""
+
+
+class Params:
+    """Of one configuration.
+
+    Args:
+        root: of the checkout.
+    """
+
+    def __init__(self, settings: Config, root: Path):
+        self.settings, self.root = settings, root
+        self.family = FAMILIES[settings.base.family].partition(":")[0]
+        """The module of the base's family."""
+
+    def reads(self, stage: Any, which: Callable[[Any], tuple[Any, ...]] = lambda wildcards: ()) -> Callable[[Any], str]:
+        """`params.config`: what a stage reads of the configuration, as JSON. A function, since Snakemake takes braces
+        in text for wildcards.
+
+        Args:
+            stage: of ``stage_inputs``. which: what ``stage.of`` wants beside the configuration, from the wildcards.
+        """
+        return lambda wildcards: canonical(stage.of(self.settings, *which(wildcards)))
+
+    def code(self, script: str, *chosen: str) -> str:
+        """`params.code`: digest of a script, of what it imports, and of what a table chooses for it."""
+        return code_digest(str(self.root / "scripts" / f"{script}.py"), *chosen)[:DIGEST]
+
+    def training_code(self, objective: str) -> str:
+        """`params.code` of a training: also the rank that torchx starts, the family, and the one loss."""
+        return self.code("train", RANK, self.family, OBJECTIVES[objective].function)
+
+    def env(self, *packages: str, lock: str = "regdpo") -> str:
+        """`params.env`: digest of the locked packages that shape a stage's result."""
+        locks = [self.root / "envs" / f"{name}.lock" for name in (lock, "torch")]
+        return environment_digest(locks, *packages)[:DIGEST]
+
+    def memory(self, small: int, checkpoint: int | None = None) -> Callable[[Any, int], int]:
+        """`mem_mb`: beside the base made here, or beside a checkpoint (estimates for 14B); more with each retry."""
+        if self.settings.base.pretrain or not checkpoint:
+            return lambda wildcards, attempt: small * attempt
+        return lambda wildcards, attempt: checkpoint + checkpoint // 4 * (attempt - 1)
+
+    def launch(self, training: TrainSettings, resources: Any, threads: int) -> str:
+        """How a training runs, for ``LaunchOptions``; its job's resources are as a profile may have changed them."""
+        launch, clips = self.settings.launch, self.settings.clips
+        cpus = launch.processes // launch.nodes if launch.scheduler == "slurm" else threads
+        return canonical(
+            launch.model_dump(include={"scheduler", "device", "grace", "leave", "requeues", "force"})
+            | training.model_dump(
+                mode="json",
+                include={"parallel", "micro_batch", "checkpoint_every", "eval_every", "keep", "deterministic"},
+            )
+            | {"frames": clips.frames, "height": clips.height, "width": clips.width}
+            | {"processes": int(resources.processes), "nodes": int(resources.nodes)}
+            | {"cpus": cpus, "gpus": int(resources.get("gpu", 0)) // launch.nodes}
+            | {"mem_mb": int(resources.mem_mb), "runtime": int(resources.runtime)}
+            | {name: str(resources.get(f"{prefix}{name}", "")) for prefix, name in SITE}
+        )
+
+    def machines(self) -> Mapping[str, Any]:
+        """Resources of a training over several machines: its rule's job is on the first, unwrapped, and starts a
+        launcher on each. The names are the Slurm plugin's."""
+        launch = self.settings.launch
+        several = launch.nodes > 1 and launch.scheduler != "slurm"
+        return {"mpi": "srun", "tasks": launch.nodes, "tasks_per_gpu": 0} if several else {}
+
+
+SITE = (("slurm_", "partition"), ("", "constraint"))
+"""Resources that a site's profile may set."""
