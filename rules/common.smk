@@ -1,5 +1,6 @@
 # What the rules share: names, and what regdpo/workflow/ hands them. No rules here.
 import os
+import shlex
 import shutil
 import sys
 import uuid
@@ -13,7 +14,7 @@ from regdpo.config import schema, stage_inputs
 from regdpo.config.run_file import RUN, SUFFIX, RunFile
 from regdpo.core import environment
 from regdpo.core.errors import UserError
-from regdpo.evaluate import vbench
+from regdpo.evaluate.measures import MEASURES
 from regdpo.workflow import controllers, hooks
 from regdpo.workflow.inputs import Inputs
 from regdpo.workflow.params import MODEL_PACKAGES, VIDEO_PACKAGES, Params
@@ -92,6 +93,7 @@ wildcard_constraints:
     seed=r"-?\d+",
     model=r"real|base|[A-Za-z0-9_-]+/seed-?\d+",
     pairs=r"gt|pretrain",
+    measure="|".join(MEASURES),
 
 
 def model_file(wildcards):

@@ -28,7 +28,7 @@ rule report_page:
         "../envs/regdpo.yaml"
     params:
         config=declare.reads(stage_inputs.ReportStage),
-        code=declare.code("report"),
+        code=declare.code("report", "regdpo.evaluate.measures:MEASURES"),
         env=declare.env("matplotlib", "jinja2", "scipy", "pandas"),
     shell:
         "stage report"

@@ -1,89 +1,54 @@
-# What is measured on the samples, one manifest a model and measure.
+# What is measured on the samples, one manifest a model and measure. regdpo/evaluate/measures.py declares the measures.
+def scored(wildcards):
+    """What a measure reads of a model."""
+    if MEASURES[wildcards.measure].reads == "samples":
+        return {"samples": f"{RESULTS}/samples/{wildcards.model}.parquet"}
+    return {"model": model_file(wildcards), "latents": f"{RESULTS}/latents/gt.parquet"}
 
 
-rule proxies:
+def of_measure(name):
+    """A field of the measure that a job is of."""
+    return lambda wildcards: getattr(MEASURES[wildcards.measure], name)
+
+
+rule score:
     input:
-        samples=f"{RESULTS}/samples/{{model}}.parquet",
+        unpack(scored),
     output:
-        scores=f"{RESULTS}/scores/{{model}}/proxies.parquet",
+        scores=f"{RESULTS}/scores/{{model}}/{{measure}}.parquet",
     log:
-        f"{LOGS}/scores/{{model}}/proxies.log",
+        f"{LOGS}/scores/{{model}}/{{measure}}.log",
     benchmark:
-        f"{LOGS}/benchmarks/scores/{{model}}/proxies.tsv"
+        f"{LOGS}/benchmarks/scores/{{model}}/{{measure}}.tsv"
     conda:
         "../envs/regdpo.yaml"
     threads: 1
     resources:
-        mem_mb=declare.memory(2000),
-        runtime=60,
+        mem_mb=lambda wildcards, attempt: declare.memory(
+            *MEASURES[wildcards.measure].memory
+        )(wildcards, attempt),
+        runtime=of_measure("runtime"),
+        gpu=lambda wildcards: int(MEASURES[wildcards.measure].gpu),
     params:
-        code=declare.code("proxies"),
-        env=declare.env("scikit-image", "opencv-python-headless", "av"),
+        config=lambda wildcards: declare.measured(wildcards),
+        code=lambda wildcards: declare.measure_code(wildcards.measure),
+        env=lambda wildcards: declare.measure_env(wildcards.measure),
+        available=lambda wildcards: declare.measure_there(wildcards.measure),
+        reads=lambda wildcards, input: " ".join(
+            f"--{name} {shlex.quote(path)}" for name, path in input.items()
+        ),
     shell:
-        "stage proxies --samples {input.samples:q} --out {output.scores:q}"
-        " 2>&1 | tee -i {log:q}"
-
-
-rule vbench:
-    input:
-        samples=f"{RESULTS}/samples/{{model}}.parquet",
-    output:
-        scores=f"{RESULTS}/scores/{{model}}/vbench.parquet",
-    log:
-        f"{LOGS}/scores/{{model}}/vbench.log",
-    benchmark:
-        f"{LOGS}/benchmarks/scores/{{model}}/vbench.tsv"
-    conda:
-        "../envs/regdpo.yaml"
-    threads: 1
-    resources:
-        mem_mb=declare.memory(3000, 16000),
-        runtime=240,
-        gpu=1,
-    params:
-        config=declare.reads(stage_inputs.VBenchStage),
-        code=declare.code("vbench"),
-        env=declare.env("vbench", "decord", "numpy", lock="vbench"),
-        available=vbench.installed(settings.scores.vbench.python),
-    shell:
-        "stage vbench"
-        " --samples {input.samples:q} --out {output.scores:q} 2>&1 | tee -i {log:q}"
-
-
-rule held_out_error:
-    input:
-        model=model_file,
-        latents=f"{RESULTS}/latents/gt.parquet",
-    output:
-        scores=f"{RESULTS}/scores/{{model}}/held_out.parquet",
-    log:
-        f"{LOGS}/scores/{{model}}/held_out.log",
-    benchmark:
-        f"{LOGS}/benchmarks/scores/{{model}}/held_out.tsv"
-    conda:
-        "../envs/regdpo.yaml"
-    threads: 1
-    resources:
-        mem_mb=declare.memory(3000, 64000),
-        runtime=240,
-        gpu=1,
-    params:
-        config=declare.reads(stage_inputs.ErrorsStage),
-        code=declare.code("held_out", FAMILY),
-        env=declare.env("torch", "diffusers", "peft"),
-    shell:
-        "stage held_out --model {input.model:q}"
-        " --latents {input.latents:q} --out {output.scores:q} 2>&1 | tee -i {log:q}"
+        "stage scores --measure {wildcards.measure} {params.reads}"
+        " --out {output.scores:q} 2>&1 | tee -i {log:q}"
 
 
 rule merge_scores:
     input:
-        expand(
-            f"{RESULTS}/scores/{{model}}/{{measure}}.parquet",
-            model=["real", *MODELS],
-            measure=["proxies", "vbench"],
-        ),
-        expand(f"{RESULTS}/scores/{{model}}/held_out.parquet", model=MODELS),
+        [
+            f"{RESULTS}/scores/{model}/{measure}.parquet"
+            for measure, declared in MEASURES.items()
+            for model in (["real"] if declared.reads == "samples" else []) + MODELS
+        ],
     output:
         scores=f"{RESULTS}/scores.parquet",
     log:

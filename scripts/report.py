@@ -4,7 +4,8 @@ from pathlib import Path
 
 from regdpo.config import command_line, run_file, stage_inputs
 from regdpo.core import errors
-from regdpo.report import gather, page
+from regdpo.report.gather import Files
+from regdpo.stages import report
 
 LOCK = Path(__file__).resolve().parents[1] / "envs/regdpo.lock"
 
@@ -17,9 +18,9 @@ def main() -> None:
     parser.add_argument("--models", required=True, nargs="+", type=Path, help="model.json of the base and of every arm")
     parser.add_argument("--lock", default=LOCK, type=Path, help="lock file of the environment; default: %(default)s")
     args = parser.parse_args()
-    files = gather.Files(**{name: getattr(args, name) for name in gather.Files.__dataclass_fields__})
+    files = Files(**{name: getattr(args, name) for name in Files.__dataclass_fields__})
     stage = stage_inputs.read(stage_inputs.ReportStage, args.config)
-    page.write(gather.gather(stage.ordered(), run_file.open_store(args.store), files), args.out)
+    report.write(stage, run_file.open_store(args.store), files, args.out)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import yaml
 from imageio_ffmpeg import get_ffmpeg_exe
 
 from regdpo.config import schema
+from regdpo.config.run_file import SUFFIX
 from regdpo.config.stage_inputs import ReportStage
 from regdpo.core import manifests
 from regdpo.core.digests import file_digest, text_digest
@@ -103,9 +104,9 @@ def arguments(made: Made, out: Path) -> list[str]:
         f"--{name}={getattr(files, name)}" for name in ("clips", "captions", "negatives", "pairs", "scores", "lock")
     ]
     part = {"config": made.values, "arms": list(made.values["train"]["arms"])}
-    whole = out.with_suffix(".parts")
+    whole = out.with_suffix(SUFFIX)
     whole.parent.mkdir(parents=True, exist_ok=True)
-    whole.write_text(json.dumps({"ReportStage": part}))
+    whole.write_text(json.dumps({"parts": {"ReportStage": part}}))
     many = ["--samples", *map(str, files.samples), "--models", *map(str, files.models)]
     return ["--config", str(whole), "--store", str(made.store.root), "--out", str(out), *single, *many]
 

@@ -12,7 +12,11 @@ PLUMBING = ("core", "runtime", "config", "launch", "runs", "workflow")
 """Packages that cannot change a result: they are left out of every closure."""
 TABLES = frozenset(
     f"{PACKAGE}.{name}"
-    for name in ("models.registry", "models.family", "models.spec", "objectives.registry", "objectives.losses")
+    for name in (
+        *("models.registry", "models.family", "models.spec"),
+        *("objectives.registry", "objectives.losses"),
+        "evaluate.measures",
+    )
 )
 """Modules of which only what an entry names as ``module:name`` counts, so that a new loss makes no arm stale but its
 own."""

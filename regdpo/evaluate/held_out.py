@@ -7,12 +7,19 @@ from regdpo.core.progress import track
 from regdpo.core.rows import LatentRow, ScoreRow
 from regdpo.core.store import Store
 from regdpo.data.latent_files import DRAWS, read_latents
+from regdpo.evaluate.measures import Given
 from regdpo.evaluate.proxies import row
-from regdpo.models.device import compute_dtype
+from regdpo.models.device import compute_dtype, pick
 from regdpo.models.errors import mean_squares, residuals
 from regdpo.models.family import open_family
 from regdpo.models.spec import ModelFile
 from regdpo.objectives.schedule import fixed_sigmas, generator
+
+
+def measure(given: Given) -> list[ScoreRow]:
+    """As declared in ``measures``."""
+    assert given.model is not None
+    return score(given.stage, given.model, list(given.latents), given.store, pick(given.device))
 
 
 @torch.no_grad()

@@ -9,6 +9,12 @@ from regdpo.core.progress import track
 from regdpo.core.rows import REAL, SampleRow, ScoreRow
 from regdpo.core.store import Store
 from regdpo.data.video import read_stored
+from regdpo.evaluate.measures import Given
+
+
+def measure(given: Given) -> list[ScoreRow]:
+    """As declared in ``measures``."""
+    return score(list(given.samples), given.store)
 
 
 def score(samples: list[SampleRow], store: Store) -> list[ScoreRow]:

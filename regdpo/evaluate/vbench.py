@@ -18,6 +18,7 @@ from regdpo.core.rows import SampleRow, ScoreRow
 from regdpo.core.store import Store
 from regdpo.core.temporaries import scratch
 from regdpo.evaluate import vbench_worker
+from regdpo.evaluate.measures import Given
 from regdpo.runtime.processes import bounded
 
 PYTHONS = ((3, 10), (3, 11))
@@ -71,6 +72,11 @@ def unavailable(python: str) -> str:
         found = ".".join(map(str, version)) or "broken"
         return f"VBench needs Python 3.11 and {python} is {found}: run `make vbench`"
     return ""
+
+
+def measure(given: Given) -> list[ScoreRow]:
+    """As declared in ``measures``."""
+    return score(given.stage, given.python, given.device, list(given.samples), given.store)
 
 
 def score(stage: VBenchStage, python: str, device: str, samples: list[SampleRow], store: Store) -> list[ScoreRow]:

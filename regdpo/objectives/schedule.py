@@ -14,6 +14,8 @@ from regdpo.core.errors import UserError
 
 EVERYWHERE = (0.0, 1.0)
 REDRAWS = 10_000
+EVAL_PAIRS = 32  # of the validation split, evenly chosen, that a training evaluates
+EVAL_SIGMAS = 4  # at so many sigmas each
 NEAREST = 1e-4  # to pure data and pure noise
 
 

@@ -7,12 +7,11 @@ import torch
 
 from regdpo.config.schema import Config, Sampling
 from regdpo.core.errors import UserError
+from regdpo.objectives.schedule import EVAL_PAIRS, EVAL_SIGMAS
 from regdpo.plan import trace
 from regdpo.plan.layouts import Estimate, Machine, estimate, estimates, impossible
 from regdpo.plan.memory import GIB, Training
 from regdpo.plan.table import assumptions
-from regdpo.train.passes import EVAL_SIGMAS
-from regdpo.train.trainer import EVAL_PAIRS
 
 HOUR = 3600
 NOT_COUNTED = (

@@ -8,12 +8,14 @@ import yaml
 from markupsafe import Markup
 
 import regdpo
+from regdpo.core.rows import REAL
 from regdpo.core.temporaries import atomic
 from regdpo.evaluate import vbench
+from regdpo.evaluate.measures import PRIMARY, metrics
 from regdpo.evaluate.stats import Interval
 from regdpo.report import figures, footage, verdicts, videos
 from regdpo.report.gather import Inputs
-from regdpo.report.results import METRICS, PRIMARY, REAL, Cell, Scores
+from regdpo.report.results import Cell, Scores
 
 MINUS = "\N{MINUS SIGN}"
 SPACE = "\N{NO-BREAK SPACE}"
@@ -53,7 +55,7 @@ def render(inputs: Inputs) -> str:
         base=inputs.base,
         arms=inputs.arms,
         colours={arm: index % figures.PALETTE for index, arm in enumerate(inputs.arms)},
-        metrics=METRICS,
+        metrics=metrics(),
         verdicts=(found := verdicts.verdicts(inputs, scores)),
         summary=verdicts.summary(found),
         near_one=verdicts.NEAR_ONE,
@@ -88,7 +90,7 @@ def _reason(scores: Scores, dimension: str) -> str:
 def _table(inputs: Inputs, scores: Scores) -> dict[str, dict[str, Cell]]:
     """Row -> metric -> cell: the real footage, the base, every arm."""
     rows: dict[str, Any] = {REAL: REAL, "base": "base"} | {arm: verdicts.names(r) for arm, r in inputs.arms.items()}
-    return {name: {key: scores.cell(models, m) for key, m in METRICS.items()} for name, models in rows.items()}
+    return {name: {key: scores.cell(models, m) for key, m in metrics().items()} for name, models in rows.items()}
 
 
 def _reasons(table: dict[str, dict[str, Cell]]) -> dict[str, int]:

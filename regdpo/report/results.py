@@ -6,43 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from regdpo.config.schema import Bootstrap
-from regdpo.core.rows import ScoreRow
+from regdpo.core.errors import UserError
+from regdpo.core.rows import REAL, ScoreRow
 from regdpo.evaluate import stats
+from regdpo.evaluate.measures import Metric, metrics
 from regdpo.evaluate.stats import Interval
 
-REAL = "real"
 BASE = "base"
-
-
-@dataclass(frozen=True)
-class Metric:
-    """How a metric is read. ``better`` is -1 (lower), 1 (higher) or 0: no direction, closer to real footage."""
-
-    key: str
-    label: str
-    unit: str
-    better: int
-    decimals: int
-    note: str
-
-
-PRIMARY = "held_out_error"
-METRICS = {
-    metric.key: metric
-    for metric in (
-        Metric(PRIMARY, "Held-out error", "MSE", -1, 3, "denoising error on fixed noise and timesteps"),
-        Metric("psnr", "PSNR", "dB", 1, 2, "to the real continuation"),
-        Metric("ssim", "SSIM", "", 1, 3, "to the real continuation"),
-        Metric("motion", "Motion", "0..255", 0, 2, "mean absolute difference of neighbouring frames"),
-        Metric("sharpness", "Sharpness", "variance", 0, 0, "of the Laplacian; noise raises it too"),
-        Metric("vbench_temporal_flickering", "Flickering", "VBench", 0, 4, "higher flickers less; a still is highest"),
-    )
-}
-FOOTAGE_HAS_NONE = {
-    PRIMARY: "an error of a model; footage has none",
-    "psnr": "measured against the real footage itself",
-    "ssim": "measured against the real footage itself",
-}
 
 
 @dataclass(frozen=True)
@@ -66,13 +36,20 @@ class Cell:
 
 
 class Scores:
-    """Score rows by model and metric. ``real`` and ``base`` are models, an arm is the union of its trainings."""
+    """Score rows by model and metric. ``real`` and ``base`` are models, an arm is the union of its trainings.
+
+    Raises:
+        UserError: a metric that no measure declares: the page would not know how to read it.
+    """
 
     def __init__(self, rows: list[ScoreRow], bootstrap: Bootstrap):
         self.bootstrap = bootstrap
         self.values: dict[tuple[str, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
         self.missing: dict[tuple[str, str], list[str]] = defaultdict(list)
+        known = metrics()
         for row in rows:
+            if row.metric not in known:
+                raise UserError(f"score {row.score_id}: no measure declares {row.metric}; there are {', '.join(known)}")
             key = (row.model, row.metric)
             if row.value is None:
                 self.missing[key].append(row.missing or "no reason was given")
@@ -100,8 +77,8 @@ class Scores:
         values = self.of(names, metric.key)
         reasons = [reason for name in names for reason in self.missing.get((name, metric.key), [])]
         if not values:
-            if models == REAL and metric.key in FOOTAGE_HAS_NONE:
-                reasons = [FOOTAGE_HAS_NONE[metric.key]]
+            if models == REAL and metric.footage:
+                reasons = [metric.footage]
             return Cell(metric, None, reasons=tuple(dict.fromkeys(reasons)) or ("no row in the scores",))
         base, real = self.of([BASE], metric.key), self.of([REAL], metric.key)
         compared = models not in (REAL, BASE)

@@ -6,9 +6,10 @@ from statistics import fmean
 
 import pandas as pd
 
+from regdpo.evaluate.measures import PRIMARY, metrics
 from regdpo.evaluate.stats import Interval
 from regdpo.report.gather import Inputs, Run
-from regdpo.report.results import METRICS, PRIMARY, Cell, Scores, word
+from regdpo.report.results import Cell, Scores, word
 
 NEAR_ONE = 0.95
 """Accuracy from which an arm tells winner from loser nearly always."""
@@ -55,10 +56,10 @@ def names(runs: list[Run]) -> dict[int, str]:
 def verdicts(inputs: Inputs, scores: Scores) -> list[Verdict]:
     """One an arm, in the configuration's order."""
     found = []
-    base = scores.cell("base", METRICS[PRIMARY])
+    base = scores.cell("base", metrics()[PRIMARY])
     for arm, runs in inputs.arms.items():
-        cell = scores.cell(names(runs), METRICS[PRIMARY])
-        others = [scores.cell(names(runs), METRICS[key]) for key in ("psnr", "ssim")]
+        cell = scores.cell(names(runs), metrics()[PRIMARY])
+        others = [scores.cell(names(runs), metrics()[key]) for key in ("psnr", "ssim")]
         sft = _against_sft(inputs, scores, arm) if runs[0].model.objective == "reg_dpo" else []
         found.append(Verdict(arm, cell.reading, cell, base, others, _drift(runs), sft))
     return found
@@ -102,12 +103,12 @@ def _end(run: Run) -> tuple[float, float, str] | None:
 
 def _against_sft(inputs: Inputs, scores: Scores, arm: str) -> list[AgainstSft]:
     ours = list(names(inputs.arms[arm]).values())
-    gains = word(METRICS[PRIMARY], scores.delta(ours, ["base"], PRIMARY)) == "better"
+    gains = word(metrics()[PRIMARY], scores.delta(ours, ["base"], PRIMARY)) == "better"
     found = []
     for other, runs in inputs.arms.items():
         if runs[0].model.objective == "sft":
             delta = scores.delta(ours, list(names(runs).values()), PRIMARY)
-            found.append(AgainstSft(other, delta, _explains(word(METRICS[PRIMARY], delta), gains)))
+            found.append(AgainstSft(other, delta, _explains(word(metrics()[PRIMARY], delta), gains)))
     return found or [AgainstSft("", None, "No SFT arm was trained: whether SFT alone explains this cannot be told.")]
 
 

@@ -7,12 +7,13 @@ from statistics import fmean
 
 import ffmpeg
 
-from regdpo.core.rows import ClipRow
+from regdpo.core.rows import REAL, ClipRow
 from regdpo.core.temporaries import scratch
 from regdpo.data import video
+from regdpo.evaluate.measures import PRIMARY, metrics
 from regdpo.report.footage import pairs_with_losers, spread
 from regdpo.report.gather import Inputs
-from regdpo.report.results import BASE, METRICS, PRIMARY, REAL, Scores
+from regdpo.report.results import BASE, Scores
 from regdpo.report.verdicts import names
 
 WIDEST = 320
@@ -83,12 +84,12 @@ def _chosen(inputs: Inputs, scores: Scores) -> dict[str, list[str]]:
     for key in ("psnr", PRIMARY):
         ours, base = scores.of(list(names(arms[arm]).values()), key), scores.of([BASE], key)
         gains = {
-            clip: METRICS[key].better * (fmean(ours[clip]) - fmean(base[clip]))
+            clip: metrics()[key].better * (fmean(ours[clip]) - fmean(base[clip]))
             for clip in inputs.held_out
             if clip in ours and clip in base
         }
         if len(gains) > 1:
-            what = f"{arm} against base in {METRICS[key].label}"
+            what = f"{arm} against base in {metrics()[key].label}"
             for label, pick in (("best", max), ("worst", min)):
                 clip = pick(gains, key=gains.__getitem__)
                 chosen.setdefault(clip, []).append(f"{label} clip of {what}")

@@ -22,15 +22,13 @@ from regdpo.models.device import DTYPES
 from regdpo.models.errors import mean_squares, residuals
 from regdpo.models.family import Family
 from regdpo.objectives.registry import OBJECTIVES
-from regdpo.objectives.schedule import fixed_sigmas
+from regdpo.objectives.schedule import EVAL_SIGMAS, fixed_sigmas
 from regdpo.objectives.weights import weighted
 from regdpo.parallel.mesh import Layout
 from regdpo.parallel.pair import exchange, weigh
 from regdpo.runs.metrics import terms
 from regdpo.train import dataset
 from regdpo.train.reference import Cache, without_adapters
-
-EVAL_SIGMAS = 4
 
 
 def caption_dropout(settings: TrainSettings, family: Family) -> float:

@@ -27,7 +27,7 @@ from regdpo.core.store import Store
 from regdpo.core.temporaries import atomic
 from regdpo.models.family import open_family
 from regdpo.objectives.registry import OBJECTIVES
-from regdpo.objectives.schedule import generator
+from regdpo.objectives.schedule import EVAL_PAIRS, generator
 from regdpo.objectives.weights import normalised
 from regdpo.parallel.mesh import Layout, check_context
 from regdpo.runs.job import EXPORT, RAN, Job, Ran
@@ -43,7 +43,6 @@ from regdpo.train.guards import Watch
 from regdpo.train.passes import Passes, caption_dropout
 from regdpo.train.reference import Cache, follow
 
-EVAL_PAIRS = 32  # of the validation split, evenly chosen
 ASKED_AT_ONCE = 10  # steps whose reference errors are asked before they are kept
 Chunk = tuple[list[LatentRow], list[int]]  # pairs of a micro-batch, and their places in the step's batch
 

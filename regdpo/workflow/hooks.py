@@ -41,16 +41,6 @@ def before(
     jobs = list(jobs)
     if dated := preflight.mend_dates({Path(file) for job in jobs for file in job.input}):
         log.warning(f"note: {dated}")
-    RunFile(
-        parts=stage_inputs.parts(settings),
-        store=settings.paths.store,
-        store_identity=Store(settings.paths.store).identity(),
-        environment=environment(),
-        device=settings.launch.device,
-        vbench=settings.scores.vbench.python,
-        digests=found.all(),
-    ).write(path)
-    found.remember()
     asked = trainings(jobs)
     for note in preflight.fit(settings, asked):
         log.warning(f"note: {note}")
@@ -63,6 +53,16 @@ def before(
         "-".join(version),
         log.info,
     )
+    RunFile(
+        parts=stage_inputs.parts(settings),
+        store=settings.paths.store,
+        store_identity=Store(settings.paths.store).identity(),
+        environment=environment(),
+        device=settings.launch.device,
+        vbench=settings.scores.vbench.python,
+        digests=found.all(),
+    ).write(path)
+    found.remember()
 
 
 def trainings(jobs: Iterable[Any]) -> list[preflight.Asked]:

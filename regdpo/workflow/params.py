@@ -8,10 +8,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from regdpo.config import stage_inputs
 from regdpo.config.schema import Config, canonical
 from regdpo.config.training import TrainSettings
 from regdpo.core.code_digest import code_digest
 from regdpo.core.environment import environment_digest
+from regdpo.evaluate.measures import MEASURES, named
 from regdpo.models.registry import FAMILIES
 from regdpo.objectives.registry import OBJECTIVES
 
@@ -56,6 +58,26 @@ class Params:
         """`params.env`: digest of the locked packages that shape a stage's result."""
         locks = [self.root / "envs" / f"{name}.lock" for name in (lock, "torch")]
         return environment_digest(locks, *packages)[:DIGEST]
+
+    def measured(self, wildcards: Any) -> str:
+        """`params.config` of a measure."""
+        measure = MEASURES[wildcards.measure]
+        return self.reads(getattr(stage_inputs, measure.stage))(wildcards) if measure.stage else ""
+
+    def measure_code(self, name: str) -> str:
+        """`params.code` of a measure: also its own, and the family's where it loads the model."""
+        measure = MEASURES[name]
+        return self.code("scores", measure.module, *([self.family] if measure.reads == "model" else []))
+
+    def measure_env(self, name: str) -> str:
+        """`params.env` of a measure."""
+        measure = MEASURES[name]
+        return self.env(*measure.packages, lock=measure.lock) if measure.packages else ""
+
+    def measure_there(self, name: str) -> bool:
+        """Whether the environment of a measure is there."""
+        there = MEASURES[name].there
+        return bool(named(there)(self.settings.scores.vbench.python)) if there else True
 
     def memory(self, small: int, checkpoint: int | None = None) -> Callable[[Any, int], int]:
         """`mem_mb`: beside the base made here, or beside a checkpoint (estimates for 14B); more with each retry."""

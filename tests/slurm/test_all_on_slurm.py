@@ -3,9 +3,10 @@
 import re
 
 from regdpo.core import manifests
+from regdpo.evaluate.measures import MEASURES
 from regdpo.workflow.timeline.rows import JobRow
 
-ASKED = {  # rule -> partition, GPUs, MB of a node, nodes, minutes, times
+ASKED = {  # rule, of scores with the measure -> partition, GPUs, MB of a node, nodes, minutes, times
     "cut_clips": ("cpu", 0, 4001, 1, 240, 2),  # an array, with 1 MB for the list of its tasks
     "base_from_scratch": ("cpu", 0, 4000, 1, 60, 1),
     "encode_latents": ("gpu", 1, 3000, 1, 720, 2),
@@ -13,14 +14,20 @@ ASKED = {  # rule -> partition, GPUs, MB of a node, nodes, minutes, times
     "render_negatives": ("gpu", 1, 3000, 1, 720, 1),
     "train_arm": ("gpu", 2, 4000, 2, 2880, 1),
     "render_samples": ("gpu", 1, 3000, 1, 720, 2),
-    "proxies": ("cpu", 0, 2000, 1, 60, 3),
-    "vbench": ("gpu", 1, 3000, 1, 240, 3),
-    "held_out_error": ("gpu", 1, 3000, 1, 240, 2),
+    "score proxies": ("cpu", 0, 2000, 1, 60, 3),
+    "score vbench": ("gpu", 1, 3000, 1, 240, 3),
+    "score held_out": ("gpu", 1, 3000, 1, 240, 2),
 }
 
 
 def rule_of(job: dict[str, str]) -> str:
     return job["Comment"].removeprefix("rule_").partition("_wildcards_")[0]
+
+
+def kind_of(job: dict[str, str]) -> str:
+    """Its rule, and of a score its measure."""
+    measure = next((name for name in MEASURES if name in job["Comment"]), "")
+    return f"score {measure}" if rule_of(job) == "score" else rule_of(job)
 
 
 def amounts(resources: str) -> dict[str, str]:
@@ -36,9 +43,9 @@ def test_each_rule_got_what_it_asked_for(finished):
         assert given["mem"].endswith("M")
         memory = int(given["mem"][:-1]) // nodes
         gpus = int(given.get("gres/gpu", 0))
-        times = sum(rule_of(other) == rule_of(job) for other in finished.ran)
+        times = sum(kind_of(other) == kind_of(job) for other in finished.ran)
         asked = job["Partition"], gpus, memory, nodes, int(job["TimelimitRaw"]), times
-        got.setdefault(rule_of(job), set()).add(asked)
+        got.setdefault(kind_of(job), set()).add(asked)
     assert sum("_" in job["JobID"] for job in finished.ran) == 2
     assert got == {rule: {asked} for rule, asked in ASKED.items()}
 

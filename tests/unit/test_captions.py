@@ -264,10 +264,10 @@ def command(folder: Path, **settings) -> subprocess.CompletedProcess[str]:
     rejected = clip("0").model_copy(update={"status": "rejected", "reason": "static"})
     manifests.write(folder / "clips.parquet", [rejected, clip("1", source="b.mp4")], ClipRow)
     part = {"captions": settings, "videos_root": str(folder)}
-    (folder / "a.parts").write_text(json.dumps({"CaptionsStage": part}))
+    (folder / "a.run").write_text(json.dumps({"parts": {"CaptionsStage": part}}))
     arguments = [
         "--config",
-        "a.parts",
+        "a.run",
         "--store",
         "store",
         "--clips",

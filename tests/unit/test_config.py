@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from regdpo.config import documents, schema, stage_inputs
+from regdpo.config.run_file import SUFFIX, RunFile
 from regdpo.core.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -154,22 +155,22 @@ def test_a_stage_by_hand_and_from_its_rule_are_the_same(tmp_path):
     settings = schema.check(values)
     whole = tmp_path / "config.yaml"
     whole.write_text(yaml.safe_dump(values, sort_keys=False))
-    stage_inputs.write_parts(settings, tmp_path)
-    parts = stage_inputs.parts_path(settings, tmp_path)
+    run = tmp_path / f"a{SUFFIX}"
+    RunFile(parts=stage_inputs.parts(settings)).write(run)
     for stage, *which in [
         (stage_inputs.ReportStage,),
         (stage_inputs.TrainStage, "dpo", 1),
         (stage_inputs.TrainStage, "pretrain", 3),
     ]:
-        assert stage_inputs.read(stage, whole, *which) == stage_inputs.read(stage, parts, *which)
-    assert stage_inputs.read(stage_inputs.ReportStage, parts).config["report"]["title"] == values["report"]["title"]
+        assert stage_inputs.read(stage, whole, *which) == stage_inputs.read(stage, run, *which)
+    assert stage_inputs.read(stage_inputs.ReportStage, run).config["report"]["title"] == values["report"]["title"]
 
 
 def test_parts_that_are_not_there_or_not_ours(tmp_path):
-    path = tmp_path / f"a{stage_inputs.PARTS}"
+    path = tmp_path / f"a{SUFFIX}"
     with pytest.raises(UserError, match="Snakemake writes it when a run starts"):
         stage_inputs.read(stage_inputs.PairsStage, path)
-    for text in ("[1]", "{", "{}"):
+    for text, message in (("[1]", "is not what a run writes"), ("{", "is not what"), ("{}", "holds no PairsStage")):
         path.write_text(text)
-        with pytest.raises(UserError, match="holds no PairsStage"):
+        with pytest.raises(UserError, match=message):
             stage_inputs.read(stage_inputs.PairsStage, path)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from project import CONFIG, Project
 
+from regdpo.config.run_file import RUN, SUFFIX, RunFile
 from regdpo.core import environment, manifests
 from regdpo.core.rows import ClipRow
 
@@ -117,7 +118,10 @@ def test_a_worker_with_a_stale_copy(fresh, stale):
         seen = re.sub(r"torch==\S+", "torch==2.0", seen)
     code = fresh.folder / "regdpo/sampling/render.py"
     code.write_text(code.read_text() + ("MORE = 1\n" if stale == "regdpo" else "# A comment.\n"))
-    worker = ["env", f"REGDPO_ENVIRONMENT={seen}"]
+    run = fresh.folder / f"a{SUFFIX}"
+    told = {kind: {str(shard): "" for shard in range(8)} for kind in ("videos", "sidecars")}
+    RunFile(environment=seen, digests=told | {"weights": {}}).write(run)
+    worker = ["env", f"{RUN}={run}"]
     done = fresh.snakemake("clips", "--mode", "remote", "--dry-run", before=worker)
     assert done.returncode == (stale != "nothing"), done.stdout
     if stale != "nothing":

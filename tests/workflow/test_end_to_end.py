@@ -74,7 +74,7 @@ def test_the_timeline_has_every_job(finished: Project):
     assert {row.outcome for row in rows} == {"done"}
     benchmarked = dict.fromkeys(("cut_clips", "caption_clips", "encode_latents", "train_arm"), 2)
     benchmarked |= dict.fromkeys(("base_from_scratch", "pretrain", "render_negatives"), 1)
-    benchmarked |= {"render_samples": 3, "held_out_error": 3, "proxies": 4, "vbench": 4}  # two arms, base; and real
+    benchmarked |= {"render_samples": 3, "score": 11}  # two arms, base; and real
     assert Counter(row.rule for row in rows if row.working_s is not None) == benchmarked
     small = dict.fromkeys(("clips", "captions", "negatives", "scores"), 1) | {"latents": 2}
     local = {f"merge_{name}": count for name, count in small.items()}
@@ -107,14 +107,14 @@ def test_new_clocks_make_nothing_stale(project: Project):
 
 
 def test_a_comment_makes_nothing_stale(project: Project):
-    loop = project.folder / "regdpo/train/rank.py"
+    loop = project.folder / "regdpo/train/trainer.py"
     loop.write_text(loop.read_text().replace('"""One optimiser step', '"""A single optimiser step') + "\n# the end\n")
     assert project.planned() == {}
 
 
 def one_arm(arms: int = 1) -> dict[str, int]:
-    parts = ("train_arm", "render_samples", "proxies", "vbench", "held_out_error")
-    return {"all": 1, **dict.fromkeys(parts, arms), "merge_scores": 1, "report_page": 1}
+    parts = {"train_arm": arms, "render_samples": arms, "score": 3 * arms}
+    return {"all": 1, **parts, "merge_scores": 1, "report_page": 1}
 
 
 def test_one_arms_beta_restales_that_arm_only(project: Project):
@@ -144,7 +144,7 @@ def test_how_a_training_runs_restales_the_page_alone(project: Project):
 
 def test_the_trainer_restales_all_trainings(project: Project):
     passes = project.folder / "regdpo/train/passes.py"
-    passes.write_text(passes.read_text().replace("EVAL_SIGMAS = 4", "EVAL_SIGMAS = 5"))
+    passes.write_text(passes.read_text() + "MORE = 1\n")
     planned = project.planned()
     assert planned["train_arm"] == 2
     assert planned["pretrain"] == 1

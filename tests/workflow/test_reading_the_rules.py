@@ -12,6 +12,7 @@ import pytest
 from project import CONFIG, TEXT, Project
 
 from regdpo.config import stage_inputs
+from regdpo.config.run_file import SUFFIX, RunFile
 from regdpo.config.schema import Config, canonical, check
 
 JOBS = """
@@ -101,8 +102,8 @@ def test_text_reaches_the_stages_as_it_was_written(fresh: Project):
     with chdir(fresh.folder):
         checked = check(values)
         parts = stage_inputs.parts(checked)
-        stage_inputs.write_parts(checked, Path("notes"))
-        path = stage_inputs.parts_path(checked, Path("notes"))
+        path = Path(f"notes/a{SUFFIX}")
+        RunFile(parts=parts).write(path)
     assert told == {canonical(part) for part in parts.values()}
     for stage in stage_inputs.STAGES:
         assert stage_inputs.read(stage, fresh.folder / path) == stage.model_validate(stage.of(checked))

@@ -1,0 +1,142 @@
+"""The measures of samples, each declared once: what computes it, what it reads and needs, and how each figure is read.
+
+The rule of scores, the report and the tests derive from ``MEASURES``. A new measure is a function that returns rows of
+scores, and an entry here.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, Literal
+
+from regdpo.core.rows import LatentRow, SampleRow, ScoreRow
+from regdpo.core.store import Store
+from regdpo.models.spec import ModelFile
+
+PRIMARY = "held_out_error"
+"""The metric that verdicts are about."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How a metric is read. ``better`` is -1 (lower), 1 (higher) or 0: no direction, closer to real footage."""
+
+    key: str
+    label: str
+    unit: str
+    better: Literal[-1, 0, 1]
+    decimals: int
+    note: str
+    footage: str = ""
+    """Why real footage has no such score; empty where it has."""
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What computes some metrics at once."""
+
+    function: str
+    """``module:name``, which takes a ``Given`` and returns rows of scores."""
+    metrics: tuple[Metric, ...]
+    reads: Literal["samples", "model"] = "samples"
+    """``samples``: the rendered videos of a model, or real footage; ``model``: its weights, and the pairs' latents."""
+    stage: str = ""
+    """The part of the configuration that it reads, a class of ``stage_inputs``; empty: none."""
+    packages: tuple[str, ...] = ()
+    """Locked packages that shape it."""
+    lock: str = "regdpo"
+    """The environment that it runs in."""
+    gpu: bool = False
+    memory: tuple[int, int | None] = (2000, None)
+    """MB beside a small base, and beside a checkpoint where that needs more."""
+    runtime: int = 60
+    """Minutes."""
+    there: str = ""
+    """``module:name`` of a function that says of an interpreter whether its environment is there: where that changes,
+    what was measured is stale."""
+
+    @property
+    def module(self) -> str:
+        """Its code."""
+        return self.function.partition(":")[0]
+
+    def call(self) -> Callable[["Given"], list[ScoreRow]]:
+        """The function."""
+        found: Callable[[Given], list[ScoreRow]] = named(self.function)
+        return found
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a measure may read; ``Measure.reads`` says which of it is there."""
+
+    store: Store
+    device: str  # as `launch.device`
+    stage: Any = None  # of the configuration, as `Measure.stage` says
+    samples: tuple[SampleRow, ...] = ()
+    model: ModelFile | None = None
+    latents: tuple[LatentRow, ...] = ()
+    python: str = ""  # interpreter of the environment of a measure that has one of its own
+
+
+def named(path: str) -> Any:
+    """What ``module:name`` names."""
+    module, _, name = path.partition(":")
+    return getattr(import_module(module), name)
+
+
+ITSELF = "measured against the real footage itself"
+
+MEASURES: dict[str, Measure] = {
+    "held_out": Measure(
+        "regdpo.evaluate.held_out:measure",
+        (
+            Metric(
+                PRIMARY,
+                "Held-out error",
+                "MSE",
+                -1,
+                3,
+                "denoising error on fixed noise and timesteps",
+                "an error of a model; footage has none",
+            ),
+        ),
+        reads="model",
+        stage="ErrorsStage",
+        packages=("torch", "diffusers", "peft"),
+        gpu=True,
+        memory=(3000, 64000),
+        runtime=240,
+    ),
+    "proxies": Measure(
+        "regdpo.evaluate.proxies:measure",
+        (
+            Metric("psnr", "PSNR", "dB", 1, 2, "to the real continuation", ITSELF),
+            Metric("ssim", "SSIM", "", 1, 3, "to the real continuation", ITSELF),
+            Metric("motion", "Motion", "0..255", 0, 2, "mean absolute difference of neighbouring frames"),
+            Metric("sharpness", "Sharpness", "variance", 0, 0, "of the Laplacian; noise raises it too"),
+        ),
+        packages=("scikit-image", "opencv-python-headless", "av"),
+    ),
+    "vbench": Measure(
+        "regdpo.evaluate.vbench:measure",
+        (
+            Metric(
+                "vbench_temporal_flickering", "Flickering", "VBench", 0, 4, "higher flickers less; a still is highest"
+            ),
+        ),
+        stage="VBenchStage",
+        packages=("vbench", "decord", "numpy"),
+        lock="vbench",
+        gpu=True,
+        memory=(3000, 16000),
+        runtime=240,
+        there="regdpo.evaluate.vbench:installed",
+    ),
+}
+"""Name -> declaration, in the order of the report's columns."""
+
+
+def metrics() -> dict[str, Metric]:
+    """All metrics of all measures, by key."""
+    return {metric.key: metric for measure in MEASURES.values() for metric in measure.metrics}

@@ -1,0 +1,46 @@
+"""Measure a model's samples, or its weights, or real footage, by one of the measures that regdpo/evaluate/measures.py
+declares.
+
+    python scripts/scores.py --config my.yaml --measure proxies --samples samples.parquet --out proxies.parquet
+    python scripts/scores.py --config my.yaml --measure held_out --model model.json --latents latents.parquet --out ...
+"""
+
+from regdpo.config import command_line, run_file, stage_inputs
+from regdpo.core import errors, manifests
+from regdpo.core.errors import UserError
+from regdpo.core.rows import LatentRow, SampleRow, ScoreRow
+from regdpo.evaluate.measures import MEASURES, Given
+from regdpo.models.spec import ModelFile
+from regdpo.stages import scores
+
+
+def main() -> None:
+    parser = command_line.parser(__doc__)
+    parser.add_argument("--measure", required=True, choices=list(MEASURES))
+    parser.add_argument("--samples", help="manifest of the samples stage, for measures of samples")
+    parser.add_argument("--model", help="model.json, for measures of a model")
+    parser.add_argument("--latents", help="manifest of the latents stage, for measures of a model")
+    run = run_file.current()
+    parser.add_argument(
+        "--python", default=run.vbench, help="interpreter of VBench's environment; default: %(default)s"
+    )
+    args = parser.parse_args()
+    measure = MEASURES[args.measure]
+    for option in ("samples",) if measure.reads == "samples" else ("model", "latents"):
+        if getattr(args, option) is None:
+            raise UserError(f"--{option} is missing, which {args.measure} reads")
+    store = run_file.open_store(args.store)
+    given = Given(
+        store,
+        run.device,
+        stage=stage_inputs.read(getattr(stage_inputs, measure.stage), args.config) if measure.stage else None,
+        samples=tuple(manifests.read(args.samples, SampleRow)) if args.samples else (),
+        model=ModelFile.read(args.model, store) if args.model else None,
+        latents=tuple(manifests.read(args.latents, LatentRow)) if args.latents else (),
+        python=args.python,
+    )
+    manifests.write(args.out, scores.score(args.measure, given), ScoreRow)
+
+
+if __name__ == "__main__":
+    errors.run(main)
