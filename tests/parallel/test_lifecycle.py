@@ -22,7 +22,7 @@ from regdpo.launch.options import LaunchOptions
 
 LAUNCH = """
 import sys
-from regdpo import errors
+from regdpo.core import errors
 from regdpo.launch import LaunchOptions, train
 from regdpo.train.job import Job
 errors.run(lambda: train(Job.read(sys.argv[1]), LaunchOptions(processes=2, grace=float(sys.argv[2])), "dpo/seed3"))

@@ -20,7 +20,7 @@ from regdpo.train.checkpoint import complete
 
 LAUNCH = """
 import sys
-from regdpo import errors
+from regdpo.core import errors
 from regdpo.launch import LaunchOptions, train
 from regdpo.train.job import Job
 errors.run(lambda: train(Job.read(sys.argv[1]), LaunchOptions(processes=2)))

@@ -19,7 +19,7 @@ from regdpo.runtime import gpus
 JOB = """
 import sys, torch
 torch.cuda.device_count = lambda: 4
-from regdpo.device import taken, visible
+from regdpo.runtime.gpus import taken, visible
 with taken(int(sys.argv[1])) as mine:
     print(*[visible()[number] for number in mine], flush=True)
     sys.stdin.read()
@@ -76,7 +76,7 @@ def test_more_than_there_are(monkeypatch):
 
 def test_a_folder_of_somebody_else(monkeypatch, tmp_path):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    monkeypatch.setattr(device.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(gpus.tempfile, "gettempdir", lambda: str(tmp_path))
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     monkeypatch.setattr(os, "getuid", lambda: 12345)
     (tmp_path / "regdpo-gpus-12345-").mkdir()
@@ -121,10 +121,10 @@ def test_gpus_that_cannot_be_used_are_not_passed_over(monkeypatch, cuda, said, w
 def test_the_launcher_asks_a_gpu_that_no_other_job_has(job, monkeypatch, tmp_path):
     """This torch cannot answer, and that is one line."""
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
-    monkeypatch.setattr(device.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(gpus.tempfile, "gettempdir", lambda: str(tmp_path))
     assert job(2).stdout.readline() == "0 1\n"
     with pytest.raises(UserError, match=r"^GPU 2 does not answer: AssertionError: Torch not compiled with CUDA"):
-        plan_check._gpu()
+        plan_check.gpu_found()
 
 
 @pytest.mark.parametrize("given", [{}, {"PYTORCH_CUDA_ALLOC_CONF": "backend:native"}, {"PYTORCH_ALLOC_CONF": "x"}])

@@ -17,9 +17,10 @@ from regdpo.core import manifests
 from regdpo.core.errors import UserError
 from regdpo.core.rows import ClipRow
 from regdpo.data.video import read_frames
+from regdpo.evaluate.measures import metrics
 from regdpo.evaluate.stats import Interval
 from regdpo.report import footage, gather, page, videos
-from regdpo.report.results import METRICS, Scores, word
+from regdpo.report.results import Scores, word
 from regdpo.report.verdicts import verdicts
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -173,7 +174,7 @@ def test_not_finite_is_missing_not_averaged(inputs):
     lost = rescored(
         inputs, lambda r: {"value": float("inf")} if (r.model, r.clip_id) == ("sft/seed0", "clip008") else None
     )
-    cell = Scores(lost.scores, lost.config.scores.bootstrap).cell({0: "sft/seed0"}, METRICS["psnr"])
+    cell = Scores(lost.scores, lost.config.scores.bootstrap).cell({0: "sft/seed0"}, metrics()["psnr"])
     assert (cell.lost, cell.reasons, cell.mean.n) == (1, ("not a finite number",), 5)
     assert "1 value is missing and not in the mean: not a finite number" in cards(page.render(lost))["sft"]
 
@@ -190,7 +191,7 @@ def test_not_finite_is_missing_not_averaged(inputs):
     ],
 )
 def test_words(metric, low, high, expected):
-    assert word(METRICS[metric], Interval(0.15, low, high, 9)) == expected
+    assert word(metrics()[metric], Interval(0.15, low, high, 9)) == expected
 
 
 def test_drift_and_sft(inputs):

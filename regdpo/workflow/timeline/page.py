@@ -14,7 +14,7 @@ from regdpo.core.temporaries import atomic
 from regdpo.workflow.timeline import picture
 from regdpo.workflow.timeline.rows import JobRow
 
-TEMPLATES = (Path(__file__).parent, Path(__file__).parents[1] / "report")  # the report's style is this page's
+TEMPLATES = (Path(__file__).parent, Path(__file__).parents[2] / "report")  # the report's style is this page's
 PICTURED = 12
 """Most runs that are drawn; the tables have all."""
 LISTED = 500
