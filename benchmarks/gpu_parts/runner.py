@@ -17,7 +17,7 @@ import torch
 
 from gpu_parts.bench import Bench, read
 from gpu_parts.results import Results
-from regdpo.runtime.processes import die_with_parent
+from regdpo.core.processes import die_with_parent
 
 LOOK_EVERY = 0.1
 

@@ -16,7 +16,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from regdpo.core.errors import UserError, is_disk_full
-from regdpo.runtime.processes import place, started
+from regdpo.core.processes import place, started
 
 ABANDONED = 24 * 3600.0
 """Seconds after which no process of another machine writes to a temporary any more."""

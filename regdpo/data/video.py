@@ -24,9 +24,10 @@ from imageio_ffmpeg import get_ffmpeg_exe
 
 from regdpo.config import schema
 from regdpo.core.errors import UserError
+from regdpo.core.processes import bounded
 from regdpo.core.store import Store
 from regdpo.data.picture import FIELDS, Format, Picture, field_order, from_log, normal, pixel_aspect
-from regdpo.runtime.processes import bounded
+from regdpo.core.processes import bounded
 
 RGB = Picture(matrix="gbr")
 PLACES = (0.0, 0.25, 0.5, 0.75)

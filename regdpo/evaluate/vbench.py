@@ -14,12 +14,12 @@ from pathlib import Path
 from regdpo.config.stage_inputs import VBenchStage
 from regdpo.core import code_digest
 from regdpo.core.errors import UserError
+from regdpo.core.processes import bounded
 from regdpo.core.rows import SampleRow, ScoreRow
 from regdpo.core.store import Store
 from regdpo.core.temporaries import scratch
 from regdpo.evaluate import vbench_worker
 from regdpo.evaluate.measures import Given
-from regdpo.runtime.processes import bounded
 
 PYTHONS = ((3, 10), (3, 11))
 """Versions of Python that VBench's pins have wheels for."""

@@ -23,9 +23,9 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from regdpo.core.errors import UserError
+from regdpo.core.processes import place, started
 from regdpo.core.section import Section
 from regdpo.core.temporaries import sweep, temporary_of
-from regdpo.runtime.processes import place, started
 
 FOLDER = "lease"
 BEAT = 10.0

@@ -15,13 +15,13 @@ from torch.distributed.elastic.multiprocessing.errors import record
 
 from regdpo.core.environment import check_environment
 from regdpo.core.errors import EXIT_USER_ERROR, UserError, disk_full, is_disk_full
+from regdpo.core.processes import die_with_parent
 from regdpo.objectives.registry import OBJECTIVES
 from regdpo.parallel.mesh import layout
 from regdpo.runs import rendezvous
 from regdpo.runs.job import ERROR, Job
 from regdpo.runtime.gpus import gpus_work
 from regdpo.runtime.lease import Lease
-from regdpo.runtime.processes import die_with_parent
 from regdpo.runtime.slurm import node_name
 from regdpo.train.trainer import Trainer
 

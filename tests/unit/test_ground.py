@@ -426,7 +426,7 @@ def test_a_full_disk_is_one_line_that_says_where(tmp_path):
     """A real full device, /dev/full, whose error does not say it."""
     code = """
 import sys
-from regdpo import errors, temporaries
+from regdpo.core import errors, temporaries
 def main():
     with temporaries.atomic(sys.argv[1]) as temporary, open("/dev/full", "w") as full:
         temporary.write_text("half")

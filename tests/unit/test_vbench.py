@@ -14,10 +14,10 @@ import pytest
 from regdpo.config.stage_inputs import VBenchStage
 from regdpo.core.digests import file_digest
 from regdpo.core.errors import UserError
+from regdpo.core.processes import started
 from regdpo.core.rows import SampleRow
 from regdpo.core.store import Store
 from regdpo.evaluate import vbench
-from regdpo.runtime.processes import started
 
 ROOT = Path(__file__).parents[2]
 FLICKERING = VBenchStage(dimensions=["temporal_flickering"])
