@@ -92,7 +92,11 @@ else:
             code=declare.training_code("pretrain"),
             env=declare.env("torch", "diffusers"),
             launch=lambda wildcards, resources, threads: declare.launch(
-                settings.base.pretrain.settings, resources, threads
+                "base.pretrain",
+                comment_of("pretrain", wildcards, Path.cwd()),
+                events_of(f"{LOGS}/base/pretrain.log"),
+                resources,
+                threads,
             ),
         shell:
             "stage train --as-base --name pretrain/seed{params.seed}"

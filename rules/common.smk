@@ -17,6 +17,7 @@ from regdpo.core.errors import UserError
 from regdpo.evaluate.measures import MEASURES
 from regdpo.workflow import controllers, hooks
 from regdpo.workflow.inputs import Inputs
+from regdpo.workflow.naming import comment_of, events_of
 from regdpo.workflow.params import MODEL_PACKAGES, VIDEO_PACKAGES, Params
 
 ROOT = Path(workflow.basedir).parent.resolve()
@@ -100,6 +101,13 @@ def model_file(wildcards):
     """The model.json behind a name among the models."""
     folder = "base" if wildcards.model == "base" else f"train/{wildcards.model}"
     return f"{RESULTS}/{folder}/model.json"
+
+
+def scored(wildcards):
+    """What a measure reads of a model."""
+    if MEASURES[wildcards.measure].reads == "samples":
+        return {"samples": f"{RESULTS}/samples/{wildcards.model}.parquet"}
+    return {"model": model_file(wildcards), "latents": f"{RESULTS}/latents/gt.parquet"}
 
 
 def begin():

@@ -1,16 +1,4 @@
 # What is measured on the samples, one manifest a model and measure. regdpo/evaluate/measures.py declares the measures.
-def scored(wildcards):
-    """What a measure reads of a model."""
-    if MEASURES[wildcards.measure].reads == "samples":
-        return {"samples": f"{RESULTS}/samples/{wildcards.model}.parquet"}
-    return {"model": model_file(wildcards), "latents": f"{RESULTS}/latents/gt.parquet"}
-
-
-def of_measure(name):
-    """A field of the measure that a job is of."""
-    return lambda wildcards: getattr(MEASURES[wildcards.measure], name)
-
-
 rule score:
     input:
         unpack(scored),
@@ -27,7 +15,7 @@ rule score:
         mem_mb=lambda wildcards, attempt: declare.memory(
             *MEASURES[wildcards.measure].memory
         )(wildcards, attempt),
-        runtime=of_measure("runtime"),
+        runtime=lambda wildcards: MEASURES[wildcards.measure].runtime,
         gpu=lambda wildcards: int(MEASURES[wildcards.measure].gpu),
     params:
         config=lambda wildcards: declare.measured(wildcards),

@@ -30,7 +30,11 @@ rule train_arm:
         ),
         env=declare.env("torch", "diffusers", "peft"),
         launch=lambda wildcards, resources, threads: declare.launch(
-            settings.train.arm_settings(wildcards.arm), resources, threads
+            f"train.arms.{wildcards.arm}",
+            comment_of("train_arm", wildcards, Path.cwd()),
+            events_of(f"{LOGS}/train/{wildcards.arm}/seed{wildcards.seed}.log"),
+            resources,
+            threads,
         ),
     shell:
         "stage train --name {wildcards.arm}/seed{wildcards.seed}"

@@ -1,8 +1,9 @@
 """How torchx starts the ranks of a training.
 
-Here     on this machine: torchx `local_cwd`
-Nodes    on the machines of the Slurm job it is in: `srun` starts this module on each, which is `Here` with a rendezvous
-Apart    in a Slurm job of their own: torchx `slurm`
+OneMachine   on this machine: torchx `local_cwd`
+Allocated    on the machines of the Slurm job that the launcher is in: `srun` starts this module on each, which does as
+             `OneMachine`, with a rendezvous
+OwnJob       in a Slurm job of their own: torchx `slurm`
 """
 
 import argparse
@@ -114,7 +115,7 @@ class _Report:
             self.ranks.dead |= {} if pid in self.ended else {self.rank: number}
 
 
-class Here(Ranks):
+class OneMachine(Ranks):
     """All ranks on this machine; on GPUs, each with one that no other job has."""
 
     def __init__(self, run_log: RunLog, run: Path, shape: Shape, device: str):
@@ -143,7 +144,7 @@ class Here(Ranks):
         _kill_children()
 
 
-class Nodes(Ranks):
+class Allocated(Ranks):
     """Ranks on every machine of the Slurm job that this process is in: `srun` starts a launcher on each."""
 
     def __init__(self, run_log: RunLog, run: Path, shape: Shape, allocation: slurm.Allocation | None):
@@ -183,20 +184,19 @@ class Nodes(Ranks):
         self.process.send_signal(signal.SIGINT)
 
 
-class Apart(Ranks):
+class OwnJob(Ranks):
     """Ranks in a Slurm job of their own. Who finds one that an earlier launcher left takes that. torchx has Slurm write
     its logs into the working directory."""
 
-    def __init__(self, run_log: RunLog, run: Path, shape: Shape, name: str):
+    def __init__(self, run_log: RunLog, run: Path, shape: Shape, comment: str):
         super().__init__(run_log)
-        comment = f"rule_train_arm_wildcards_{name} of {Path.cwd()}"
         self._stack.enter_context(chdir(_logs(run)))
         self.runner = self._stack.enter_context(get_runner(component_defaults={}))
         self._state, self._looked = AppState.SUBMITTED, 0.0
         found = left_behind(run)
         self.handle = found or self._submit(run, shape, comment)
         self.job = self.handle.rpartition("/")[2]
-        run_log.say(f"{'found' if found else 'submitted'} as Slurm job {self.job}")
+        run_log.submitted(self.job, found=bool(found))
         self._over = threading.Event()
         for number in range(shape.nodes):
             log = _logs(run) / f"slurm-{self.job}-{ROLE}-{number}.err"

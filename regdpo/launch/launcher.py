@@ -18,7 +18,7 @@ import psutil
 from regdpo.core.errors import Unfinished, UserError
 from regdpo.core.store import kept_at
 from regdpo.core.temporaries import atomic
-from regdpo.launch.backends import CRASH, Apart, Here, Nodes, Ranks, left_behind
+from regdpo.launch.backends import CRASH, Allocated, OneMachine, OwnJob, Ranks, left_behind
 from regdpo.launch.options import LaunchOptions
 from regdpo.launch.run_log import RunLog
 from regdpo.launch.time_limit import OUT_OF_TIME, TimeLimit
@@ -75,7 +75,7 @@ class Launch:
         self.job, self.options, self.run = job, options, Path(job.run)
         self.arm = name or self.run.name[:12]
         self.name = f"training {self.arm}"
-        self.run_log = RunLog(self.run)
+        self.run_log = RunLog(self.run, options.events)
         self.apart = options.scheduler == "slurm"
         self.allocation = None if self.apart else Allocation.here()
         self.asked: list[signal.Signals] = []
@@ -175,10 +175,10 @@ class Launch:
     def _ranks(self) -> Ranks:
         several = self.options.nodes > 1 and self.allocation
         if self.apart:
-            return Apart(self.run_log, self.run, self.options.shape, self.arm)
+            return OwnJob(self.run_log, self.run, self.options.shape, self.options.comment)
         if self.options.scheduler == "auto" and several:
-            return Nodes(self.run_log, self.run, self.options.shape, self.allocation)
-        return Here(self.run_log, self.run, self.options.shape, self.job.device)
+            return Allocated(self.run_log, self.run, self.options.shape, self.allocation)
+        return OneMachine(self.run_log, self.run, self.options.shape, self.job.device)
 
     def _environment(self) -> dict[str, str]:
         """What torchrun and the ranks get."""
@@ -195,7 +195,7 @@ class Launch:
         time_limit = TimeLimit(self.allocation, self.options.leave)
         while not (state := ranks.ended()):
             now = time.monotonic()
-            if isinstance(ranks, Apart) and ranks.running():
+            if isinstance(ranks, OwnJob) and ranks.running():
                 time_limit.job = ranks.job
             if asked and not first:
                 first = now

@@ -50,6 +50,10 @@ class LaunchOptions(Section):
     """With height and width the size of a clip, for the plan; 0 where it is not known."""
     height: int = 0
     width: int = 0
+    comment: str = ""
+    """Of a Slurm job of torchx."""
+    events: str = ""
+    """File that it is recorded in, for programs, which jobs were submitted; empty: in the run folder."""
     force: bool = False
     """Start even if the plan says that it does not fit."""
 

@@ -18,6 +18,7 @@ import psutil
 
 from regdpo.runtime import slurm
 from regdpo.runtime.lease import Lease, heartbeat, living, patience
+from regdpo.workflow.naming import read_comment
 
 RUNS = Path(".snakemake/regdpo/runs")
 SLURM = "slurm"
@@ -84,9 +85,9 @@ def queued(folder: Path) -> list[Queued]:
     rows = [line.split("\t", 3) for line in lines]
     found = []
     for job, state, place, comment in rows:
-        rule, _, launcher = comment.partition(" of ")  # a launcher's job works elsewhere: where its logs are
-        if rule.startswith("rule_") and Path(launcher or place).resolve() == folder.resolve():
-            found.append(Queued(job, state, rule.removeprefix("rule_").replace("_wildcards_", " ")))
+        rule, wildcards, of = read_comment(comment)  # a launcher's job works elsewhere: where its logs are
+        if rule and Path(of or place).resolve() == folder.resolve():
+            found.append(Queued(job, state, f"{rule} {wildcards}".rstrip()))
     return found
 
 

@@ -10,7 +10,6 @@ from typing import Any
 
 from regdpo.config import stage_inputs
 from regdpo.config.schema import Config, canonical
-from regdpo.config.training import TrainSettings
 from regdpo.core.code_digest import code_digest
 from regdpo.core.environment import environment_digest
 from regdpo.evaluate.measures import MEASURES, named
@@ -85,8 +84,13 @@ class Params:
             return lambda wildcards, attempt: small * attempt
         return lambda wildcards, attempt: checkpoint + checkpoint // 4 * (attempt - 1)
 
-    def launch(self, training: TrainSettings, resources: Any, threads: int) -> str:
-        """How a training runs, for ``LaunchOptions``; its job's resources are as a profile may have changed them."""
+    def launch(self, key: str, comment: str, events: Path, resources: Any, threads: int) -> str:
+        """How a training runs, for ``LaunchOptions``; its job's resources are as a profile may have changed them.
+
+        Args:
+            key: of ``Config.trainings``. comment, events: for a Slurm job that the training submits itself.
+        """
+        training, _ = self.settings.trainings()[key]
         launch, clips = self.settings.launch, self.settings.clips
         cpus = launch.processes // launch.nodes if launch.scheduler == "slurm" else threads
         return canonical(
@@ -97,6 +101,7 @@ class Params:
             )
             | {"frames": clips.frames, "height": clips.height, "width": clips.width}
             | {"processes": int(resources.processes), "nodes": int(resources.nodes)}
+            | {"comment": comment, "events": str(events)}
             | {"cpus": cpus, "gpus": int(resources.get("gpu", 0)) // launch.nodes}
             | {"mem_mb": int(resources.mem_mb), "runtime": int(resources.runtime)}
             | {name: str(resources.get(f"{prefix}{name}", "")) for prefix, name in SITE}

@@ -86,7 +86,7 @@ def test_ranks_of_this_machine_see_gpus_of_their_own(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", None)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     monkeypatch.setattr(backends, "MODULE", ROLE)
-    with taken(1), backends.Here(RunLog(tmp_path), tmp_path, Shape(nodes=1, each=2), "cuda") as here:
+    with taken(1), backends.OneMachine(RunLog(tmp_path), tmp_path, Shape(nodes=1, each=2), "cuda") as here:
         while not here.ended():
             time.sleep(0.1)
         here.join()

@@ -13,7 +13,9 @@ import timeline_inputs as given
 from timeline_inputs import at, project
 
 from regdpo.core import manifests
+from regdpo.runs import events
 from regdpo.runtime.sacct import FIELDS, Unavailable, ask, parse
+from regdpo.workflow.naming import events_of
 from regdpo.workflow.timeline import page, picture, snakemake_log
 from regdpo.workflow.timeline.rows import JobRow, gather
 from regdpo.workflow.timeline.snakemake_log import Attempt, Run
@@ -273,7 +275,7 @@ def test_a_rule_failed_though_its_job_did_not(tmp_path):
 def test_a_training_that_is_a_job_of_its_own(tmp_path):
     """The launcher waits in a local rule; its job stands in its place."""
     folder = project(tmp_path, after=given.AFTER_LOG.replace("localrule merge", "localrule train_arm"))
-    (folder / "logs/merge.log").write_text("submitted as Slurm job 20\nstep 1 of 4\n")
+    events.record(events_of(str(folder / "logs/merge.log")), "submitted", "20", tmp_path / "store/runs/it")
     job = "20+{part}|COMPLETED|2026-11-21T10:22:31|2026-11-21T10:22:31|2026-11-21T10:22:32|1|30|n{part}|2||gres/gpu=4,mem=8G|||train-x|\n"
     ask = answers(EVERY + job.format(part=0) + job.format(part=1))
     rows = table(folder, ask)
@@ -285,17 +287,15 @@ def test_a_training_that_is_a_job_of_its_own(tmp_path):
     assert not again.asked
 
 
-def test_a_job_that_the_rules_log_has_forgotten(tmp_path):
-    """It ran when this was drawn first; then the rule was started again, and Snakemake emptied its log."""
+def test_a_job_that_ended_after_a_page_was_drawn(tmp_path):
+    """The rule was started again meanwhile, and found it done: it is asked about until it has ended."""
     folder = project(tmp_path, after=given.AFTER_LOG.replace("localrule merge", "localrule train_arm"))
-    run, log = tmp_path / "store/runs/it", folder / "logs/merge.log"
-    run.mkdir(parents=True)
-    start = f"2026-11-21 10:22:30 training dpo/seed0 in {run}\n"
-    log.write_text(f"{start}submitted as Slurm job 20\n")
-    (run / "log.txt").write_text(log.read_text())
+    log, run = events_of(str(folder / "logs/merge.log")), tmp_path / "store/runs/it"
+    events.record(log, "submitted", "20", run)
     job = "20|RUNNING|2026-11-21T10:22:31|2026-11-21T10:22:31|Unknown|1|30|n1|2||gres/gpu=4,mem=8G|||train-x|\n"
     rows = table(folder, answers(EVERY + job), [])
-    log.write_text(f"training dpo/seed0 was done before; {run}/log.txt has what was said\n")
+    events.record(log, "found", "20", run)
+    log.write_text(log.read_text() + '{"time": "2026')  # a line that a kill cut off
     ended = job.replace("RUNNING", "COMPLETED").replace("Unknown", "2026-11-21T10:23:31")
     rows = table(folder, answers(EVERY + ended), rows.values())
     assert [(row.job, row.state) for row in rows.values() if row.rule == "train_arm"] == [("20", "COMPLETED")]

@@ -3,7 +3,6 @@
 import csv
 import itertools
 import math
-import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from datetime import UTC, datetime, timedelta
@@ -12,9 +11,9 @@ from typing import Any, Literal
 
 from regdpo.core.rows import Row
 from regdpo.runtime.sacct import Allocation, Unavailable, ask
+from regdpo.workflow.naming import read_comment
 from regdpo.workflow.timeline.snakemake_log import Attempt, Run
 
-COMMENT = re.compile(r"rule_(.*?)(?:_wildcards_(.*))?")
 DONE, FAILED, REQUEUED = "COMPLETED", "FAILED", "REQUEUED"
 OPEN = ("", "PENDING", "RUNNING", "SUSPENDED")
 MARGIN, SLACK = timedelta(days=1), timedelta(seconds=30)
@@ -158,7 +157,7 @@ def _rows(
 
 def _accounted(run: Run, told: Allocation, time: int, attempt: Attempt | None, last: bool) -> JobRow:
     """A job of Slurm. Snakemake's log tells the rule, and the end that accounting does not know yet."""
-    rule, wildcards = (attempt.rule, attempt.wildcards) if attempt else _commented(told.comment)
+    rule, wildcards = (attempt.rule, attempt.wildcards) if attempt else read_comment(told.comment)[:2]
     state, ended, source, running = told.state, told.ended, "sacct", told.seconds
     if attempt and last and attempt.ended:
         if not ended:
@@ -234,11 +233,6 @@ def _benchmark(path: Path) -> tuple[float | None, float | None, float | None] | 
     if len(lines) != 1:
         return None
     return _number(lines[0].get("s")), _number(lines[0].get("cpu_time")), _number(lines[0].get("max_rss"))
-
-
-def _commented(comment: str) -> tuple[str, str]:
-    found = COMMENT.fullmatch(comment)
-    return (found[1], found[2] or "") if found else ("", "")
 
 
 def _gpus(attempt: Attempt) -> int | None:

@@ -7,10 +7,12 @@ once the job has ended, and all jobs of an array share one. Its times are local 
 import re
 import uuid
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+
+from regdpo.runs.events import read as read_events
+from regdpo.workflow.naming import events_of
 
 HOST = re.compile(r"^ *Host: (\S+)$", re.MULTILINE)
 SLURM_RUN = re.compile(r"^SLURM run ID: (\S+)$", re.MULTILINE)
@@ -24,10 +26,6 @@ ARRAY = re.compile(
     r"Submitted array job with Snakemake IDs ([\d,]+) and SLURM job ID (\d+)\. .* task IDs are (\d+)-\d+\."
 )
 ANY_SUBMITTED = re.compile(r"^(?:Job \S+ has been submitted with SLURM|Submitted array job) ", re.MULTILINE)
-LAUNCHED = re.compile(r"\b(?:submitted|found) as Slurm job (\d+)$", re.MULTILINE)
-"""What the launcher of a training says, where that is a Slurm job of its own."""
-RUN_FOLDER = re.compile(r"^[\d-]{10} [\d:]{8} training .* in (/.*)$|; (/.*)/log\.txt has what was said$", re.MULTILINE)
-"""Where it says in the rule's log that its own log is. That has all starts; Snakemake empties a rule's at each."""
 GROUPS = uuid.uuid5(uuid.NAMESPACE_URL, "https://snakemake.readthedocs.io")
 """Space of the names that Snakemake gives to jobs of groups."""
 
@@ -70,7 +68,8 @@ def read_all(project: Path) -> list[Run]:
     runs = [read(path) for path in sorted(project.glob(".snakemake/log/*.snakemake.log"))]
     for attempt in (attempt for run in runs for attempt in run.attempts):
         if attempt.local and attempt.log:
-            attempt.launched = _launched(project / attempt.log)
+            events = read_events(events_of(str(project / attempt.log)))
+            attempt.launched = tuple(dict.fromkeys(event.slurm_job for event in events))
     return [run for run in runs if run.attempts or run.slurm]
 
 
@@ -108,19 +107,6 @@ def read(path: Path) -> Run:
             run.attempts[run.attempts.index(members[0])] = _merged(slurm, members)
             run.attempts = [attempt for attempt in run.attempts if attempt not in members]
     return run
-
-
-def _launched(log: Path) -> tuple[str, ...]:
-    said = _text(log)
-    said += "".join(_text(Path("".join(folder)) / "log.txt") for folder in RUN_FOLDER.findall(said))
-    return tuple(dict.fromkeys(LAUNCHED.findall(said)))
-
-
-def _text(path: Path) -> str:
-    """Empty where there is none."""
-    with suppress(OSError):
-        return path.read_text(errors="replace")
-    return ""
 
 
 def _first(pattern: re.Pattern[str], text: str) -> str:
