@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from diffusers.loaders.lora_base import LORA_WEIGHT_NAME_SAFE
-from diffusers.training_utils import _collate_lora_metadata
 from peft import get_peft_model_state_dict
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -54,6 +53,8 @@ def save(pipeline_class: Any, model: nn.Module, state: dict[str, Tensor], folder
     Args:
         state: the model's state dict, or the adapters' part of it.
     """
+    from diffusers.training_utils import _collate_lora_metadata  # here, since it loads far more than is used
+
     metadata = _collate_lora_metadata({"transformer": model})
     (config,) = metadata.values()
     config.update({key: sorted(value) for key, value in config.items() if isinstance(value, set | list)})  # of sets

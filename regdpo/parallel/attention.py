@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from diffusers.models.attention_dispatch import AttentionBackendName, dispatch_attention_fn
 from torch import nn
 
 from regdpo.core.errors import UserError
@@ -128,6 +127,8 @@ def remembered() -> Path:
 
 def seconds(backend: str, device: torch.device, dtype: torch.dtype, head_dim: int) -> float:
     """Median of a forward and backward pass of self-attention on a CUDA device."""
+    from diffusers.models.attention_dispatch import AttentionBackendName, dispatch_attention_fn
+
     shape = (1, TOKENS, HEADS, head_dim)
     query, key, value = (torch.randn(shape, device=device, dtype=dtype, requires_grad=True) for _ in range(3))
     gradient = torch.randn(shape, device=device, dtype=dtype)

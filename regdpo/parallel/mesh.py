@@ -7,7 +7,6 @@ from unittest.mock import patch
 
 import torch
 import torch.distributed as dist
-from diffusers import ContextParallelConfig
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
@@ -103,6 +102,8 @@ def split_context(model: nn.Module, layout: Layout) -> None:
     """Let the ranks of a context group share each video's tokens (Ulysses: all-to-all over the attention heads)."""
     if layout.context == 1:
         return
+    from diffusers import ContextParallelConfig
+
     config = ContextParallelConfig(ulysses_degree=layout.context, mesh=layout.mesh["ring", "ulysses"])
     # diffusers takes the rank modulo the accelerators to name a device that it then has no use for.
     bare = torch.accelerator.device_count() == 0

@@ -9,7 +9,6 @@ from typing import IO, Any
 
 import torch
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
 
 from regdpo.config.stage_inputs import TrainStage
 from regdpo.core.temporaries import atomic
@@ -52,6 +51,8 @@ class Log:
     def __init__(self, run: Path, start: int, steps: int):
         self.steps, self.start, self.begun, self.said = steps, start, time.monotonic(), 0.0
         self.files: dict[str, IO[str]] = {name: _reopen(run / f"{name}.jsonl", start) for name in ("metrics", "eval")}
+        from torch.utils.tensorboard import SummaryWriter  # here: the first rank alone needs it
+
         self.board = SummaryWriter(str(run / "tensorboard"), purge_step=start + 1)
 
     def step(self, row: dict[str, Any]) -> None:

@@ -7,12 +7,13 @@ import signal
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
-
-import torch
-import torch.distributed as dist
+from typing import TYPE_CHECKING
 
 from regdpo.core.section import Section
 from regdpo.core.temporaries import atomic
+
+if TYPE_CHECKING:
+    import torch
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 STOP = "stop"
@@ -40,8 +41,11 @@ class Stop:
     def asked(self) -> bool:
         return bool(self.signal) or self.file.exists()
 
-    def agreed(self, device: torch.device) -> bool:
+    def agreed(self, device: "torch.device") -> bool:
         """Whether any rank was asked. Collective: all ranks call it once a step and get the same answer."""
+        import torch  # here, since the launcher reads these names and should not wait for it
+        import torch.distributed as dist
+
         code = torch.tensor(_BY_FILE if self.file.exists() else self.signal, device=device)
         dist.all_reduce(code, dist.ReduceOp.MAX)
         number = int(code)

@@ -2,10 +2,9 @@
 weights, so that no rank ever holds a model whole."""
 
 import math
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
-from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
@@ -16,6 +15,9 @@ from regdpo.objectives.schedule import generator
 from regdpo.parallel import attention
 from regdpo.parallel.mesh import Layout, split_context
 from regdpo.parallel.shard import own_part, recompute, shard
+
+if TYPE_CHECKING:
+    from peft.tuners.tuners_utils import BaseTunerLayer
 
 
 def build(
@@ -116,6 +118,8 @@ def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
-def adapters(model: nn.Module) -> list[BaseTunerLayer]:
+def adapters(model: nn.Module) -> list["BaseTunerLayer"]:
     """The layers that have adapters."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
     return [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
