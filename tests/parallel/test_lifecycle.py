@@ -23,8 +23,9 @@ from regdpo.launch.options import LaunchOptions
 LAUNCH = """
 import sys
 from regdpo.core import errors
-from regdpo.launch import LaunchOptions, train
-from regdpo.train.job import Job
+from regdpo.launch.launcher import train
+from regdpo.launch.options import LaunchOptions
+from regdpo.runs.job import Job
 errors.run(lambda: train(Job.read(sys.argv[1]), LaunchOptions(processes=2, grace=float(sys.argv[2])), "dpo/seed3"))
 """
 STEPS = 120

@@ -21,8 +21,9 @@ from regdpo.train.checkpoint import complete
 LAUNCH = """
 import sys
 from regdpo.core import errors
-from regdpo.launch import LaunchOptions, train
-from regdpo.train.job import Job
+from regdpo.launch.launcher import train
+from regdpo.launch.options import LaunchOptions
+from regdpo.runs.job import Job
 errors.run(lambda: train(Job.read(sys.argv[1]), LaunchOptions(processes=2)))
 """
 LORA = {"rank": 2, "targets": ["to_q", "to_v"]}
