@@ -1,6 +1,8 @@
 """The rooms of the package stand on floors: a module imports from lower floors and from its own room alone."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -95,3 +97,19 @@ def test_stages_rules_and_scripts_have_the_same_names():
     scripts = {path.stem for path in (ROOT.parent / "scripts").glob("*.py")}
     assert stages == rules
     assert stages <= scripts
+
+
+STARTS_LIGHT = ["captions", "clips", "merge", "merge_clips", "pairs", "report", "scores", "timeline", "train", "unlock"]
+
+
+def test_what_needs_no_model_starts_without_torch():
+    """The launcher too, unless it asks for GPUs; measures load what they need once they are chosen."""
+    code = (
+        "import runpy, sys\n"
+        "for path in sys.argv[1:]:\n"
+        "    runpy.run_path(path)\n"
+        "    assert 'torch' not in sys.modules, path\n"
+    )
+    scripts = [str(ROOT.parent / f"scripts/{name}.py") for name in STARTS_LIGHT]
+    done = subprocess.run([sys.executable, "-c", code, *scripts], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
