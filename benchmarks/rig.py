@@ -121,21 +121,21 @@ def world(
     }
 
 
-def job(told: dict[str, Any], device: str, settings: dict[str, Any], parallel: dict[str, Any] | None = None) -> Job:
+def job(made: dict[str, Any], device: str, settings: dict[str, Any], parallel: dict[str, Any] | None = None) -> Job:
     """A Reg-DPO training of what ``world`` made."""
     settings = settings | {"caption_dropout": 0}  # there is no empty caption
     stage = {"objective": "reg_dpo", "beta": 500.0, "r": "dgr", "seed": 0, "settings": settings}
     never = 10**6
     rest = {"micro_batch": 1, "checkpoint_every": never, "eval_every": never, "keep": 1}
-    return Job.model_validate({**told, "stage": stage, "device": device, "parallel": parallel or {}, **rest})
+    return Job.model_validate({**made, "stage": stage, "device": device, "parallel": parallel or {}, **rest})
 
 
 def planned(folder: Path, training: Training, device: torch.device, pairs: int) -> Job:
     """The job of a training that was planned for, on a world of its own."""
     size = training.frames, training.height, training.width
-    told = world(folder, training.architecture, size, pairs)
+    made = world(folder, training.architecture, size, pairs)
     settings = training.settings
-    return job(told, device.type, settings.model_dump(exclude={"parallel"}), settings.parallel.model_dump())
+    return job(made, device.type, settings.model_dump(exclude={"parallel"}), settings.parallel.model_dump())
 
 
 def trainer(of: Job, device: torch.device) -> Trainer:

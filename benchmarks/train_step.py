@@ -93,9 +93,9 @@ def _arguments() -> argparse.Namespace:
 
 
 def _job(folder: Path, args: argparse.Namespace, ranks: int, device: str) -> dict[str, Any]:
-    told = rig.world(folder, _architecture(args), (args.frames, args.height, args.width), pairs=2 * ranks)
+    made = rig.world(folder, _architecture(args), (args.frames, args.height, args.width), pairs=2 * ranks)
     settings = {"batch": ranks, "tuning": args.tuning, "precision": "bf16" if device == "cuda" else "fp32"}
-    return rig.job(told, device, settings).model_dump()
+    return rig.job(made, device, settings).model_dump()
 
 
 def _architecture(args: argparse.Namespace) -> Architecture:

@@ -38,14 +38,14 @@ NOTES = Path(".snakemake/regdpo")
 
 try:
     settings = schema.check(config)
-    told = None
+    known = None
     if workflow.is_main_process:
         os.environ[RUN] = str(NOTES / f"{uuid.uuid4().hex}{SUFFIX}")
     elif RUN in os.environ and Path(os.environ[RUN]).exists():
         # A job has to see the environment and the footage that the controlling process sees.
         run = RunFile.read(os.environ[RUN])
         environment.check_environment(run.environment)
-        told = run.digests
+        known = run.digests
 except UserError as error:
     refuse(error)
 
@@ -54,7 +54,7 @@ envvars:
     RUN,
 
 
-# A captioner's environment that is not there is told by the stage, in the one that is.
+# A captioner's environment that is not there is known by the stage, in the one that is.
 captioner = "python"
 if settings.captions.source == "qwen_vl" and shutil.which(settings.captions.python):
     captioner = settings.captions.python
@@ -73,7 +73,7 @@ shell.prefix(
 )
 
 declare = Params(settings, ROOT)
-found = Inputs(settings, NOTES, logger.info, told)
+found = Inputs(settings, NOTES, logger.info, known)
 
 RESULTS = settings.paths.results
 LOGS = "logs"

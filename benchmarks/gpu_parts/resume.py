@@ -73,9 +73,9 @@ def _job(bench: Bench, name: str, changed: dict[str, Any]) -> Job:
     folder.mkdir()
     clips, arm = default.clips, default.train.arm_settings("reg_dpo").model_dump()
     size = (9, 32, 32) if bench.dry else (clips.frames, clips.height, clips.width)
-    told = rig.world(folder, find(default.base), size, pairs=8, validation=2, weights=True)
+    made = rig.world(folder, find(default.base), size, pairs=8, validation=2, weights=True)
     steps = STEPS_DRY if bench.dry else STEPS
-    job = rig.job(told, bench.device.type, {**arm, "steps": steps, "lr": 1e-3, **changed})
+    job = rig.job(made, bench.device.type, {**arm, "steps": steps, "lr": 1e-3, **changed})
     every = 2 if bench.dry else EVERY
     update = {"micro_batch": 2, "checkpoint_every": every, "eval_every": every, "keep": 2, "deterministic": True}
     return job.model_copy(update=update)

@@ -127,14 +127,14 @@ class Store:
         """
         path = self.existing(relative)
         found, kept = folder_digest(path) if path.is_dir() else file_digest(path), kept_at(path)
-        told = ""
+        written = ""
         with suppress(FileNotFoundError):  # nobody asked before, or another process writes it anew
-            told = kept.read_text()
-        if not told:
+            written = kept.read_text()
+        if not written:
             with atomic(kept) as temporary:
                 temporary.write_text(found)
-        elif told != found:
-            raise self.damaged(relative, f"sha256 {found[:12]}, it was {told[:12]}", rule)
+        elif written != found:
+            raise self.damaged(relative, f"sha256 {found[:12]}, it was {written[:12]}", rule)
         self._checked.add((relative, found))
         return found
 

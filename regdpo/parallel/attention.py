@@ -115,9 +115,9 @@ def agreed(decide: Callable[[], str]) -> str:
     """What the first rank decides, on all ranks; they may have GPUs of different speed."""
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return decide()
-    told = [decide() if dist.get_rank() == 0 else ""]
-    dist.broadcast_object_list(told, 0)
-    return told[0]
+    shared = [decide() if dist.get_rank() == 0 else ""]
+    dist.broadcast_object_list(shared, 0)
+    return shared[0]
 
 
 def remembered() -> Path:

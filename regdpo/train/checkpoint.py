@@ -143,9 +143,9 @@ class Checkpoints:
             damage = str(error)
         except UserError as error:
             foreign = str(error)
-        told = [("", "")] * ranks
-        dist.all_gather_object(told, (damage, foreign))
-        damage, foreign = (next(filter(None, lines), "") for lines in zip(*told, strict=True))
+        shared = [("", "")] * ranks
+        dist.all_gather_object(shared, (damage, foreign))
+        damage, foreign = (next(filter(None, lines), "") for lines in zip(*shared, strict=True))
         if foreign and not damage:
             raise UserError(foreign)
         return damage
@@ -160,9 +160,9 @@ class Checkpoints:
 
     def _last(self, kind: str) -> int:
         """The step of the last complete one, as the first rank sees it; 0 if there is none."""
-        told = [max(map(_step, self.folder.glob(f"{kind}_*")), default=0) if dist.get_rank() == 0 else 0]
-        dist.broadcast_object_list(told, 0)
-        return told[0]
+        shared = [max(map(_step, self.folder.glob(f"{kind}_*")), default=0) if dist.get_rank() == 0 else 0]
+        dist.broadcast_object_list(shared, 0)
+        return shared[0]
 
     def _drop(self) -> None:
         """What is no longer needed. A best one goes when a better one cannot be lost any more to a kill."""

@@ -187,11 +187,11 @@ def verify(folder: Path, rank: int, ranks: int) -> None:
     for name in names[rank::ranks]:
         path = folder / name
         try:
-            told = path.with_name(name + DIGEST).read_bytes().decode(errors="replace")
+            written = path.with_name(name + DIGEST).read_bytes().decode(errors="replace")
             found = file_digest(path)
         except FileNotFoundError as error:
             raise Damaged(f"{error.filename} is missing") from None
-        if told != found:
+        if written != found:
             raise Damaged(f"{path} is not as it was written")
 
 

@@ -1,4 +1,4 @@
-"""When a training is ill, and what is done about it."""
+"""When a training goes wrong, and what is done about it."""
 
 import math
 from collections import deque

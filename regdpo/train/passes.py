@@ -89,7 +89,7 @@ class Passes:
     def backward(
         self,
         rows: list[LatentRow],
-        places: list[int],
+        positions: list[int],
         rank_pairs: int,
         step: int,
         beforehand: Mapping[str, Tensor] = MappingProxyType({}),
@@ -97,14 +97,14 @@ class Passes:
         """Forward and backward of one micro-batch.
 
         Args:
-            rows, places: pairs (B), and their places in the step's batch. rank_pairs: pairs of this rank in the step.
+            rows, positions: pairs (B), and their positions in the step's batch. rank_pairs: of this rank in the step.
             beforehand: what ``before_step`` found.
 
         Returns:
             What is logged of each pair, detached, (B,); equal on all ranks of a group.
         """
         batch = self.load(rows, step)
-        r_own = self.reference_errors(batch, step, places) if self.prefers else None
+        r_own = self.reference_errors(batch, step, positions) if self.prefers else None
         live, known = self._forward(batch)
         e_own = torch.cat([answer.e.detach() for answer in known])
         e, r = e_own, None
@@ -166,10 +166,10 @@ class Passes:
         parts = [batch] if self.mode == "joint" else batch.halves()
         return torch.cat([self.answer(model, part).e for part in parts])
 
-    def reference_errors(self, batch: dataset.Batch, step: int, places: list[int]) -> Tensor:
+    def reference_errors(self, batch: dataset.Batch, step: int, positions: list[int]) -> Tensor:
         """The reference's errors on this rank's halves of some pairs of a step, (n,)."""
         if self.cache is not None:
-            known = self.cache.errors[step, places][:, self.numbers]
+            known = self.cache.errors[step, positions][:, self.numbers]
             return known.T.flatten().to(self.device)
         with self.reference() as model:
             return self.errors(model, batch)
@@ -181,9 +181,9 @@ class Passes:
         if "reference_point" not in self.objective.needs or len(chunks) < 2:
             return {}
         gains = []
-        for rows, places in chunks:
+        for rows, positions in chunks:
             batch = self.load(rows, step)
-            r = self.reference_errors(batch, step, places)
+            r = self.reference_errors(batch, step, positions)
             gains.append(r - self.errors(self.policy, batch))
         return {"reference_point": self.global_mean(torch.cat(gains))}
 
@@ -207,12 +207,13 @@ class Passes:
         errors = torch.zeros(2 if self.prefers else 1, pairs, device=self.device)
         for first in range(0, pairs, layout.data * chunk):
             span = range(first + layout.data_rank, min(first + layout.data * chunk, pairs), layout.data)
-            places = list(span) or [pairs - 1]  # all ranks must take part in each forward
-            batch = self.load([rows[place] for place in places], None)
+            positions = list(span) or [pairs - 1]  # all ranks must take part in each forward
+            batch = self.load([rows[position] for position in positions], None)
             for sigma in fixed_sigmas(EVAL_SIGMAS, within=self.family.sigma_range):
                 e = self.errors(model, replace(batch, sigma=sigma.expand(len(batch.x0)).to(self.device)))
                 if span:
-                    errors[torch.tensor(self.numbers)[:, None], places] += e.view(len(self.numbers), -1) / EVAL_SIGMAS
+                    mine = torch.tensor(self.numbers)[:, None]
+                    errors[mine, positions] += e.view(len(self.numbers), -1) / EVAL_SIGMAS
         errors /= layout.context
         dist.all_reduce(errors)
         return errors.flatten()

@@ -63,14 +63,14 @@ class Cache:
         """Add the errors of the next steps, on all ranks.
 
         Args:
-            measured: of each step, the places in its batch and the halves (0, 1) that this rank answers for, and their
-                errors (places, halves).
+            measured: of each step, the positions in its batch and the halves (0, 1) that this rank answers for, and
+                their errors (positions, halves).
             validation: the reference's errors on the validation pairs, at the first call.
         """
         own = measured[0][2].new_zeros(len(measured), batch, 2)
         seen = torch.zeros_like(own)
-        for step, (places, halves, errors) in enumerate(measured):
-            where = (step, torch.tensor(places)[:, None], torch.tensor(halves)[None])
+        for step, (positions, halves, errors) in enumerate(measured):
+            where = (step, torch.tensor(positions)[:, None], torch.tensor(halves)[None])
             own[where], seen[where] = errors, 1
         dist.all_reduce(own)
         dist.all_reduce(seen)  # several ranks may answer for the same

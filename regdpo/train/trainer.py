@@ -44,7 +44,7 @@ from regdpo.train.passes import Passes, caption_dropout
 from regdpo.train.reference import Cache, follow
 
 ASKED_AT_ONCE = 10  # steps whose reference errors are asked before they are kept
-Chunk = tuple[list[LatentRow], list[int]]  # pairs of a micro-batch, and their places in the step's batch
+Chunk = tuple[list[LatentRow], list[int]]  # pairs of a micro-batch, and their positions in the step's batch
 
 
 class Trainer:
@@ -168,22 +168,22 @@ class Trainer:
         ranks = dist.get_world_size()
         place = f"rank {dist.get_rank()} of {ranks} on {node_name()}, {_gpu(self.device)}, {self.layout.place}"
         print(place, file=sys.stderr, flush=True)
-        places = [""] * ranks
-        dist.all_gather_object(places, place)
+        placements = [""] * ranks
+        dist.all_gather_object(placements, place)
         if self.layout.first:
             with atomic(self.run / RAN) as temporary:
-                ran = Ran(device=self.device.type, attention=self.attention, places=places)
+                ran = Ran(device=self.device.type, attention=self.attention, places=placements)
                 temporary.write_text(ran.model_dump_json(indent=2))
 
     def _remember(self) -> float:
         """Take in an earlier start's steps from the logs, as the first rank reads them; the least error so far."""
-        told: list[Any] = [None]
+        shared: list[Any] = [None]
         if self.layout.first:
             errors = [row["error"] for row in logged(self.run, "eval")]
             least = min((error for error in errors if error is not None), default=math.inf)
-            told = [(logged(self.run, "metrics")[-self.settings.guards.drift_steps :], least)]
-        dist.broadcast_object_list(told, 0)
-        past, least = told[0]
+            shared = [(logged(self.run, "metrics")[-self.settings.guards.drift_steps :], least)]
+        dist.broadcast_object_list(shared, 0)
+        past, least = shared[0]
         for row in past:
             self.watch.remember(row)
         return least
@@ -203,10 +203,11 @@ class Trainer:
         chunks, count = self.chunks(step)
         beforehand = self.passes.before_step(chunks, step)
         totals: dict[str, Tensor] = {}
-        ill: list[str] = []
-        for rows, places in chunks:
-            found = self.passes.backward(rows, places, count, step, beforehand)
-            ill += [row.pair_id for row, fine in zip(rows, found["loss"].isfinite().tolist(), strict=True) if not fine]
+        not_finite: list[str] = []
+        for rows, positions in chunks:
+            found = self.passes.backward(rows, positions, count, step, beforehand)
+            finite_losses = found["loss"].isfinite().tolist()
+            not_finite += [row.pair_id for row, fine in zip(rows, finite_losses, strict=True) if not fine]
             for name, value in found.items():
                 totals[name] = totals.get(name, torch.zeros((), device=self.device)) + value.sum()
         clipped: Any = nn.utils.clip_grad_norm_(list(self.parameters.values()), self.settings.clip_norm)
@@ -231,17 +232,17 @@ class Trainer:
         if finite:
             return row
         everywhere: list[list[str]] = [[] for _ in range(dist.get_world_size())]
-        dist.all_gather_object(everywhere, ill)
+        dist.all_gather_object(everywhere, not_finite)
         row["skipped"] = sorted({pair for pairs in everywhere for pair in pairs})
         return row
 
     def chunks(self, step: int) -> tuple[list[Chunk], int]:
         """This rank's pairs of a step as micro-batches, and their number."""
         rows = dataset.rows_of_step(self.rows, step, self.settings.batch, self.stage.seed)
-        places = list(range(self.layout.data_rank, len(rows), self.layout.data))
+        positions = list(range(self.layout.data_rank, len(rows), self.layout.data))
         size = self.job.micro_batch
-        spans = [places[first : first + size] for first in range(0, len(places), size)]
-        return [([rows[place] for place in span], span) for span in spans], len(places)
+        spans = [positions[first : first + size] for first in range(0, len(positions), size)]
+        return [([rows[position] for position in span], span) for span in spans], len(positions)
 
     def _follow(self, done: int) -> None:
         if self.ema:
@@ -272,13 +273,13 @@ class Trainer:
         return True
 
     def _reference_errors_of(self, step: int) -> tuple[list[int], list[int], Tensor]:
-        places: list[int] = []
+        positions: list[int] = []
         found = []
         for rows, span in self.chunks(step)[0]:
             e = self.passes.errors(self.policy, self.passes.load(rows, step))
-            places += span
+            positions += span
             found.append(e.view(len(self.passes.halves), -1).T)
-        return places, self.passes.numbers, torch.cat(found)
+        return positions, self.passes.numbers, torch.cat(found)
 
     def evaluate(self, step: int) -> dict[str, Any]:
         """Errors on validation pairs with fixed noise and timesteps, equal on all ranks and layouts."""

@@ -25,7 +25,7 @@ TRAININGS = {"train_arm": "train.arms.{arm}", "pretrain": "base.pretrain"}
 def before(
     settings: Config, declare: Params, found: Inputs, path: Path, folders: list[Path], jobs: Iterable[Any], log: Logger
 ) -> None:
-    """Check what the jobs will need, and write what they are told.
+    """Check what the jobs will need, and write what they are given.
 
     Args:
         path: of the run's file. folders: that the run writes into. jobs: Snakemake's, those that are to run.

@@ -26,19 +26,19 @@ class Inputs:
 
     Args:
         notes: folder of what runs have found out that started no job. say: to the reader.
-        told: what the controlling process found; None in that process.
+        known: what the controlling process found; None in that process.
     """
 
     def __init__(
-        self, settings: Config, notes: Path, say: Callable[[str], None], told: dict[str, dict[str, str]] | None = None
+        self, settings: Config, notes: Path, say: Callable[[str], None], known: dict[str, dict[str, str]] | None = None
     ):
-        self.settings, self.say, self.told = settings, say, told
+        self.settings, self.say, self.known = settings, say, known
         self._notes = notes / DIGESTS, Path(settings.paths.store) / DIGESTS
 
     def videos(self, shard: str) -> str:
         """Of the videos of a shard; it changes with their names and bytes alone."""
-        if self.told is not None:
-            return self.told["videos"][shard]
+        if self.known is not None:
+            return self.known["videos"][shard]
         digests = {name: self._sources[name] for name in self._shards[int(shard)]}
         return text_digest(json.dumps(digests, sort_keys=True))[:DIGEST]
 
@@ -47,8 +47,8 @@ class Inputs:
         captions = self.settings.captions
         if captions.source != "sidecar":
             return ""
-        if self.told is not None:
-            return self.told["sidecars"][shard]
+        if self.known is not None:
+            return self.known["sidecars"][shard]
         try:
             root = footage.footage_root(captions.root or self.settings.videos.root)
         except UserError:
@@ -59,8 +59,8 @@ class Inputs:
         """Of a local model folder, which may change under its name; a hub name is pinned by its revision."""
         if not model or not Path(model).is_dir():
             return ""
-        if self.told is not None:
-            return self.told["weights"].get(model, "")
+        if self.known is not None:
+            return self.known["weights"].get(model, "")
         if model not in self._weights:
             self._weights[model] = folder_digest(model, self._cache)[:DIGEST]
             self._cache.save()
