@@ -14,7 +14,7 @@ rule cut_clips:
         runtime=240,
     params:
         config=declare.reads(stage_inputs.ClipsStage),
-        code=declare.code("clips"),
+        code=declare.code("clips", "regdpo.data.registry:FILTERS"),
         env=declare.env(*VIDEO_PACKAGES, "scenedetect-headless"),
         videos=lambda wildcards: found.videos(wildcards.shard),
         shards=settings.clips.shards,

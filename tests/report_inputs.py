@@ -149,8 +149,7 @@ class _Maker:
                     fps=FPS,
                     width=SIZE,
                     height=SIZE,
-                    motion=3.0,
-                    luma=90.0,
+                    scores={"motion": 3.0, "luma": 90.0, "frozen": 0.0},
                     path=path,
                     sha256=sha,
                 )

@@ -8,14 +8,15 @@ that part to its script, so what a stage has not been given cannot shape its res
 import json
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, create_model, field_validator, model_validator
 
 from regdpo.config.training import Arm, TrainSettings
 from regdpo.core.errors import UserError
-from regdpo.core.section import AtLeastOne, Count, Even, Fraction, Name, NonNegative, Positive, Section, Share
+from regdpo.core.section import AtLeastOne, Count, Even, Fraction, Name, Positive, Section, Share
+from regdpo.data.registry import FILTERS
 from regdpo.models.original_names import COMFYUI
 from regdpo.objectives.registry import OBJECTIVES
 from regdpo.runtime.gpu_specs import GPUS, gpu_named
@@ -61,14 +62,9 @@ class Shots(Section):
     )
 
 
-class Filters(Section):
-    """First filters. A clip that fails one is kept as a rejected row with the reason."""
+class _Filters(Section):
+    """Filters. A clip that fails one is kept as a rejected row with the reason."""
 
-    min_motion: NonNegative = Field(
-        0.5, description="Least mean absolute difference of neighbouring frames (luma, 0..255); below: static."
-    )
-    min_luma: NonNegative = Field(8.0, description="Least mean luma (0..255); below: black.")
-    max_frozen: Fraction = Field(0.5, description="Greatest share of frames equal to the one before; above: frozen.")
     max_repeated: Fraction = Field(
         0.22,
         description="Greatest share of frames that show the source's frame before once more, since the source shows "
@@ -78,6 +74,23 @@ class Filters(Section):
         0.85,
         description="Least correlation, of the pictures and of what moves in them, at which two shots show the same "
         "footage. Clips of it are kept from one source.",
+    )
+
+
+if TYPE_CHECKING:
+
+    class Filters(_Filters):
+        """Filters. A clip that fails one is kept as a rejected row with the reason."""
+
+        def __getattr__(self, name: str) -> Any: ...
+
+else:
+    Filters = create_model(
+        "Filters",
+        __base__=_Filters,
+        __module__=__name__,
+        __doc__=_Filters.__doc__,
+        **{it.key: (it.kind, Field(it.default, description=it.description)) for it in FILTERS.values()},
     )
 
 

@@ -15,7 +15,7 @@ TABLES = frozenset(
     for name in (
         *("models.registry", "models.family", "models.spec"),
         *("objectives.registry", "objectives.losses"),
-        "evaluate.measures",
+        *("evaluate.measures", "data.registry"),
     )
 )
 """Modules of which only what an entry names as ``module:name`` counts, so that a new loss makes no arm stale but its

@@ -75,8 +75,10 @@ def _columns(path: str | Path, model: type[Row]) -> dict[str, list[Any]]:
     """The values of every column, once the file has said how many there are; texts are unfolded last."""
     metadata = pq.read_metadata(path)
     schema = metadata.schema.to_arrow_schema()
+    wanted = _schema(model)
     for field in schema:
-        if field.name not in model.model_fields or pa.types.is_nested(field.type):
+        nested = pa.types.is_nested(field.type)
+        if field.name not in model.model_fields or (nested and field.type != wanted.field(field.name).type):
             raise UserError(f"{path}, column {field.name}: is none of a {model.__name__}; {AGAIN}")
     size = sum(metadata.row_group(index).total_byte_size for index in range(metadata.num_row_groups))
     _bounded(path, metadata.num_rows, metadata.num_columns, size)
@@ -88,7 +90,8 @@ def _columns(path: str | Path, model: type[Row]) -> dict[str, list[Any]]:
             rows, size = rows + batch.num_rows, size + sum(map(_unfolded, batch.columns))
             _bounded(path, rows, metadata.num_columns, size)
             for name, column in zip(schema.names, batch.columns, strict=True):
-                columns[name] += column.to_pylist()
+                values = column.to_pylist()
+                columns[name] += map(dict, values) if pa.types.is_map(column.type) else values
     told = (schema.metadata or {}).get(CONTENT)
     if told is not None and told != _content(columns):
         raise UserError(f"{path}: is damaged (its content has another digest than it was written with); {AGAIN}")
@@ -122,7 +125,8 @@ def in_shard(rows: list[R], index: int, count: int) -> list[R]:
 
 
 def _schema(model: type[Row]) -> pa.Schema:
-    types = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
+    numbers = pa.map_(pa.string(), pa.float64())
+    types = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_(), dict[str, float]: numbers}
 
     def arrow(annotation: Any) -> pa.DataType:
         for candidate in (annotation, *get_args(annotation)):

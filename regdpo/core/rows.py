@@ -40,9 +40,7 @@ class ClipRow(Row):
     height: int = 0
     crop_x: int = 0  # pixels of the scaled frame
     crop_y: int = 0
-    motion: float = 0.0  # mean absolute luma difference of neighbouring frames, 0..255
-    luma: float = 0.0  # mean, 0..255
-    frozen: float = 0.0  # share of frames equal to the one before
+    scores: dict[str, float] = {}  # of each filter that regdpo/data/registry.py declares, by name
     fingerprint: str = ""  # what the shot looks like; only in a shard's manifest, in the row of its first clip
     path: str = ""  # in the store
     sha256: str = ""

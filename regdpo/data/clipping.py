@@ -26,6 +26,7 @@ from regdpo.data.shots import SHORT_SIDE, Part, Shot, watch
 
 PARTS = 8
 """Of one format each, that are used of a video; each costs two passes over it."""
+from regdpo.data.registry import FILTERS
 
 
 @dataclass(frozen=True)
@@ -216,7 +217,8 @@ class Cuts:
     @property
     def measured(self) -> str:
         """The key of what was measured of them."""
-        return text_digest(self.key, *self.paths, _tools("regdpo.data.filters"))
+        modules = {filters.__name__, *(it.module for it in FILTERS.values())}
+        return text_digest(self.key, *self.paths, _tools(*sorted(modules)))
 
     def known(self) -> list[dict[str, Any]] | None:
         """Path, sha256 and measures of each clip, if the store has them, and as they were written."""
@@ -239,8 +241,7 @@ class Cuts:
                 frames = video.read_frames(file)
                 if len(frames) != self.clips.frames:
                     raise video.BrokenVideo(f"only {len(frames)} of {self.clips.frames} frames could be written")
-                measures = asdict(filters.measure(frames))
-                made.append({"path": path, "sha256": file_digest(file), "measures": measures})
+                made.append({"path": path, "sha256": file_digest(file), "scores": filters.scores(frames)})
         _remember(self.store, "cuts", self.measured, made)
         return made
 
@@ -248,8 +249,7 @@ class Cuts:
         """A row a clip, accepted or rejected by what was measured."""
         rows = []
         for number, (window, clip) in enumerate(zip(self.windows, made, strict=True)):
-            measures = filters.Measures(**clip["measures"])
-            reason = filters.reject_reason(measures, self.clips.filters)
+            reason = filters.reject_reason(clip["scores"], self.clips.filters)
             values = {
                 "frames": self.clips.frames,
                 "fps": self.clips.fps,
@@ -259,7 +259,7 @@ class Cuts:
                 "crop_y": window.y,
                 "path": clip["path"],
                 "sha256": clip["sha256"],
-                **asdict(measures),
+                "scores": clip["scores"],
             }
             rows.append(self._row(f"-c{number:02}", reason, **values))
         return rows
@@ -308,9 +308,9 @@ def _remember(store: Store, kind: str, key: str, value: Any) -> None:
 
 
 @cache
-def _tools(module: str) -> str:
+def _tools(*modules: str) -> str:
     used = versions("av", "numpy", "opencv-python-headless", "scenedetect-headless")
-    return text_digest(get_ffmpeg_version(), used, code_digest(module))
+    return text_digest(get_ffmpeg_version(), used, code_digest(*modules))
 
 
 def clip_id(name: str, part: str = "") -> str:

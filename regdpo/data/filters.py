@@ -1,12 +1,13 @@
 """What is measured on a clip, and why one is rejected."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
 from itertools import pairwise
 
 import cv2
 import numpy as np
 
 from regdpo.config import schema
+from regdpo.data.registry import FILTERS
 
 FROZEN = 0.1
 """Mean absolute luma difference (0..255) below which a frame counts as equal to the one before it. An encoder writes
@@ -20,34 +21,42 @@ FINE = 96
 6. A frame in the place of another that differs by less shows no displacement."""
 
 
-@dataclass(frozen=True)
-class Measures:
-    """Of one clip."""
+class Look:
+    """What filters look at of one clip: its frames' luma, uint8 (H, W) each, and how much each differs from the one
+    before, mean absolute, 0..255."""
 
-    luma: float  # mean, 0..255
-    motion: float  # mean absolute luma difference of neighbouring frames, 0..255
-    frozen: float  # share of frames equal to the one before
-
-
-def measure(frames: np.ndarray) -> Measures:
-    """Measure uint8 RGB frames (F, H, W, 3)."""
-    lumas = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames]
-    steps = [float(cv2.absdiff(a, b).mean()) for a, b in pairwise(lumas)] or [0.0]
-    return Measures(
-        luma=round(float(np.mean([luma.mean() for luma in lumas])), 4),
-        motion=round(float(np.mean(steps)), 4),
-        frozen=round(float(np.mean([step < FROZEN for step in steps])), 4),
-    )
+    def __init__(self, frames: np.ndarray):
+        self.lumas = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames]
+        self.steps = [float(cv2.absdiff(a, b).mean()) for a, b in pairwise(self.lumas)] or [0.0]
 
 
-def reject_reason(measures: Measures, filters: schema.Filters) -> str:
+def luma(look: Look) -> float:
+    """Mean luma, 0..255."""
+    return float(np.mean([luma.mean() for luma in look.lumas]))
+
+
+def motion(look: Look) -> float:
+    """Mean absolute luma difference of neighbouring frames, 0..255."""
+    return float(np.mean(look.steps))
+
+
+def frozen(look: Look) -> float:
+    """Share of frames equal to the one before."""
+    return float(np.mean([step < FROZEN for step in look.steps]))
+
+
+def scores(frames: np.ndarray) -> dict[str, float]:
+    """The score of every filter for uint8 RGB frames (F, H, W, 3)."""
+    look = Look(frames)
+    return {it.score: round(it.measure()(look), 4) for it in FILTERS.values()}
+
+
+def reject_reason(scores: Mapping[str, float], filters: schema.Filters) -> str:
     """Why a clip is rejected, with the numbers; empty if it is fine."""
-    if measures.luma < filters.min_luma:
-        return f"black: mean luma {measures.luma:.1f} is below {filters.min_luma:g}"
-    if measures.frozen > filters.max_frozen:
-        return f"frozen: {measures.frozen:.0%} of the frames equal the one before, more than {filters.max_frozen:.0%}"
-    if measures.motion < filters.min_motion:
-        return f"static: motion {measures.motion:.2f} is below {filters.min_motion:g}"
+    for kind, it in FILTERS.items():
+        score, limit = scores[it.score], getattr(filters, it.key)
+        if it.rejects(score, limit):
+            return f"{kind}: {it.says.format(score=score, limit=limit)}"
     return ""
 
 

@@ -177,5 +177,4 @@ def test_shards_share_the_videos_out(tmp_path):
 def test_measures_by_hand():
     frames = np.zeros((4, 8, 8, 3), np.uint8)
     frames[2:] = 30
-    measures = filters.measure(frames)
-    assert measures == filters.Measures(luma=15.0, motion=10.0, frozen=round(2 / 3, 4))
+    assert filters.scores(frames) == {"luma": 15.0, "motion": 10.0, "frozen": round(2 / 3, 4)}
