@@ -22,11 +22,11 @@ from regdpo.core.rows import ClipRow
 from regdpo.core.store import Store
 from regdpo.data import cut, filters, video
 from regdpo.data.decode import Damage
+from regdpo.data.registry import FILTERS
 from regdpo.data.shots import SHORT_SIDE, Part, Shot, watch
 
 PARTS = 8
 """Of one format each, that are used of a video; each costs two passes over it."""
-from regdpo.data.registry import FILTERS
 
 
 @dataclass(frozen=True)

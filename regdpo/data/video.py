@@ -27,7 +27,6 @@ from regdpo.core.errors import UserError
 from regdpo.core.processes import bounded
 from regdpo.core.store import Store
 from regdpo.data.picture import FIELDS, Format, Picture, field_order, from_log, normal, pixel_aspect
-from regdpo.core.processes import bounded
 
 RGB = Picture(matrix="gbr")
 PLACES = (0.0, 0.25, 0.5, 0.75)

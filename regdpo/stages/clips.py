@@ -44,7 +44,9 @@ def cut_shard(stage: ClipsStage, digests: dict[str, str], index: int, count: int
         if not digests[name]:
             shown = footage.shown(name)
             reason = f"unusable: {footage.refusal(root, name) or 'was no file that can be opened when this began'}"
-            rows.append(ClipRow(clip_id=clip_id(shown), status="rejected", reason=reason, source=shown, source_digest=""))
+            rows.append(
+                ClipRow(clip_id=clip_id(shown), status="rejected", reason=reason, source=shown, source_digest="")
+            )
             continue
         for part, source in enumerate(examine(root / name, name, digests[name], stage.clips, store)):
             if isinstance(source, str):
