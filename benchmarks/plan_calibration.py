@@ -23,6 +23,7 @@ MODELS = {
     "Wan2.1-T2V-1.3B": "Wan-AI/Wan2.1-T2V-1.3B-Diffusers",
     "LTX-Video": "Lightricks/LTX-Video",
     "CogVideoX-5B": "zai-org/CogVideoX-5b",
+    "HunyuanVideo": "hunyuanvideo-community/HunyuanVideo",
 }
 FULL = {"activation_checkpointing": "full"}
 CASES: list[tuple[str, str, dict[str, Any]]] = [
@@ -44,6 +45,9 @@ CASES: list[tuple[str, str, dict[str, Any]]] = [
     ("LTX-Video", "full", {"pair": 2}),
     ("CogVideoX-5B", "lora", {"pair": 2, **FULL}),
     ("CogVideoX-5B", "full", {"pair": 2, **FULL}),
+    ("HunyuanVideo", "lora", {"pair": 2, **FULL}),
+    ("HunyuanVideo", "lora", {"pair": 2, "activation_checkpointing": 2}),
+    ("HunyuanVideo", "full", {"pair": 2}),
 ]
 
 
@@ -76,7 +80,7 @@ def main() -> None:
         training = Training(known(MODELS[name]), TrainSettings(tuning=tuning, batch=8), 81, 480, 832, 8)
         if impossible(training, Parallel(context=context)):
             continue
-        unit = training.tokens / context * training.architecture.width * 2
+        unit = training.tokens / context * training.architecture.family.width * 2
         one = trace.activations(training.a_pass, training.latent[1], context, every == "full")
         print(f"| {name} | {tuning} | {every} | {context} | {one.fixed / unit:.1f} | {one.block / unit:.2f} |")
 

@@ -2,7 +2,7 @@
 they lie, on random latents. All else is the project's own trainer."""
 
 import gc
-import json
+import shutil
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +13,6 @@ from unittest.mock import patch
 
 import torch
 import torch.distributed as dist
-from diffusers import WanTransformer3DModel
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -22,10 +21,10 @@ from regdpo.core.digests import file_digest
 from regdpo.core.rows import LatentRow
 from regdpo.core.store import Store
 from regdpo.models.family import Family
-from regdpo.models.spec import ModelFile, ModelRef
+from regdpo.models.spec import ModelFile
 from regdpo.objectives.registry import OBJECTIVES
 from regdpo.parallel.mesh import layout
-from regdpo.plan.architecture import Architecture
+from regdpo.plan.architecture import Architecture, described
 from regdpo.plan.memory import Training
 from regdpo.runs.job import Job
 from regdpo.train import build as trained
@@ -44,15 +43,18 @@ TINY: dict[str, Any] = {
     "text_dim": 64,
     "freq_dim": 64,
 }
-IMAGE_TOKENS = 257
-"""Of the image encoder of Wan 2.1's image-to-video models."""
 SCALE = 0.02
 """Standard deviation of random weights."""
 
 
 def small(name: str = "small", **changes: Any) -> Architecture:
     """A Wan for a CPU."""
-    return Architecture(name, "benchmarks/rig.py", TINY | changes, channels=16, temporal=4, spatial=8, text_length=512)
+    files = {
+        "model_index.json": {"vae": ["diffusers", "AutoencoderKLWan"]},
+        "transformer/config.json": TINY | changes,
+        "vae/config.json": {"z_dim": 16, "scale_factor_temporal": 4, "scale_factor_spatial": 8},
+    }
+    return described(name, "benchmarks/rig.py", files, family="wan", task="t2v", text_length=512)
 
 
 def world(
@@ -69,21 +71,15 @@ def world(
         size: frames, height and width of a clip. validation: pairs of that split, after the others.
         weights: the checkpoint has some, as the architecture starts.
     """
-    spec = architecture.transformer
-    (folder / "model/transformer").mkdir(parents=True)
-    (folder / "model/transformer/config.json").write_text(json.dumps(spec))
+    shutil.copytree(architecture.ref.path, folder / "model")
     if weights:
         torch.manual_seed(0)
-        WanTransformer3DModel.from_config(spec).save_pretrained(folder / "model/transformer")
-    (folder / "model/model_index.json").write_text(json.dumps({"vae": ["diffusers", "AutoencoderKLWan"]}))
+        kind: Any = type(architecture.empty())
+        kind.from_config(kind.load_config(folder / "model/transformer")).save_pretrained(folder / "model/transformer")
     (folder / "run").mkdir()
     store = Store(folder / "store")
     shape = architecture.latent_shape(*size)
-    given = {"text": (architecture.text_length, spec["text_dim"])}
-    if spec["in_channels"] > shape[0]:
-        given["condition"] = (spec["in_channels"] - shape[0], *shape[1:])
-    if spec.get("image_dim"):
-        given["image"] = (IMAGE_TOKENS, spec["image_dim"])
+    given = {name: one.shape[1:] for name, one in architecture.family.example_inputs(shape).items()}
     source = torch.Generator().manual_seed(0)
     rows = []
     for number in range(pairs + validation):
@@ -105,14 +101,7 @@ def world(
             )
         )
     manifests.write(folder / "latents.parquet", rows, LatentRow)
-    ref = ModelRef(
-        family="wan",
-        task="t2v",
-        where="folder",
-        path=str(folder / "model"),
-        text_length=architecture.text_length,
-        digest="random",
-    )
+    ref = architecture.ref.model_copy(update={"path": str(folder / "model"), "digest": "random"})
     return {
         "model": ModelFile(name="base", ref=ref, digest="random").model_dump(),
         "latents": str(folder / "latents.parquet"),

@@ -7,7 +7,7 @@ from regdpo.config import command_line, run_file
 from regdpo.core import errors
 from regdpo.core.errors import UserError
 from regdpo.models import adapters
-from regdpo.models.original_names import COMFYUI
+from regdpo.models.registry import in_comfyui
 from regdpo.models.spec import ModelFile
 
 
@@ -21,8 +21,8 @@ def main() -> None:
     ref = ModelFile.read(args.model, store).ref
     if not ref.lora:
         raise UserError(f"{args.model}: has no adapters; only what was trained with LoRA can be written for ComfyUI")
-    if ref.family not in COMFYUI:
-        raise UserError(f"{args.model}: is a {ref.family}; ComfyUI's names are known of {', '.join(COMFYUI)}")
+    if ref.family not in in_comfyui():
+        raise UserError(f"{args.model}: is a {ref.family}; ComfyUI's names are known of {', '.join(in_comfyui())}")
     adapters.save_for_comfyui(store.existing(ref.lora), ref.family, args.out)
 
 

@@ -121,12 +121,11 @@ def _ranks(values: schema.Config, args: argparse.Namespace) -> int:
 def _size(values: schema.Config, args: argparse.Namespace, architecture: Architecture) -> tuple[int, int, int]:
     """Frames, height and width of a clip."""
     key, frames = ("clips.frames", values.clips.frames) if args.frames is None else ("--frames", args.frames)
-    if frames < 1 or frames % architecture.temporal != 1 % architecture.temporal:
-        raise UserError(
-            f"{key}: {architecture.name} takes {architecture.temporal}k+1 frames, got {frames}; "
-            f"{max(1, frames - (frames - 1) % architecture.temporal)} would do"
-        )
-    return frames, values.clips.height, values.clips.width
+    if frames < 1:
+        raise UserError(f"{key}: {frames} is no number of frames")
+    size = frames, values.clips.height, values.clips.width
+    architecture.family.check_geometry(*size)
+    return size
 
 
 def _cost(values: schema.Config, training: Training, machine: layouts.Machine, args: argparse.Namespace) -> cost.Asked:

@@ -22,21 +22,22 @@ def measure(bench: Bench) -> None:
     """Every backend that the trainer may choose, on self-attention over 81 frames and on attention to text."""
     for architecture in bench.some([*reversed(bench.models().values())]):
         for height, width in ((32, 64),) if bench.dry else HEIGHT_WIDTH:
-            tokens = architecture.tokens(architecture.latent_shape(17 if bench.dry else 81, height, width))
+            tokens = architecture.family.tokens(architecture.latent_shape(17 if bench.dry else 81, height, width))
             for keys in (tokens, TEXT):
                 for backend in attention.FLASH:
-                    about = {"backend": backend, "heads": architecture.heads, "queries": tokens, "keys": keys}
+                    about = {"backend": backend, "heads": architecture.family.heads, "queries": tokens, "keys": keys}
                     bench.row(partial(_one, bench, architecture, tokens, keys, backend), needs=3, **about)
 
 
 def _one(bench: Bench, architecture: Architecture, tokens: int, keys: int, backend: str) -> dict[str, Any]:
     model = WanTransformer3DModel(num_layers=1, num_attention_heads=1, ffn_dim=8, text_dim=8)  # to be asked
     name = AttentionBackendName(attention.choose(model, bench.device, bench.dtype, backend))
-    width = architecture.width // architecture.heads
+    heads = architecture.family.heads
+    width = architecture.family.width // heads
     source = torch.Generator(bench.device).manual_seed(0)
 
     def draw(length: int) -> Tensor:
-        shape = (1, length, architecture.heads, width)
+        shape = (1, length, heads, width)
         return torch.randn(shape, generator=source, device=bench.device, dtype=bench.dtype)
 
     given = [draw(tokens), draw(keys), draw(keys)]
@@ -62,7 +63,7 @@ def _one(bench: Bench, architecture: Architecture, tokens: int, keys: int, backe
     took = rig.median(both, bench.device, TIMES)
     row["forward and backward, ms"] = 1000 * took
     # four products forward and ten backward, of which two compute the scores again (FlashAttention-2, arXiv 2307.08691)
-    row["TFLOP/s"] = 14 * tokens * keys * architecture.width / took / 1e12
+    row["TFLOP/s"] = 14 * tokens * keys * architecture.family.width / took / 1e12
     row["peak, GiB"] = memory.peak / 2**30
     return row
 

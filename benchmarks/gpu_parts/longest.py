@@ -51,7 +51,7 @@ def _case(bench: Bench, training: Training, name: str) -> dict[str, Any]:
     limit, whole = _room(bench)
     parallel = training.settings.parallel
     planned = layouts.longest(training, parallel, layouts.Machine(whole, 1.0))
-    temporal = training.architecture.temporal
+    temporal = training.architecture.family.compression[0]
 
     def frames(latents: int) -> int:
         return (latents - 1) * temporal + 1
@@ -61,7 +61,7 @@ def _case(bench: Bench, training: Training, name: str) -> dict[str, Any]:
         return None if peak is None or peak > limit else peak
 
     start = (planned.frames - 1) // temporal + 1 if planned else 2
-    most = (training.architecture.most_frames(training.height, training.width) - 1) // temporal + 1
+    most = (training.architecture.family.most_frames(training.height, training.width) - 1) // temporal + 1
     trials = longest(trial, start, 8 if bench.dry else most, limit, lambda: bench.left > (0 if bench.dry else 15))
     fits = max((length for length, peak in trials.items() if peak is not None), default=0)
     beyond = min((length for length, peak in trials.items() if peak is None), default=0)

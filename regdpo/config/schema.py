@@ -17,10 +17,14 @@ from regdpo.config.training import Arm, TrainSettings
 from regdpo.core.errors import UserError
 from regdpo.core.section import AtLeastOne, Count, Even, Fraction, Name, Positive, Section, Share
 from regdpo.data.registry import FILTERS
-from regdpo.models.original_names import COMFYUI
+from regdpo.models.registry import FAMILIES, in_comfyui
 from regdpo.objectives.registry import OBJECTIVES
 from regdpo.runtime.gpu_specs import GPUS, gpu_named
 
+if TYPE_CHECKING:
+    FamilyName = str
+else:
+    FamilyName = Literal[tuple(FAMILIES)]
 
 class Paths(Section):
     """Where things lie, relative to the working directory."""
@@ -211,7 +215,7 @@ class Pretrain(Section):
 class Base(Section):
     """The model that is to get better: `model` by name, or `pretrain` to make one."""
 
-    family: Literal["wan", "wan22", "cogvideox", "hunyuan_video", "ltx_video"] = Field(
+    family: FamilyName = Field(
         "wan", description="Architecture (docs/families.md). Only `wan` can be made by `pretrain`."
     )
     task: Literal["i2v", "t2v"] = Field("i2v", description="Condition: caption and first frame, or caption alone.")
@@ -484,10 +488,10 @@ class Config(Section):
             if reason := settings.parallel.misfit(self.launch.processes, losers, settings.batch):
                 raise ValueError(f"{name}: {reason} (launch.processes)")
         if "comfyui" in self.train.export_formats:
-            if self.base.family not in COMFYUI:
+            if self.base.family not in in_comfyui():
                 raise ValueError(
                     f"train.export_formats: comfyui's names of {self.base.family} are not known, only those of "
-                    f"{', '.join(COMFYUI)}; leave it out"
+                    f"{', '.join(in_comfyui())}; leave it out"
                 )
             if not self.lora_arms:
                 raise ValueError(

@@ -2,6 +2,7 @@
 
 import ast
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 from regdpo.core.digests import text_digest
@@ -77,6 +78,10 @@ def _file(module: str) -> Path:
     """Found by its name: to ask the import system would import the packages around it, and what they import."""
     if module.endswith(".py"):
         return Path(module)
+    if module.split(".")[0] != PACKAGE:  # a family of somebody else's
+        spec = find_spec(module)
+        assert spec and spec.origin, f"{module} has no file"
+        return Path(spec.origin)
     path = ROOT.parent / Path(*module.split("."))
     return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
 
@@ -95,7 +100,7 @@ def _imports(module: str) -> frozenset[str]:
 
 
 def _is_module(name: str) -> bool:
-    return _file(name).exists()
+    return name.split(".")[0] == PACKAGE and _file(name).exists()
 
 
 def _source(module: str, names: set[str] | None) -> str:

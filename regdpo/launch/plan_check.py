@@ -35,7 +35,7 @@ def planned(job: Job, options: LaunchOptions, gpu: str, memory: float) -> Job:
         UserError: the plan says that it cannot fit, and ``options.force`` is not set.
     """
     # Here, since a launcher that has nothing to plan should not wait for diffusers to load.
-    from regdpo.plan.architecture import of_checkpoint
+    from regdpo.plan.architecture import of_folder
     from regdpo.plan.layouts import check, model_flops
     from regdpo.plan.memory import Training
 
@@ -43,7 +43,7 @@ def planned(job: Job, options: LaunchOptions, gpu: str, memory: float) -> Job:
     try:
         if not options.frames:
             raise UserError("the size of the clips is not given")
-        architecture = of_checkpoint(ref.location(Store(job.store)), ref.revision, ref.text_length)
+        architecture = of_folder(ref.path, ref.location(Store(job.store)), ref)
         update = {"parallel": job.parallel, "micro_batch": job.micro_batch}
         settings = job.stage.settings.model_copy(update=update)
         size, ranks = (options.frames, options.height, options.width), options.processes

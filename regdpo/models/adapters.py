@@ -21,6 +21,7 @@ from regdpo.config.training import Lora
 from regdpo.core.errors import UserError
 from regdpo.core.temporaries import atomic
 from regdpo.models.original_names import original
+from regdpo.models.registry import FAMILIES
 
 PREFIX = "transformer."
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
@@ -74,7 +75,8 @@ def save_for_comfyui(folder: Path, family: str, path: Path) -> None:
     Raises:
         UserError: the adapters cannot be read, or are not as ``save`` writes them.
     """
-    source = folder / LORA_WEIGHT_NAME_SAFE
+    source, names = folder / LORA_WEIGHT_NAME_SAFE, FAMILIES[family].original_names
+    assert names is not None, f"{family} has no names there"
     try:
         tensors = load_file(source)
     except (OSError, SafetensorError) as error:
@@ -84,7 +86,7 @@ def save_for_comfyui(folder: Path, family: str, path: Path) -> None:
         layer, _, half = name.removeprefix(PREFIX).rpartition(".lora_")
         if not name.startswith(PREFIX) or half not in ("A.weight", "B.weight"):
             raise UserError(f"{source}: {name} is no adapter of a denoiser")
-        there = f"diffusion_model.{original(family, layer)}"
+        there = f"diffusion_model.{original(names, layer)}"
         written[f"{there}.lora_{'down' if half == 'A.weight' else 'up'}.weight"] = tensor.contiguous()
         if half == "A.weight":
             written[f"{there}.alpha"] = torch.tensor(float(len(tensor)))

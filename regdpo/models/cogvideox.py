@@ -30,6 +30,7 @@ class CogVideoX(DiffusersFamily):
     flash = False
     transformer_class = CogVideoXTransformer3DModel
     pipeline_class = CogVideoXPipeline
+    text_width = "text_embed_dim"
     autoencoders: ClassVar = {"AutoencoderKLCogVideoX": AutoencoderKLCogVideoX}
 
     def check_scheduler(self) -> None:
@@ -63,6 +64,10 @@ class CogVideoX(DiffusersFamily):
     def compression(self) -> tuple[int, int]:
         config = self._vae_config
         return int(config["temporal_compression_ratio"]), 2 ** (len(config["block_out_channels"]) - 1)
+
+    def example_inputs(self, latent_shape: tuple[int, ...]) -> dict[str, Tensor]:
+        channels, _, *size = latent_shape
+        return super().example_inputs((channels, 1, *size))  # the condition is one frame, which ``predict`` pads
 
     @torch.no_grad()
     def encode_first_frame(self, frame: Tensor, frames: int) -> dict[str, Tensor]:

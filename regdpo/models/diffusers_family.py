@@ -47,6 +47,10 @@ class DiffusersFamily(Family):
     """Those that ``model_index.json`` may name."""
     part = "transformer"
     """Folder of the trained denoiser."""
+    depths: ClassVar[tuple[str, ...]] = ("num_layers",)
+    """The entries of its configuration that count its blocks, one for each kind of them."""
+    text_width: ClassVar[str]
+    """The entry that has the width of its text."""
     encode_dtype: ClassVar[torch.dtype] = torch.float32
     """Of the autoencoder while it encodes: what it makes is what is trained on."""
     decode_dtype: ClassVar[torch.dtype] = torch.bfloat16
@@ -86,7 +90,6 @@ class DiffusersFamily(Family):
 
     @property
     def compression(self) -> tuple[int, int]:
-        """Frames and pixels a latent."""
         return self._vae_config["temporal_compression_ratio"], self._vae_config["spatial_compression_ratio"]
 
     @property
@@ -111,8 +114,9 @@ class DiffusersFamily(Family):
             model.load_lora_adapter(folder, weight_name=LORA_WEIGHT_NAME_SAFE, use_safetensors=True)
         return model
 
-    def empty_transformer(self, layers: int | None = None) -> nn.Module:
-        config = {**self._transformer_config, **({} if layers is None else self.depth(layers))}
+    def empty_transformer(self, layers: tuple[int, ...] | None = None) -> nn.Module:
+        changed = {} if layers is None else dict(zip(self.depths, layers, strict=True))
+        config = {**self._transformer_config, **changed}
         with torch.device("meta"):
             model: nn.Module = self.transformer_class.from_config(config)
         return nn.Module.to(model, self.dtype)
@@ -125,10 +129,6 @@ class DiffusersFamily(Family):
         with no_init_weights(), accelerate.init_empty_weights(include_buffers=False):  # of parameters, nothing is made
             model = self.transformer_class.from_config(self._transformer_config)
         return dict(model.named_buffers())
-
-    def depth(self, layers: int) -> dict[str, int]:
-        """The entries of the transformer's configuration that give it so many blocks."""
-        return {"num_layers": layers}
 
     def save_transformer(self, state: dict[str, Tensor], folder: Path) -> None:
         model: Any = self.empty_transformer()
@@ -151,6 +151,10 @@ class DiffusersFamily(Family):
 
     def blocks(self, transformer: nn.Module) -> list[nn.Module]:
         return list(transformer.transformer_blocks)  # type: ignore[arg-type]
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        return tuple(self._transformer_config[name] for name in self.depths)
 
     @torch.no_grad()
     def encode_text(self, captions: list[str]) -> dict[str, Tensor]:
@@ -198,8 +202,13 @@ class DiffusersFamily(Family):
         temporal, spatial = self.compression
         return self.channels, (frames - 1) // temporal + 1, height // spatial, width // spatial
 
-    def heads(self, transformer: nn.Module) -> int:
-        return transformer.config.num_attention_heads  # type: ignore[union-attr,return-value]
+    @property
+    def heads(self) -> int:
+        return self._transformer_config["num_attention_heads"]
+
+    @property
+    def width(self) -> int:
+        return self.heads * self._transformer_config["attention_head_dim"]
 
     def tokens(self, latent_shape: tuple[int, ...]) -> int:
         long, wide = self.patch
@@ -211,6 +220,14 @@ class DiffusersFamily(Family):
 
     def target(self, x0: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
         return noise - x0
+
+    def example_inputs(self, latent_shape: tuple[int, ...]) -> dict[str, Tensor]:
+        """Text alone; ``condition`` where the denoiser takes more channels than the latents have."""
+        config, (_, *size) = self._transformer_config, latent_shape
+        shapes = {"text": (self.ref.text_length, config[self.text_width])}
+        if (stacked := config["in_channels"] - self.channels) > 0:
+            shapes["condition"] = (stacked, *size)
+        return {name: torch.empty(1, *shape, device="meta") for name, shape in shapes.items()}
 
     def sampler(self, steps: int, shift: float | None, latent_shape: tuple[int, ...]) -> Any:
         tokens = self.tokens(latent_shape)
@@ -233,7 +250,11 @@ class DiffusersFamily(Family):
 
     @cached_property
     def _transformer_config(self) -> dict[str, Any]:
-        return self._config(self.transformer_class, self.part)
+        config = self._config(self.transformer_class, self.part)
+        found, wanted = config.get("_class_name"), self.transformer_class.__name__
+        if found != wanted:
+            raise UserError(f"base.family: the denoiser of {self._location} is a {found}; {self.name} needs a {wanted}")
+        return config
 
     @cached_property
     def _scheduler_config(self) -> dict[str, Any]:

@@ -22,6 +22,8 @@ from regdpo.models.weights import Weights
 
 AS_IT_IS = Autoencoding()
 """As the family and the device have it."""
+UNLIMITED = 10**6
+"""Frames that no clip has."""
 
 
 class Family(ABC):
@@ -31,6 +33,13 @@ class Family(ABC):
     ``encode_first_frame`` returned: tensors with the batch first, of any floating dtype. One key has a meaning outside
     the family: ``first`` holds the first latent frames (B, C, f, H', W') where those are given clean instead of being
     denoised; no error is measured on them, and sampling ends with them in place.
+
+    The denoiser is a module with ``enable_gradient_checkpointing(run)``, after which it calls ``run(block, *inputs)`` in
+    the place of each of its blocks, and with ``set_attention_backend(name)`` if ``flash``; diffusers' models have both.
+
+    What a plan asks is answered from the JSON files of the checkpoint alone: ``latent_shape``, ``tokens``, ``layers``,
+    ``heads``, ``width``, ``context``, ``most_frames``, ``empty_transformer``, ``blocks``, ``add_lora``,
+    ``example_inputs`` and ``predict``.
     """
 
     text_length: ClassVar[int]
@@ -75,10 +84,11 @@ class Family(ABC):
         return self.load_transformer()
 
     @abstractmethod
-    def empty_transformer(self, layers: int | None = None) -> nn.Module:
+    def empty_transformer(self, layers: tuple[int, ...] | None = None) -> nn.Module:
         """The denoiser's architecture on the meta device, in ``dtype``, from its configuration alone.
 
-        ``layers`` gives it so many ``blocks``.
+        Args:
+            layers: blocks of each kind, in the place of the checkpoint's; none of a kind is possible.
         """
 
     @abstractmethod
@@ -108,7 +118,12 @@ class Family(ABC):
 
     @abstractmethod
     def blocks(self, transformer: nn.Module) -> list[nn.Module]:
-        """The repeated blocks, the units of sharding and recomputation."""
+        """The repeated blocks in the order in which they are run, the units of sharding and recomputation."""
+
+    @property
+    @abstractmethod
+    def layers(self) -> tuple[int, ...]:
+        """How many ``blocks`` of each kind the checkpoint has; those of a kind are alike and follow each other."""
 
     @abstractmethod
     def encode_video(self, frames: Tensor) -> Tensor:
@@ -132,6 +147,15 @@ class Family(ABC):
         after the batch: (B, n, ...); empty where the model was trained on clean first frames."""
         return {}
 
+    @property
+    @abstractmethod
+    def compression(self) -> tuple[int, int]:
+        """Frames and pixels a latent; the first frame has a latent of its own."""
+
+    def most_frames(self, height: int, width: int) -> int:
+        """The longest clip whose positions the denoiser knows; 0 if a single frame of that size is beyond them."""
+        return UNLIMITED
+
     @abstractmethod
     def latent_shape(self, frames: int, height: int, width: int) -> tuple[int, int, int, int]:
         """(C, F', H', W') of a clip."""
@@ -141,9 +165,15 @@ class Family(ABC):
     def context(self) -> bool:
         """Whether ranks can share the denoiser's sequence by diffusers' plan for it."""
 
+    @property
     @abstractmethod
-    def heads(self, transformer: nn.Module) -> int:
+    def heads(self) -> int:
         """Attention heads."""
+
+    @property
+    @abstractmethod
+    def width(self) -> int:
+        """Of the denoiser's hidden states."""
 
     @abstractmethod
     def tokens(self, latent_shape: tuple[int, ...]) -> int:
@@ -160,6 +190,11 @@ class Family(ABC):
     @abstractmethod
     def predict(self, transformer: nn.Module, x_t: Tensor, sigma: Tensor, inputs: dict[str, Tensor]) -> Tensor:
         """The denoiser's answer, of the shape of ``x_t``; ``inputs`` are cast to its dtype."""
+
+    @abstractmethod
+    def example_inputs(self, latent_shape: tuple[int, ...]) -> dict[str, Tensor]:
+        """What ``predict`` is given as ``inputs`` with one clip of latents (C, F', H', W'), on the meta device: tensors
+        of the shapes that ``encode_text`` and ``encode_first_frame`` return, such as ``text`` (1, L, D)."""
 
     def expert(self, sigma: Tensor) -> Literal["high", "low"] | None:
         """Which of two experts answers at sigma (B,); None of a denoiser without experts."""
@@ -187,7 +222,7 @@ class Family(ABC):
 
 def family_class(name: str) -> type[Family]:
     """The class behind a family's name in the configuration."""
-    module, _, attribute = FAMILIES[name].partition(":")
+    module, _, attribute = FAMILIES[name].family.partition(":")
     return getattr(importlib.import_module(module), attribute)
 
 

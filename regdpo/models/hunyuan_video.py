@@ -21,18 +21,14 @@ class HunyuanVideo(DiffusersFamily):
     flash = False
     transformer_class = HunyuanVideoTransformer3DModel
     pipeline_class = HunyuanVideoPipeline
+    depths = ("num_layers", "num_single_layers")
+    text_width = "text_embed_dim"
     autoencoders: ClassVar = {"AutoencoderKLHunyuanVideo": AutoencoderKLHunyuanVideo}
 
     def check(self) -> None:
         if self.ref.task == "i2v" or self._transformer_config["image_condition_type"]:
             raise UserError("base.task: HunyuanVideo is covered for t2v alone, with its text-to-video checkpoint")
         super().check()
-
-    def depth(self, layers: int) -> dict[str, int]:
-        """Both kinds of blocks in the checkpoint's ratio, at least one of each."""
-        double, single = (self._transformer_config[name] for name in ("num_layers", "num_single_layers"))
-        doubles = max(1, round(layers * double / (double + single)))
-        return {"num_layers": doubles, "num_single_layers": layers - doubles}
 
     def blocks(self, transformer: nn.Module) -> list[nn.Module]:
         return [*transformer.transformer_blocks, *transformer.single_transformer_blocks]  # type: ignore[misc]
@@ -47,6 +43,12 @@ class HunyuanVideo(DiffusersFamily):
 
     def encode_first_frame(self, frame: Tensor, frames: int) -> dict[str, Tensor]:
         return {}
+
+    def example_inputs(self, latent_shape: tuple[int, ...]) -> dict[str, Tensor]:
+        inputs = super().example_inputs(latent_shape)
+        inputs["text_mask"] = torch.empty(1, self.ref.text_length, device="meta")
+        inputs["pooled"] = torch.empty(1, self._transformer_config["pooled_projection_dim"], device="meta")
+        return inputs
 
     def predict(self, transformer: nn.Module, x_t: Tensor, sigma: Tensor, inputs: dict[str, Tensor]) -> Tensor:
         guidance = inputs["guidance"] if "guidance" in inputs else torch.full_like(sigma, UNGUIDED)

@@ -21,6 +21,7 @@ class LTXVideo(DiffusersFamily):
     flash = False
     transformer_class = LTXVideoTransformer3DModel
     pipeline_class = LTXPipeline
+    text_width = "caption_channels"
     autoencoders: ClassVar = {"AutoencoderKLLTXVideo": AutoencoderKLLTXVideo}
 
     @property
@@ -41,6 +42,14 @@ class LTXVideo(DiffusersFamily):
     @torch.no_grad()
     def encode_first_frame(self, frame: Tensor, frames: int) -> dict[str, Tensor]:
         return {"first": self._encode(to_pixels(frame.unsqueeze(1)))} if self.ref.task == "i2v" else {}
+
+    def example_inputs(self, latent_shape: tuple[int, ...]) -> dict[str, Tensor]:
+        inputs = super().example_inputs(latent_shape)
+        inputs["text_mask"] = torch.empty(1, self.ref.text_length, device="meta")
+        if self.ref.task == "i2v":
+            channels, _, *size = latent_shape
+            inputs["first"] = torch.empty(1, channels, 1, *size, device="meta")
+        return inputs
 
     def predict(self, transformer: nn.Module, x_t: Tensor, sigma: Tensor, inputs: dict[str, Tensor]) -> Tensor:
         frames, height, width = size = x_t.shape[2:]

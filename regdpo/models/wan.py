@@ -13,6 +13,10 @@ from regdpo.models.codec import BlockPCACodec
 from regdpo.models.diffusers_family import TRAIN_TIMESTEPS, DiffusersFamily, to_pixels
 
 
+IMAGE_TOKENS = 257
+"""Of the image encoder that 2.1's image-to-video models are given: 16 x 16 patches and a class token."""
+
+
 class Wan(DiffusersFamily):
     """A diffusers checkpoint with a ``WanTransformer3DModel``."""
 
@@ -21,6 +25,7 @@ class Wan(DiffusersFamily):
     decode_dtype = torch.float32  # as diffusers' documents recommend
     transformer_class = WanTransformer3DModel
     pipeline_class = WanPipeline
+    text_width = "text_dim"
     autoencoders: ClassVar = {"AutoencoderKLWan": AutoencoderKLWan, "BlockPCACodec": BlockPCACodec}
 
     def check(self) -> None:
@@ -54,6 +59,14 @@ class Wan(DiffusersFamily):
     def context(self) -> bool:
         return True
 
+    def most_frames(self, height: int, width: int) -> int:
+        reach, (temporal, spatial), (long, wide) = (
+            self._transformer_config["rope_max_seq_len"],
+            self.compression,
+            self.patch,
+        )
+        return 0 if max(height, width) // spatial // wide > reach else (reach * long - 1) * temporal + 1
+
     def schedule(self, steps: int) -> np.ndarray:
         """One step short of a grid that ends at the first timestep, as UniPC spaces a flow."""
         return np.linspace(1, 1 / TRAIN_TIMESTEPS, steps + 1)[:-1]
@@ -73,6 +86,12 @@ class Wan(DiffusersFamily):
         if self._transformer_config["image_dim"]:
             self._bring(self._image)
             inputs["image"] = self._image.encode_image([image.numpy() for image in frame.cpu()], self.device)
+        return inputs
+
+    def example_inputs(self, latent_shape: tuple[int, ...]) -> dict[str, Tensor]:
+        inputs = super().example_inputs(latent_shape)
+        if width := self._transformer_config["image_dim"]:
+            inputs["image"] = torch.empty(1, IMAGE_TOKENS, width, device="meta")
         return inputs
 
     def predict(self, transformer: nn.Module, x_t: Tensor, sigma: Tensor, inputs: dict[str, Tensor]) -> Tensor:

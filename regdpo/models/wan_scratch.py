@@ -20,6 +20,21 @@ PATCH = (1, 2)
 """Latents a token, in time and each way in space."""
 
 
+def outline(base: Base) -> dict[str, dict[str, Any]]:
+    """What the JSON files say of the checkpoint that ``make`` would write, as far as its family asks."""
+    assert base.pretrain is not None
+    codec = base.pretrain.codec
+    return {
+        "model_index.json": {"vae": ["diffusers", BlockPCACodec.__name__]},
+        "transformer/config.json": {"_class_name": WanTransformer3DModel.__name__, **_transformer(base)},
+        "vae/config.json": {
+            "z_dim": codec.channels,
+            "scale_factor_temporal": codec.temporal,
+            "scale_factor_spatial": codec.spatial,
+        },
+    }
+
+
 def make(base: Base, videos: Tensor, captions: list[str], shift: float, folder: Path) -> float:
     """Write the checkpoint to a folder.
 
@@ -31,28 +46,17 @@ def make(base: Base, videos: Tensor, captions: list[str], shift: float, folder: 
         PSNR in dB of the videos through the codec.
     """
     assert base.pretrain is not None
-    spec, i2v = base.pretrain.transformer, base.task == "i2v"
+    spec = base.pretrain.transformer
     codec, psnr = _codec(base, videos)
     torch.manual_seed(base.pretrain.seed)
-    z_dim = base.pretrain.codec.channels
-    transformer = WanTransformer3DModel(
-        patch_size=(PATCH[0], PATCH[1], PATCH[1]),
-        num_attention_heads=spec.heads,
-        attention_head_dim=spec.head_dim,
-        in_channels=2 * z_dim + base.pretrain.codec.temporal if i2v else z_dim,
-        out_channels=z_dim,
-        text_dim=spec.text_dim,
-        freq_dim=spec.freq_dim,
-        ffn_dim=spec.ffn_dim,
-        num_layers=spec.layers,
-    )
+    transformer = WanTransformer3DModel(**_transformer(base))
     tokenizer = _tokenizer(captions)
     text_encoder = UMT5EncoderModel(
         UMT5Config(
             vocab_size=len(tokenizer), d_model=spec.text_dim, d_kv=8, d_ff=2 * spec.text_dim, num_layers=2, num_heads=4
         )
     )
-    kind: Any = WanImageToVideoPipeline if i2v else WanPipeline
+    kind: Any = WanImageToVideoPipeline if base.task == "i2v" else WanPipeline
     pipeline = kind(
         tokenizer=tokenizer,
         text_encoder=text_encoder.eval(),
@@ -62,6 +66,24 @@ def make(base: Base, videos: Tensor, captions: list[str], shift: float, folder: 
     )
     pipeline.save_pretrained(folder, safe_serialization=True)
     return psnr
+
+
+def _transformer(base: Base) -> dict[str, Any]:
+    """Its configuration."""
+    assert base.pretrain is not None
+    spec, codec = base.pretrain.transformer, base.pretrain.codec
+    condition = codec.channels + codec.temporal if base.task == "i2v" else 0
+    return {
+        "patch_size": (PATCH[0], PATCH[1], PATCH[1]),
+        "num_attention_heads": spec.heads,
+        "attention_head_dim": spec.head_dim,
+        "in_channels": codec.channels + condition,
+        "out_channels": codec.channels,
+        "text_dim": spec.text_dim,
+        "freq_dim": spec.freq_dim,
+        "ffn_dim": spec.ffn_dim,
+        "num_layers": spec.layers,
+    }
 
 
 def _codec(base: Base, videos: Tensor) -> tuple[BlockPCACodec, float]:

@@ -8,7 +8,7 @@ from regdpo.config.training import Parallel, TrainSettings, reference_kind
 from regdpo.core.errors import UserError
 from regdpo.plan import trace
 from regdpo.plan.architecture import Architecture
-from regdpo.plan.memory import GIB, Memory, Training, checkpointed, memory, mode_of, stored_copy
+from regdpo.plan.memory import GIB, Memory, Training, memory, mode_of, stored_copy
 from regdpo.runtime.gpu_specs import GPUS
 
 MFU = 0.4
@@ -64,12 +64,12 @@ def impossible(training: Training, parallel: Parallel) -> str | None:
     ranks, architecture, tokens = training.ranks, training.architecture, training.tokens
     if reason := parallel.misfit(ranks, training.halves == 2, training.settings.batch):
         return reason
-    if parallel.context > 1 and not architecture.splittable:
+    if parallel.context > 1 and not architecture.family.context:
         return f"the sequence of {architecture.name} cannot be split"
-    for what, number in (("attention heads", architecture.heads), ("tokens", tokens)):
+    for what, number in (("attention heads", architecture.family.heads), ("tokens", tokens)):
         if number % parallel.context:
             return f"context {parallel.context} does not divide {number} {what}"
-    if training.frames > architecture.most_frames(training.height, training.width):
+    if training.frames > architecture.family.most_frames(training.height, training.width):
         return f"{training.frames} frames reach beyond the positions that {architecture.name} knows"
     return None
 
@@ -78,8 +78,9 @@ def estimate(training: Training, parallel: Parallel, machine: Machine) -> Estima
     """Memory and time of a layout that is possible."""
     count = trace.flops(training.a_pass, training.latent[1])
     mode, reference = mode_of(training, parallel), reference_kind(training.settings, parallel, training.halves == 2)
-    depth = training.architecture.depth
-    again = count.recomputed * checkpointed(depth, parallel.activation_checkpointing) / depth
+    layers = training.architecture.layers
+    few = trace.recomputed(layers, parallel.activation_checkpointing)
+    again = sum(blocks * m / max(1, n) for blocks, m, n in zip(count.blocks, few, layers, strict=True))
     own = training.halves * (count.forward + count.backward + again) + (count.forward if mode == "sequential" else 0)
     asked = 0.0 if reference == "none" else training.halves * count.forward
     cached = asked if reference == "cached" else 0.0
@@ -160,10 +161,11 @@ def longest(training: Training, parallel: Parallel, machine: Machine) -> Estimat
     if data < 1:
         return None
     batch = training.settings.model_copy(update={"batch": data * training.settings.micro_batch})
-    low, high = 0, (architecture.most_frames(training.height, training.width) - 1) // architecture.temporal + 1
+    family, temporal = architecture.family, architecture.family.compression[0]
+    low, high = 0, (family.most_frames(training.height, training.width) - 1) // temporal + 1
 
     def at(latent_frames: int) -> Training:
-        frames = (latent_frames - 1) * architecture.temporal + 1
+        frames = (latent_frames - 1) * temporal + 1
         return Training(architecture, batch, frames, training.height, training.width, training.ranks, training.halves)
 
     while low < high:  # memory grows with the length

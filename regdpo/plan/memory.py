@@ -5,16 +5,17 @@ parameters P (trained: T) and ranks N; activations are what regdpo/plan/trace.py
 """
 
 from dataclasses import asdict, dataclass, replace
+from itertools import accumulate
 
 import torch
 
 from regdpo.config.training import Parallel, TrainSettings, reference_kind
+from regdpo.models.device import DTYPES
 from regdpo.plan import trace
 from regdpo.plan.architecture import Architecture
 from regdpo.plan.trace import Parameters, Pass
 from regdpo.runtime.gpu_specs import GIB
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 RESERVED = 3 * GIB
 """Of what programs see of a GPU: CUDA context, NCCL, cuBLAS. An assumption, a rule of thumb."""
 FRAGMENTATION = 0.05
@@ -64,7 +65,7 @@ class Training:
 
     @property
     def tokens(self) -> int:
-        return self.architecture.tokens(self.latent)
+        return self.architecture.family.tokens(self.latent)
 
     @property
     def a_pass(self) -> Pass:
@@ -89,19 +90,14 @@ def graphs_of(training: Training, parallel: Parallel) -> tuple[int, int]:
     return training.settings.micro_batch * (2 if both else 1), 2 if mode == "separate" else 1
 
 
-def checkpointed(depth: int, every: str | int) -> int:
-    """Blocks that are recomputed: every nth, from the first on."""
-    return 0 if every == "none" else depth if every == "full" else -(-depth // int(every))
-
-
-def memory(training: Training, parallel: Parallel, depth: int | None = None) -> Memory:
+def memory(training: Training, parallel: Parallel, layers: tuple[int, ...] | None = None) -> Memory:
     """The fullest moment of a step.
 
     Args:
-        depth: blocks in the place of the architecture's.
+        layers: blocks of each kind, in the place of the architecture's.
     """
     settings, count = training.settings, training.parameters
-    count = replace(count, depth=depth or count.depth)
+    count = replace(count, layers=layers or count.layers)
     shards = training.ranks // parallel.replicate
     compute = DTYPES[settings.precision].itemsize
     stored = FP32 if settings.tuning == "full" else compute
@@ -114,12 +110,15 @@ def memory(training: Training, parallel: Parallel, depth: int | None = None) -> 
     earlier = trained if many else 0.0  # gradients that wait from an earlier backward pass of the step
 
     moments = [(trained, 0.0, 0.0)]  # gradients, activations, buffers; a fused AdamW works in place
-    last = count.depth - 1
-    for done in {0, min(1, last), last}:  # blocks that went backward; between the last two all is a straight line
-        gathered = compute * (count.root + count.block * (2 if done < last else 1))  # the next comes early
-        scattered = FP32 * count.block_trained if done else 0
-        gradients = max(earlier, done * FP32 * count.block_trained / shards)
-        live = _activations(training, parallel, count.depth, batch, graphs, done)
+    order = _order(count.layers)
+    last = len(order) - 1
+    ends = {len(order) - end for end in accumulate(count.layers)}  # blocks that went backward before a kind's last one
+    for done in sorted({min(d, last) for end in ends for d in (end, end + 1)} | {last}):  # all between is a straight line
+        at = last - done
+        gathered = compute * (count.root + sum(count.block[kind] for kind in order[max(0, at - 1) : at + 1]))
+        scattered = FP32 * count.block_trained[order[at + 1]] if done else 0
+        gradients = max(earlier, FP32 * sum(count.block_trained[kind] for kind in order[at + 1 :]) / shards)
+        live = _activations(training, parallel, count.layers, batch, graphs, at)
         moments.append((gradients, live, gathered + scattered))
     gradients, activations, buffers = max(moments, key=sum)
     buffers += 2 * settings.micro_batch * graphs * _inputs(training)
@@ -141,28 +140,40 @@ def stored_copy(training: Training) -> int:
     return FP32 if moves else DTYPES[training.settings.precision].itemsize
 
 
-def _activations(training: Training, parallel: Parallel, depth: int, batch: int, graphs: int, done: int) -> float:
-    """While a block goes backward, with ``done`` blocks behind it."""
-    every = parallel.activation_checkpointing
-    few = checkpointed(depth, every)
+def _order(layers: tuple[int, ...]) -> list[int]:
+    """The kind of every block, from the first on."""
+    return [kind for kind, depth in enumerate(layers) for _ in range(depth)]
 
-    def seen(recomputed: bool) -> trace.Bytes:
-        return trace.activations(training.a_pass, training.latent[1], parallel.context, recomputed)
 
-    if few in (0, depth):
-        one = seen(few == depth)
-        kept, fixed, outside = depth * one.block, one.fixed, one.kept
+def _activations(
+    training: Training, parallel: Parallel, layers: tuple[int, ...], batch: int, graphs: int, at: int
+) -> float:
+    """While the block at a place goes backward, and those behind it have."""
+    every, depth, order = parallel.activation_checkpointing, sum(layers), _order(layers)
+    few = trace.recomputed(layers, every)
+
+    def seen(kind: int, recomputed: bool) -> trace.Bytes:
+        return trace.activations(training.a_pass, kind, training.latent[1], parallel.context, recomputed)
+
+    if sum(few) in (0, depth):
+        one = seen(order[at], sum(few) == depth)
+        kept = [n * seen(kind, sum(few) == depth).block if n else 0.0 for kind, n in enumerate(layers)]
+        fixed, outside = one.fixed, one.kept
     else:
-        slim, whole = seen(True), seen(False)
-        kept = few * slim.block + (depth - few) * whole.block
+        slim, whole = seen(order[at], True), seen(order[at], False)
+        kept = [
+            m * seen(kind, True).block + (n - m) * seen(kind, False).block
+            for kind, (m, n) in enumerate(zip(few, layers, strict=True))
+        ]
         behind = (depth - 1) % int(every)  # blocks after the last one that is recomputed; they are gone by then
         fixed, outside = max(whole.fixed, slim.fixed - behind * whole.block), whole.kept
-    left = kept * (depth - done) / depth
-    return batch * (left + fixed + (graphs - 1) * (kept + outside))
+    there = order[: at + 1]
+    left = sum(size * there.count(kind) / max(1, layers[kind]) for kind, size in enumerate(kept))
+    return batch * (left + fixed + (graphs - 1) * (sum(kept) + outside))
 
 
 def _inputs(training: Training) -> float:
     """Of one sample, in fp32: clean latents, noise and target, and what the model is given."""
     given = training.architecture.inputs(1, training.latent, torch.float32)
-    size = sum(value.numel() for value in given.values() if isinstance(value, torch.Tensor))
+    size = sum(value.numel() for value in trace.tensors(given))
     return FP32 * (3 * torch.Size(training.latent).numel() + size)

@@ -1,7 +1,8 @@
 """What one forward and backward pass allocates and computes, found by running it on the meta device.
 
 Models of two and three blocks are run for two lengths of video; everything else is a straight line through what was
-seen (a parabola in the length for attention's FLOPs). Attention is taken as flash attention: what is kept of it is
+seen (a parabola in the length for attention's FLOPs). Where there are blocks of several kinds, each kind is run without
+the others. Attention is taken as flash attention: what is kept of it is
 query, key, value, output and a number a row. Parameters and their gradients are not counted here.
 """
 
@@ -9,21 +10,20 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cache
+from itertools import accumulate
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
 import torch
-from diffusers.hooks.context_parallel import EquipartitionSharder, apply_context_parallel
-from peft import LoraConfig
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from regdpo.config.training import Lora
-from regdpo.models.adapters import targets
+from regdpo.core.errors import UserError
 from regdpo.models.live import Live
 from regdpo.parallel.shard import recompute
-from regdpo.plan.architecture import Architecture
+from regdpo.plan.architecture import Architecture, Given
 
 DEPTHS = (2, 3)
 LATENT_FRAMES = (8, 24)
@@ -44,26 +44,32 @@ class Pass:
         return hash((self.architecture.name, self.height, self.width, lora, self.dtype))
 
     def latent(self, frames: int) -> tuple[int, int, int, int]:
-        return self.architecture.channels, frames, self.height, self.width
+        """(C, F', H', W')."""
+        channels = self.architecture.latent_shape(1, 1, 1)[0]
+        return channels, frames, self.height, self.width
+
+    def alone(self, kind: int, depth: int) -> tuple[int, ...]:
+        """Blocks of one kind without the others."""
+        return tuple(depth if other == kind else 0 for other in range(len(self.architecture.layers)))
 
 
 @dataclass(frozen=True)
 class Parameters:
     """Numbers of parameters."""
 
-    block: int
+    block: tuple[int, ...]  # of each kind
     root: int  # all that is in no block
-    block_trained: int
+    block_trained: tuple[int, ...]
     root_trained: int
-    depth: int
+    layers: tuple[int, ...]
 
     @property
     def total(self) -> int:
-        return self.root + self.depth * self.block
+        return self.root + sum(depth * size for depth, size in zip(self.layers, self.block, strict=True))
 
     @property
     def trained(self) -> int:
-        return self.root_trained + self.depth * self.block_trained
+        return self.root_trained + sum(n * size for n, size in zip(self.layers, self.block_trained, strict=True))
 
 
 @dataclass(frozen=True)
@@ -81,36 +87,49 @@ class Flops:
 
     forward: float
     backward: float
-    recomputed: float  # by checkpointing every block
+    blocks: tuple[float, ...]  # a forward pass through all blocks of each kind
+
+    @property
+    def recomputed(self) -> float:
+        """By checkpointing every block."""
+        return sum(self.blocks)
 
 
 @cache
 def parameters(of: Pass) -> Parameters:
     """Count them."""
-    model = model_of(of, 2)
-    blocks = of.architecture.blocks(model)
-    block, root = list(blocks[0].parameters()), list(model.parameters())
-    count = sum(p.numel() for p in block)
-    trained = sum(p.numel() for p in block if p.requires_grad)
+    layers = of.architecture.layers
+    model = model_of(of, (1,) * len(layers))
+    blocks = [list(block.parameters()) for block in of.architecture.family.blocks(model)]
+    counts = tuple(sum(p.numel() for p in block) for block in blocks)
+    trained = tuple(sum(p.numel() for p in block if p.requires_grad) for block in blocks)
     return Parameters(
-        block=count,
-        root=sum(p.numel() for p in root) - 2 * count,
+        block=counts,
+        root=sum(p.numel() for p in model.parameters()) - sum(counts),
         block_trained=trained,
-        root_trained=sum(p.numel() for p in root if p.requires_grad) - 2 * trained,
-        depth=of.architecture.depth,
+        root_trained=sum(p.numel() for p in model.parameters() if p.requires_grad) - sum(trained),
+        layers=layers,
     )
 
 
-def activations(of: Pass, frames: int, context: int, checkpointed: bool) -> Bytes:
+def recomputed(layers: tuple[int, ...], every: str | int) -> tuple[int, ...]:
+    """Blocks of each kind that are recomputed: none, all (``full``), or every nth, from the first of all on."""
+    step = {"none": sum(layers) + 1, "full": 1}.get(str(every)) or int(every)
+    skipped = int(every == "none")
+    chosen = [0, *(-(-end // step) - skipped for end in accumulate(layers))]
+    return tuple(after - before for before, after in zip(chosen, chosen[1:], strict=False))
+
+
+def activations(of: Pass, kind: int, frames: int, context: int, checkpointed: bool) -> Bytes:
     """Peak of forward and backward of one sample on one of ``context`` ranks that share it.
 
     Args:
-        frames: latent frames. checkpointed: every block is recomputed, or none.
+        kind: of blocks. frames: latent frames. checkpointed: every block is recomputed, or none.
     """
     short, long = LATENT_FRAMES
-    shallow, deep = (_peak(of, long, context, checkpointed, depth) for depth in DEPTHS)
+    shallow, deep = (_peak(of, long, context, checkpointed, of.alone(kind, depth)) for depth in DEPTHS)
     block = (deep[0] - shallow[0]) / (DEPTHS[1] - DEPTHS[0]) / long  # a frame; the text's share is below a hundredth
-    brief = _peak(of, short, context, checkpointed, DEPTHS[0])
+    brief = _peak(of, short, context, checkpointed, of.alone(kind, DEPTHS[0]))
 
     def root(i: int) -> float:
         blocks = DEPTHS[0] * block
@@ -121,18 +140,22 @@ def activations(of: Pass, frames: int, context: int, checkpointed: bool) -> Byte
 
 def flops(of: Pass, frames: int) -> Flops:
     """FLOPs for ``frames`` latent frames. A multiplication and an addition are two."""
-    depth = of.architecture.depth
+    layers = of.architecture.layers
+
+    def seen(kind: int, depth: int, phase: int) -> float:
+        short, long = (_count(of, f, of.alone(kind, depth))[phase] for f in LATENT_FRAMES)
+        matrices = _line(LATENT_FRAMES, (short[0], long[0]), frames)
+        # Attention over tokens and text: a * frames + b * frames^2.
+        ratios = (short[1] / LATENT_FRAMES[0], long[1] / LATENT_FRAMES[1])
+        return matrices + frames * _line(LATENT_FRAMES, ratios, frames)
+
     parts = []
     for phase in (0, 1):
-        by_depth = []
-        for d in DEPTHS:
-            seen = [_count(of, f, d)[phase] for f in LATENT_FRAMES]
-            matrices = _line(LATENT_FRAMES, (seen[0][0], seen[1][0]), frames)
-            # Attention over tokens and text: a * frames + b * frames^2.
-            ratios = (seen[0][1] / LATENT_FRAMES[0], seen[1][1] / LATENT_FRAMES[1])
-            by_depth.append(matrices + frames * _line(LATENT_FRAMES, ratios, frames))
-        block = (by_depth[1] - by_depth[0]) / (DEPTHS[1] - DEPTHS[0])
-        parts.append((by_depth[1] + (depth - DEPTHS[1]) * block, depth * block))
+        deep = [seen(kind, DEPTHS[1], phase) for kind in range(len(layers))]
+        shallow = [seen(kind, DEPTHS[0], phase) for kind in range(len(layers))]
+        block = [(d - s) / (DEPTHS[1] - DEPTHS[0]) for d, s in zip(deep, shallow, strict=True)]
+        all_of = tuple(depth * one for depth, one in zip(layers, block, strict=True))
+        parts.append((deep[0] + (layers[0] - DEPTHS[1]) * block[0] + sum(all_of[1:]), all_of))
     (forward, blocks), (backward, _) = parts
     return Flops(forward, backward, blocks)
 
@@ -141,32 +164,48 @@ def _line(at: tuple[int, int], values: tuple[float, float], x: float) -> float:
     return values[0] + (values[1] - values[0]) * (x - at[0]) / (at[1] - at[0])
 
 
-def model_of(of: Pass, depth: int) -> nn.Module:
-    """The policy on the meta device, parameters as they are gathered for a block's computation."""
-    model = of.architecture.empty(depth)
+def model_of(of: Pass, layers: tuple[int, ...]) -> nn.Module:
+    """The policy on the meta device, parameters as they are gathered for a block's computation.
+
+    Raises:
+        UserError: there are blocks that no adapter is for, without the others.
+    """
+    model = of.architecture.empty(layers)
     if of.lora:
         model.requires_grad_(False)
-        lora = of.lora
-        model.add_adapter(LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=targets(model, lora)))  # type: ignore[operator]
+        of.architecture.family.add_lora(model, _found_in(model, of.lora) if 0 in layers else of.lora)
     for parameter in model.parameters():  # and no buffer: rotary tables stay fp32
         parameter.data = parameter.data.to(of.dtype)
     return model.train()
 
 
+def _found_in(model: nn.Module, lora: Lora) -> Lora:
+    """With those of its layers that a model has which lacks some kind of blocks."""
+    from regdpo.models.adapters import linear_layers  # here, since it loads diffusers, as the next two
+
+    if isinstance(lora.targets, str):
+        return lora
+    layers = linear_layers(model)
+    found = [name for name in lora.targets if any(layer == name or layer.endswith(f".{name}") for layer in layers)]
+    if not found:
+        raise UserError("train.settings.lora.targets: some kind of blocks has none of them; no plan is made for that")
+    return lora.model_copy(update={"targets": found})
+
+
 @cache
-def _peak(of: Pass, frames: int, context: int, checkpointed: bool, depth: int) -> tuple[int, int]:
+def _peak(of: Pass, frames: int, context: int, checkpointed: bool, layers: tuple[int, ...]) -> tuple[int, int]:
     """Bytes at the peak, and between forward and backward."""
-    model, inputs = model_of(of, depth), of.architecture.inputs(1, of.latent(frames), of.dtype)
+    model, inputs = model_of(of, layers), of.architecture.inputs(1, of.latent(frames), of.dtype)
     if checkpointed:
-        recompute(model, of.architecture.blocks(model), 1)
+        recompute(model, of.architecture.family.blocks(model), 1)
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.register_post_accumulate_grad_hook(_drop_gradient)
-    given = [value for value in inputs.values() if isinstance(value, Tensor)]
+    given = tensors(inputs)
     with _stand_ins(context) as attention, Live([*model.parameters(), *model.buffers(), *given]) as live:
         if context > 1:
             _split(model, attention)
-        error = _error(model, inputs)
+        error = error_of(model, inputs)
         kept = live.now
         error.backward()
     assert live.now <= live.peak / 50, f"{live.now} bytes outlived the pass"
@@ -174,20 +213,28 @@ def _peak(of: Pass, frames: int, context: int, checkpointed: bool, depth: int) -
 
 
 @cache
-def _count(of: Pass, frames: int, depth: int) -> tuple[tuple[float, float], tuple[float, float]]:
+def _count(of: Pass, frames: int, layers: tuple[int, ...]) -> tuple[tuple[float, float], tuple[float, float]]:
     """FLOPs of (matrix products and convolutions, attention), forward and backward."""
-    model, inputs = model_of(of, depth), of.architecture.inputs(1, of.latent(frames), of.dtype)
+    model, inputs = model_of(of, layers), of.architecture.inputs(1, of.latent(frames), of.dtype)
     counter = FlopCounterMode(display=False)
     with _stand_ins(1) as attention, counter:
-        error = _error(model, inputs)
+        error = error_of(model, inputs)
         forward = float(counter.get_total_flops()), attention.forward
         error.backward()
     both = float(counter.get_total_flops()), attention.backward
     return forward, (both[0] - forward[0], both[1])
 
 
-def _error(model: nn.Module, inputs: dict[str, Any]) -> Tensor:
-    prediction = model(**inputs, return_dict=False)[0]
+def tensors(given: Given) -> list[Tensor]:
+    """Those that a model is given one by one."""
+    return [value for value in (*given[0], *given[1].values()) if isinstance(value, Tensor)]
+
+
+def error_of(model: nn.Module, given: Given) -> Tensor:
+    """The squared error of an answer, against what does not matter."""
+    answer = model(*given[0], **given[1])
+    prediction: Tensor = answer[0] if isinstance(answer, tuple) else answer
+    del answer
     return ((prediction.float() - torch.empty_like(prediction, dtype=torch.float32)) ** 2).mean()
 
 
@@ -254,6 +301,11 @@ def _stand_ins(context: int) -> Iterator[_Attention]:
     attention = _Attention(context)
     with ExitStack() as stack:
         stack.enter_context(patch("torch.nn.functional.scaled_dot_product_attention", attention))
+        if context == 1:
+            yield attention
+            return
+        from diffusers.hooks.context_parallel import EquipartitionSharder
+
         stack.enter_context(patch.object(EquipartitionSharder, "shard", lambda x, dim, mesh: x.chunk(context, dim)[0]))
         stack.enter_context(
             patch.object(EquipartitionSharder, "unshard", lambda x, dim, mesh: _Gather.apply(x, dim, context))
@@ -263,5 +315,7 @@ def _stand_ins(context: int) -> Iterator[_Attention]:
 
 def _split(model: nn.Module, attention: _Attention) -> None:
     """Split the sequence where diffusers splits it."""
+    from diffusers.hooks.context_parallel import apply_context_parallel
+
     config: Any = SimpleNamespace(ulysses_anything=False, ring_anything=False, _mesh=None, _flattened_mesh=None)
     apply_context_parallel(model, config, model._cp_plan)  # type: ignore[arg-type]

@@ -5,8 +5,6 @@ A sharded model of a few blocks takes a step in fake mode: every operator and co
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
-
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -15,25 +13,27 @@ from torch.distributed._tools.fsdp2_mem_tracker import FSDPMemTracker
 from torch.testing._internal.distributed.fake_pg import FakeStore
 from torch.utils._pytree import tree_map_only
 
+from regdpo.models.device import DTYPES
 from regdpo.parallel.mesh import layout, split_context
 from regdpo.parallel.shard import recompute, shard
-from regdpo.plan.memory import DTYPES, Training, graphs_of
-from regdpo.plan.trace import model_of
+from regdpo.plan.architecture import Given
+from regdpo.plan.memory import Training, graphs_of
+from regdpo.plan.trace import error_of, model_of
 
 
-def peak(training: Training, depth: int) -> int:
+def peak(training: Training, layers: tuple[int, ...]) -> int:
     """Bytes on one rank at the peak of the second step (the first makes the optimiser's state).
 
     Args:
-        training: in the layout of its settings. depth: blocks in the place of the architecture's.
+        training: in the layout of its settings. layers: blocks of each kind, in the place of the architecture's.
     """
     settings, architecture = training.settings, training.architecture
     dtype, parallel = DTYPES[settings.precision], settings.parallel
     batch, graphs = graphs_of(training, parallel)
-    model = model_of(training.a_pass, depth)
+    model = model_of(training.a_pass, layers)
     with _ranks(training.ranks), FakeTensorMode(allow_non_fake_inputs=True):
         _materialise(model, torch.float32 if settings.tuning == "full" else dtype)
-        blocks = architecture.blocks(model)
+        blocks = architecture.family.blocks(model)
         every = parallel.activation_checkpointing
         if every != "none":
             recompute(model, blocks, 1 if every == "full" else every)
@@ -54,20 +54,18 @@ def peak(training: Training, depth: int) -> int:
 
 
 def _step(
-    model: nn.Module, optimizer: torch.optim.Optimizer, inputs: list[dict[str, Any]], tracker: FSDPMemTracker
+    model: nn.Module, optimizer: torch.optim.Optimizer, inputs: list[Given], tracker: FSDPMemTracker
 ) -> None:
     errors = []
     for given in inputs:
         tracker.reset_mod_stats()  # it knows one forward pass; peaks are kept
-        prediction = model(**given, return_dict=False)[0]
-        errors.append(((prediction.float() - torch.empty_like(prediction, dtype=torch.float32)) ** 2).mean())
-        del prediction
+        errors.append(error_of(model, given))
     torch.stack(errors).sum().backward()
     optimizer.step()
     optimizer.zero_grad()
 
 
-def _real(values: dict[str, Any]) -> dict[str, Any]:
+def _real(values: Given) -> Given:
     return tree_map_only(Tensor, lambda v: torch.empty(v.shape, dtype=v.dtype), values)
 
 

@@ -68,10 +68,8 @@ class Trainer:
         validation = [row for row in rows if row.split == "validation"]
         self.validation = validation[:: max(1, len(validation) // EVAL_PAIRS)][:EVAL_PAIRS]
 
-        empty = self.family.empty_transformer(layers=1)
         self.tokens = self.family.tokens(tuple(map(int, rows[0].shape.split(","))))
-        heads = self.family.heads(empty)
-        check_context(layout.context, heads, self.tokens, self.family.context, job.model.ref.family)
+        check_context(layout.context, self.family.heads, self.tokens, self.family.context, job.model.ref.family)
 
         kind = reference_kind(self.settings, job.parallel, self.prefers)
         how = (layout, device, self.stage.seed, job.deterministic)

@@ -33,7 +33,7 @@ class Params:
 
     def __init__(self, settings: Config, root: Path):
         self.settings, self.root = settings, root
-        self.family = FAMILIES[settings.base.family].partition(":")[0]
+        self.family = FAMILIES[settings.base.family].module
         """The module of the base's family."""
 
     def reads(self, stage: Any, which: Callable[[Any], tuple[Any, ...]] = lambda wildcards: ()) -> Callable[[Any], str]:

@@ -13,12 +13,8 @@ ROOT = Path(regdpo.__file__).parent
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("core",),
     ("runtime",),
-    (
-        "objectives.registry",
-        "models.registry",
-        "models.original_names",
-        "data.registry",
-    ),  # declarations, which the configuration derives from
+    ("models.original_names",),
+    ("objectives.registry", "models.registry", "data.registry"),  # declarations, which the configuration derives from
     ("config",),
     ("data", "models", "objectives", "parallel"),
     ("runs", "sampling"),
