@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 else:
     FamilyName = Literal[tuple(FAMILIES)]
 
+
 class Paths(Section):
     """Where things lie, relative to the working directory."""
 

@@ -80,7 +80,8 @@ def _file(module: str) -> Path:
         return Path(module)
     if module.split(".")[0] != PACKAGE:  # a family of somebody else's
         spec = find_spec(module)
-        assert spec and spec.origin, f"{module} has no file"
+        assert spec, f"{module} is not to be found"
+        assert spec.origin, f"{module} has no file"
         return Path(spec.origin)
     path = ROOT.parent / Path(*module.split("."))
     return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")

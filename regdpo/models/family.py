@@ -34,8 +34,8 @@ class Family(ABC):
     the family: ``first`` holds the first latent frames (B, C, f, H', W') where those are given clean instead of being
     denoised; no error is measured on them, and sampling ends with them in place.
 
-    The denoiser is a module with ``enable_gradient_checkpointing(run)``, after which it calls ``run(block, *inputs)`` in
-    the place of each of its blocks, and with ``set_attention_backend(name)`` if ``flash``; diffusers' models have both.
+    The denoiser is a module with ``enable_gradient_checkpointing(run)``, after which it calls ``run(block, *inputs)``
+    for each of its blocks, and with ``set_attention_backend(name)`` if ``flash``; diffusers' models have both.
 
     What a plan asks is answered from the JSON files of the checkpoint alone: ``latent_shape``, ``tokens``, ``layers``,
     ``heads``, ``width``, ``context``, ``most_frames``, ``empty_transformer``, ``blocks``, ``add_lora``,

@@ -27,8 +27,8 @@ WAN = {
     "proj_out": "head.head",
 }
 LTX_VIDEO = {"proj_in": "patchify_proj", "time_embed": "adaln_single"}
-"""Parts of diffusers' names -> the original ones, whole between dots. Families that have no table here are known to ComfyUI
-by layers that diffusers split, or not at all."""
+"""Parts of diffusers' names -> the original ones, whole between dots. Families that have no table here are known to
+ComfyUI by layers that diffusers split, or not at all."""
 
 
 def original(names: Mapping[str, str], layer: str) -> str:

@@ -12,7 +12,6 @@ from regdpo.core.errors import UserError
 from regdpo.models.codec import BlockPCACodec
 from regdpo.models.diffusers_family import TRAIN_TIMESTEPS, DiffusersFamily, to_pixels
 
-
 IMAGE_TOKENS = 257
 """Of the image encoder that 2.1's image-to-video models are given: 16 x 16 patches and a class token."""
 

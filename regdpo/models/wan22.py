@@ -86,6 +86,12 @@ class Wan22(Wan):
             return super().encode_first_frame(frame, frames)
         return {"first": self._encode(to_pixels(frame.unsqueeze(1)))}
 
+    def example_inputs(self, latent_shape: tuple[int, ...]) -> dict[str, Tensor]:
+        inputs, (channels, _, *size) = super().example_inputs(latent_shape), latent_shape
+        if self._per_token and self.ref.task == "i2v":
+            inputs["first"] = torch.empty(1, channels, 1, *size, device="meta")
+        return inputs
+
     def predict(self, transformer: nn.Module, x_t: Tensor, sigma: Tensor, inputs: dict[str, Tensor]) -> Tensor:
         if not self._per_token:
             return super().predict(transformer, x_t, sigma, inputs)

@@ -6,6 +6,7 @@ Nothing is downloaded and no weight is read.
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -69,14 +70,13 @@ class Architecture:
 
         asked = _Asked()
         inputs = {name: made(batch, *one.shape[1:]) for name, one in self.family.example_inputs(latent).items()}
-        try:
+        with suppress(_Enough):
             self.family.predict(asked, made(batch, *latent, kind=dtype), made(batch), inputs)
-        except _Enough:
-            pass
-        return tree_map_only(Tensor, lambda given: made(*given.shape, kind=given.dtype), asked.given)  # type: ignore[no-any-return]
+        given: Given = tree_map_only(Tensor, lambda it: made(*it.shape, kind=it.dtype), asked.given)
+        return given
 
 
-class _Enough(Exception):  # noqa: N818
+class _Enough(Exception):
     """The model was called; what it would answer does not matter."""
 
 

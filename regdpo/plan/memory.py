@@ -113,7 +113,9 @@ def memory(training: Training, parallel: Parallel, layers: tuple[int, ...] | Non
     order = _order(count.layers)
     last = len(order) - 1
     ends = {len(order) - end for end in accumulate(count.layers)}  # blocks that went backward before a kind's last one
-    for done in sorted({min(d, last) for end in ends for d in (end, end + 1)} | {last}):  # all between is a straight line
+    for done in sorted(
+        {min(d, last) for end in ends for d in (end, end + 1)} | {last}
+    ):  # all between is a straight line
         at = last - done
         gathered = compute * (count.root + sum(count.block[kind] for kind in order[max(0, at - 1) : at + 1]))
         scattered = FP32 * count.block_trained[order[at + 1]] if done else 0

@@ -125,7 +125,9 @@ def small(training: Training) -> Training:
 def _easy(training: Training) -> Training:
     """A batch and a short clip that divide over all layouts."""
     settings = training.settings.model_copy(update={"batch": training.ranks * training.settings.micro_batch})
-    return replace(training, settings=settings, frames=(training.ranks - 1) * training.architecture.family.compression[0] + 1)
+    return replace(
+        training, settings=settings, frames=(training.ranks - 1) * training.architecture.family.compression[0] + 1
+    )
 
 
 def _contexts(training: Training) -> list[int]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cache
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
@@ -114,10 +114,11 @@ def parameters(of: Pass) -> Parameters:
 
 def recomputed(layers: tuple[int, ...], every: str | int) -> tuple[int, ...]:
     """Blocks of each kind that are recomputed: none, all (``full``), or every nth, from the first of all on."""
-    step = {"none": sum(layers) + 1, "full": 1}.get(str(every)) or int(every)
-    skipped = int(every == "none")
-    chosen = [0, *(-(-end // step) - skipped for end in accumulate(layers))]
-    return tuple(after - before for before, after in zip(chosen, chosen[1:], strict=False))
+    if every == "none":
+        return (0,) * len(layers)
+    step = 1 if every == "full" else int(every)
+    chosen = [0, *(-(-end // step) for end in accumulate(layers))]
+    return tuple(after - before for before, after in pairwise(chosen))
 
 
 def activations(of: Pass, kind: int, frames: int, context: int, checkpointed: bool) -> Bytes:

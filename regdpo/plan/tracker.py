@@ -5,6 +5,7 @@ A sharded model of a few blocks takes a step in fake mode: every operator and co
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -53,9 +54,7 @@ def peak(training: Training, layers: tuple[int, ...]) -> int:
     return snapshot[torch.device("cpu")]["Total"]
 
 
-def _step(
-    model: nn.Module, optimizer: torch.optim.Optimizer, inputs: list[Given], tracker: FSDPMemTracker
-) -> None:
+def _step(model: nn.Module, optimizer: torch.optim.Optimizer, inputs: list[Given], tracker: FSDPMemTracker) -> None:
     errors = []
     for given in inputs:
         tracker.reset_mod_stats()  # it knows one forward pass; peaks are kept

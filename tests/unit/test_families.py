@@ -38,7 +38,8 @@ from regdpo.models import adapters
 from regdpo.models.device import DTYPES
 from regdpo.models.errors import mean_squares, residuals
 from regdpo.models.family import Family, open_family
-from regdpo.models.original_names import COMFYUI, original
+from regdpo.models.original_names import original
+from regdpo.models.registry import FAMILIES
 from regdpo.models.spec import ModelRef
 from regdpo.sampling import render
 from regdpo.stages import base, latents
@@ -364,11 +365,11 @@ def test_every_reader_of_saved_adapters_finds_what_was_trained(made, tmp_path):
         deltas(tensors, ab, lambda name, rank: header["transformer.lora_alpha"]),
         deltas(tensors, ab, lambda name, rank: rank),
     ]
-    if made.case.family in COMFYUI:
+    if original_names := FAMILIES[made.case.family].original_names:
         adapters.save_for_comfyui(folder, made.case.family, tmp_path / "comfyui.safetensors")
         written = load_file(tmp_path / "comfyui.safetensors")
         comfyui = deltas(written, ("lora_down", "lora_up"), lambda name, rank: written[f"{name}.alpha"].item())
-        names = {f"diffusion_model.{original(made.case.family, name)}": name for name in trained}
+        names = {f"diffusion_model.{original(original_names, name)}": name for name in trained}
         found.append({names[name]: delta for name, delta in comfyui.items()})
         if "wan" in made.case.family:
             back = conversion._convert_non_diffusers_wan_lora_to_diffusers(dict(written))
@@ -390,7 +391,9 @@ def test_original_names_are_those_that_diffusers_converts(made):
         return
     model = made.open().empty_transformer()
     layers = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
-    checkpoint = {f"{original(made.case.family, name)}.weight": name for name in layers}
+    names = FAMILIES[made.case.family].original_names
+    assert names is not None
+    checkpoint = {f"{original(names, name)}.weight": name for name in layers}
     assert len(checkpoint) == len(layers)
     assert back[made.case.family](checkpoint) == {f"{name}.weight": name for name in layers}
 
@@ -422,9 +425,15 @@ def test_the_empty_transformer_is_the_loaded_one(made, tmp_path):
     empty = planned.empty_transformer()
     assert {n: v.shape for n, v in empty.state_dict().items()} == {n: v.shape for n, v in loaded.state_dict().items()}
     assert {parameter.device.type for parameter in empty.parameters()} == {"meta"}
-    for layers in (2, 6):
-        assert len(planned.blocks(planned.empty_transformer(layers))) == layers
-    assert planned.heads(empty) in (2, 4)
+    kinds = planned.layers
+    assert len(planned.blocks(empty)) == sum(kinds)
+    for layers in ((2,) * len(kinds), (3, 0)[: len(kinds)]):
+        names = [type(block).__name__ for block in planned.blocks(planned.empty_transformer(layers))]
+        assert [len(list(same)) for _, same in itertools.groupby(names)] == [depth for depth in layers if depth]
+    assert (planned.heads, planned.width) == (
+        empty.config.num_attention_heads,
+        empty.config.num_attention_heads * empty.config.attention_head_dim,
+    )
     assert planned.latent_shape(*made.case.size) == family.latent_shape(*made.case.size)
     if planned.context:
         assert hasattr(empty, "_cp_plan")
@@ -509,6 +518,11 @@ def test_pairs_are_encoded_with_all_that_the_denoiser_needs(made, dtype):
     family = made.open()
     first = torch.from_numpy(read_stored(made.store, winner, pair.winner_sha256)[:1])
     wanted = family.encode_text([CAPTION]) | family.encode_first_frame(first, frames)
+    example = family.example_inputs(family.latent_shape(frames, height, width))
+    assert {name: value.shape for name, value in example.items() if name != "image"} == {
+        name: value.shape for name, value in wanted.items() if name != "image"
+    }
+    assert ("image" in example, {value.device.type for value in example.values()}) == ("image" in wanted, {"meta"})
     noised = {"condition.draws"} if (made.case.family, made.case.task) == ("cogvideox", "i2v") else set()
     assert tensors.keys() == wanted.keys() | {"winner", "loser"} | noised
     for name in noised:

@@ -23,6 +23,7 @@ RECIPE = str(ROOT / "config/recipes/reg_dpo_wan21_i2v_14b.yaml")
 I2V = "Wan-AI/Wan2.1-I2V-14B-720P-Diffusers"
 T2V = "Wan-AI/Wan2.1-T2V-14B-Diffusers"
 SMALL = "Wan-AI/Wan2.1-T2V-1.3B-Diffusers"
+HUNYUAN = "hunyuanvideo-community/HunyuanVideo"
 H100 = layouts.Machine(80 * GIB, 989e12)
 FULL = {"activation_checkpointing": "full"}
 
@@ -35,13 +36,14 @@ def training(model=I2V, frames=81, height=720, width=1280, ranks=8, halves=2, **
 @pytest.mark.parametrize(
     ("model", "billions", "tokens"),  # as published; tokens of 81 frames of 480x832
     [(I2V, 16.4, 32760), (T2V, 14.3, 32760), (SMALL, 1.42, 32760), ("Wan-AI/Wan2.2-TI2V-5B-Diffusers", 5.0, 8190),
-     ("zai-org/CogVideoX-5b", 5.57, 32760), ("Lightricks/LTX-Video", 1.92, None)],
+     ("zai-org/CogVideoX-5b", 5.57, 32760), ("Lightricks/LTX-Video", 1.92, None),
+     (HUNYUAN, 12.82, 32760)],
 )  # fmt: skip
 def test_architectures_have_their_published_size(model, billions, tokens):
     it = architecture.known(model)
     assert sum(p.numel() for p in it.empty().parameters()) / 1e9 == pytest.approx(billions, rel=0.005)
     if tokens:
-        assert it.tokens(it.latent_shape(81, 480, 832)) == tokens
+        assert it.family.tokens(it.latent_shape(81, 480, 832)) == tokens
 
 
 def test_forward_flops_by_hand():
@@ -56,6 +58,32 @@ def test_forward_flops_by_hand():
     attention = 4 * tokens**2 * width + 4 * tokens * text * width
     assert seen.backward == pytest.approx(depth * (2 * block + attention / 2), rel=0.002)  # flash: 5 products, not 4
     assert seen.recomputed == pytest.approx(depth * block, rel=0.002)
+
+
+def test_forward_flops_of_two_kinds_of_blocks_by_hand():
+    """HunyuanVideo: 20 blocks with weights for text and for video, 40 in which both share them."""
+    of = training(HUNYUAN, tuning="full").a_pass
+    width, text, video = 3072, 256, 75600
+    both = text + video
+    attention = 4 * both**2 * width
+    double = (
+        2 * both * (4 * width**2 + 8 * width**2) + attention
+    )  # query, key, value and out; four times as wide inside
+    single = 2 * both * (3 * width**2 + 4 * width**2 + 5 * width**2) + attention  # and both of one input and output
+    seen = trace.flops(of, 21)
+    assert seen.blocks == (pytest.approx(20 * double, rel=0.002), pytest.approx(40 * single, rel=0.002))
+    assert seen.forward == pytest.approx(20 * double + 40 * single, rel=0.002)
+    # A full backward is twice that, but for attention's 5 products in the place of 4.
+    assert seen.backward == pytest.approx(2 * seen.forward + 60 * attention / 2, rel=0.002)
+
+
+def test_every_nth_block_is_counted_over_all_kinds():
+    assert trace.recomputed((20, 40), "none") == (0, 0)
+    assert trace.recomputed((20, 40), "full") == (20, 40)
+    assert trace.recomputed((20, 40), 2) == (10, 20)
+    for layers, every in [((3, 4), 2), ((1, 5), 3), ((2, 7), 4), ((0, 3), 2), ((5,), 2)]:
+        kinds = [kind for kind, depth in enumerate(layers) for _ in range(depth)][::every]
+        assert trace.recomputed(layers, every) == tuple(kinds.count(kind) for kind in range(len(layers)))
 
 
 def test_lora_needs_no_gradients_of_frozen_weights():
@@ -147,7 +175,21 @@ def test_memory_beside_torchs_tracker(depth, settings):
     parallel = settings["parallel"]
     batch = 8 // parallel.get("pair", 1) // parallel.get("context", 1)
     it = training(T2V, height=480, width=832, batch=batch, **settings)
-    ratio = memory(it, it.settings.parallel, depth).used / tracker.peak(it, depth)
+    ratio = memory(it, it.settings.parallel, (depth,)).used / tracker.peak(it, (depth,))
+    assert 0.95 < ratio < 1.15, f"plan / tracker = {ratio:.3f}"
+
+
+@pytest.mark.parametrize(
+    ("layers", "settings"),
+    [
+        ((2, 2), {"tuning": "lora", "parallel": {"pair": 2, **FULL}}),
+        ((1, 3), {"tuning": "lora", "parallel": {"pair": 2, "activation_checkpointing": 2}}),
+        ((3, 1), {"tuning": "full", "parallel": {"pair": 2}}),
+    ],
+)
+def test_memory_of_two_kinds_of_blocks_beside_torchs_tracker(layers, settings):
+    it = training(HUNYUAN, height=480, width=832, batch=4, **settings)
+    ratio = memory(it, it.settings.parallel, layers).used / tracker.peak(it, layers)
     assert 0.95 < ratio < 1.15, f"plan / tracker = {ratio:.3f}"
 
 
@@ -167,15 +209,17 @@ def test_cogvideox_beside_published_figures(monkeypatch):
     by then. It trains under autocast, which keeps norms and their inputs in fp32; our trainer does not, and the plan is
     lower by that."""
     five = architecture.known("zai-org/CogVideoX-5b")
-    small = {**five.transformer, "num_attention_heads": 30, "num_layers": 30}
+    files = json.loads((architecture.KNOWN / "cogvideox_5b.json").read_text())["files"]
+    files["transformer/config.json"] |= {"num_attention_heads": 30, "num_layers": 30}
+    two = architecture.described("2B", "its paper", files, five.ref.family, five.ref.task, five.ref.text_length)
     lora = Lora(rank=16, alpha=16)
     cases = [
-        (replace(five, name="2B", transformer=small), False, 43.764 - 1.69e9 * 2 / GIB, 0.9),
+        (two, False, 43.764 - 1.69e9 * 2 / GIB, 0.9),
         (five, True, (46.492 - 5.57e9 * 2 / GIB) / 4, 0.75),
     ]
 
     def needed(it, recomputed) -> float:
-        seen = trace.activations(trace.Pass(it, 60, 90, lora, torch.bfloat16), 13, 1, recomputed)
+        seen = trace.activations(trace.Pass(it, 60, 90, lora, torch.bfloat16), 0, 13, 1, recomputed)
         return (seen.fixed + it.depth * seen.block) / GIB
 
     ours = [needed(it, recomputed) for it, recomputed, _, _ in cases]
@@ -186,8 +230,8 @@ def test_cogvideox_beside_published_figures(monkeypatch):
         trace._Attention, "__call__", lambda self, *qkv, **how: attention(self, *(x.bfloat16() for x in qkv[:3]))
     )
 
-    def with_adapters_in_fp32(of, depth):
-        model = model_of(of, depth)
+    def with_adapters_in_fp32(of, layers):
+        model = model_of(of, layers)
         for parameter in model.parameters():
             if parameter.requires_grad:
                 parameter.data = parameter.data.float()
@@ -254,16 +298,18 @@ def test_launcher_is_told_what_fits():
 
 def test_checkpoint_on_disk_speaks_for_itself(tmp_path):
     for part, values in {
-        "transformer": {"_class_name": "WanTransformer3DModel", "num_layers": 3, "ffn_dim": 128},
-        "vae": {"z_dim": 16, "scale_factor_spatial": 16},
+        "transformer/config.json": {"_class_name": "WanTransformer3DModel", "num_layers": 3, "ffn_dim": 128},
+        "vae/config.json": {"z_dim": 16, "scale_factor_spatial": 16},
+        "model_index.json": {"vae": ["diffusers", "AutoencoderKLWan"]},
     }.items():
-        (tmp_path / part).mkdir()
-        (tmp_path / part / "config.json").write_text(json.dumps(values))
-    it = architecture.of_checkpoint(str(tmp_path), None, 512)
-    assert (it.depth, it.heads, it.spatial, it.temporal) == (3, 40, 16, 4)
+        (tmp_path / part).parent.mkdir(exist_ok=True)
+        (tmp_path / part).write_text(json.dumps(values))
+    base = schema.Base(model=str(tmp_path), task="t2v")
+    it = architecture.find(base)
+    assert (it.depth, it.family.heads, it.family.compression) == (3, 40, (4, 16))
     (tmp_path / "transformer" / "config.json").write_text('{"_class_name": "UNet2DModel"}')
-    with pytest.raises(UserError, match="is a UNet2DModel"):
-        architecture.of_checkpoint(str(tmp_path), None, 512)
+    with pytest.raises(UserError, match=r"base.family: .* is a UNet2DModel; Wan needs a WanTransformer3DModel"):
+        architecture.find(base)
 
 
 def test_tiny_base_can_be_planned():

@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 import typing
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from regdpo.models.spec import ModelFile, ModelRef
 from regdpo.parallel.mesh import layout
 from regdpo.plan import architecture, layouts, trace, tracker
 from regdpo.plan.memory import GIB, Training, memory
+from regdpo.runs.stop import SIGNALS
 from regdpo.sampling.render import Request, render
 from regdpo.stages import latents
 from regdpo.train.trainer import Trainer
@@ -43,9 +45,13 @@ def toy(tmp_path, monkeypatch) -> ModelFile:
 
 @pytest.fixture
 def alone(tmp_path):
+    """A process group of one. A training takes signals for requests, so ours are put back."""
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
     dist.init_process_group("gloo", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
     yield
     dist.destroy_process_group()
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 @pytest.mark.usefixtures("alone")
@@ -73,9 +79,7 @@ def test_a_family_of_one_file_is_encoded_trained_and_sampled(toy, tmp_path):
     assert any(not torch.equal(value, before[name]) for name, value in model.items())
     sampling = schema.Sampling.model_validate(tiny.SAMPLING)
     request = Request("a square", pairs[0].winner, pairs[0].winner_sha256, seed=0)
-    (video,) = render(
-        "samples", toy.model_copy(update={"ref": after}), [request], sampling, stage.geometry, store, CPU
-    )
+    (video,) = render("samples", toy.model_copy(update={"ref": after}), [request], sampling, stage.geometry, store, CPU)
     assert store.existing(video.path).exists()
 
 
