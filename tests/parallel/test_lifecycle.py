@@ -22,14 +22,16 @@ from regdpo.launch.options import LaunchOptions
 
 LAUNCH = """
 import sys
+from regdpo.launch import backends
 from regdpo.core import errors
 from regdpo.launch.launcher import train
 from regdpo.launch.options import LaunchOptions
 from regdpo.runs.job import Job
+backends.MODULE = "light_rank"
 errors.run(lambda: train(Job.read(sys.argv[1]), LaunchOptions(processes=2, grace=float(sys.argv[2])), "dpo/seed3"))
 """
 STEPS = 120
-SETTINGS = {"objective": "sft", "steps": STEPS, "tuning": "lora", "lora": {"rank": 2, "targets": ["to_q", "to_v"]}}
+SETTINGS = {"objective": "sft", "steps": STEPS, "tuning": "full"}
 
 
 class Launcher:
@@ -119,14 +121,14 @@ def stopped_at(run: Path, reason: str, line: str, saved: bool = True) -> None:
     assert living(run) is None
 
 
-def test_disturbed_in_every_way_it_ends_as_undisturbed(world, tmp_path):
+def test_disturbed_in_every_way_it_ends_as_undisturbed(light, tmp_path):
     """No periodic checkpoints: what is kept was saved when it was asked to stop. The path is hard on launchers."""
-    whole = tiny.job(world, tmp_path / "whole", **SETTINGS)
+    whole = tiny.job(light, tmp_path / "whole", **SETTINGS)
     train(whole, LaunchOptions(processes=2))
 
     folder = tmp_path / "a=b,c=$d e"
     folder.mkdir()
-    job = tiny.job(world, folder / "run", **SETTINGS).model_copy(update={"checkpoint_every": STEPS})
+    job = tiny.job(light, folder / "run", **SETTINGS).model_copy(update={"checkpoint_every": STEPS})
     run = Path(job.run)
 
     with launched(job, folder) as launcher:
@@ -180,8 +182,8 @@ def test_disturbed_in_every_way_it_ends_as_undisturbed(world, tmp_path):
     assert folder_digest(run / "export") == folder_digest(Path(whole.run) / "export")
 
 
-def test_asked_before_the_first_step(world, tmp_path):
-    job = tiny.job(world, tmp_path / "run", **SETTINGS)
+def test_asked_before_the_first_step(light, tmp_path):
+    job = tiny.job(light, tmp_path / "run", **SETTINGS)
     with launched(job, tmp_path) as launcher:
         launcher.wait_until(launcher.children)
         (tmp_path / "run/stop").touch()
@@ -196,9 +198,9 @@ def test_asked_before_the_first_step(world, tmp_path):
     assert line.startswith("training dpo/seed3 was ended (SIGTERM) with nothing saved; ")
 
 
-def test_a_rank_with_a_stale_copy_of_the_environment(world, tmp_path):
+def test_a_rank_with_a_stale_copy_of_the_environment(light, tmp_path):
     seen = re.sub(r"torch==\S+", "torch==2.0", environment())
-    job = tiny.job(world, tmp_path / "run", **SETTINGS).model_copy(update={"environment": seen})
+    job = tiny.job(light, tmp_path / "run", **SETTINGS).model_copy(update={"environment": seen})
     with launched(job, tmp_path) as launcher:
         code, line = launcher.end()
     assert code == EXIT_USER_ERROR
@@ -208,8 +210,8 @@ def test_a_rank_with_a_stale_copy_of_the_environment(world, tmp_path):
     assert not (tmp_path / "run/lease").exists()
 
 
-def test_ranks_that_cannot_save_are_ended_after_the_grace(world, tmp_path):
-    job = tiny.job(world, tmp_path / "run", **SETTINGS)
+def test_ranks_that_cannot_save_are_ended_after_the_grace(light, tmp_path):
+    job = tiny.job(light, tmp_path / "run", **SETTINGS)
     with launched(job, tmp_path, grace=2) as launcher:
         launcher.wait_for_steps(2)
         os.kill(living(Path(job.run)).pid, signal.SIGSTOP)
@@ -220,8 +222,8 @@ def test_ranks_that_cannot_save_are_ended_after_the_grace(world, tmp_path):
     assert living(Path(job.run)) is None
 
 
-def test_ranks_outlive_the_launcher_but_not_torchrun(world, tmp_path):
-    job = tiny.job(world, tmp_path / "run", **{**SETTINGS, "steps": 10_000})
+def test_ranks_outlive_the_launcher_but_not_torchrun(light, tmp_path):
+    job = tiny.job(light, tmp_path / "run", **{**SETTINGS, "steps": 10_000})
     run = Path(job.run)
     with launched(job, tmp_path) as launcher:
         launcher.wait_for_steps(2)

@@ -77,7 +77,7 @@ def test_killed_and_resumed_is_undisturbed(world, tmp_path, settings):
     assert folder_digest(Path(killed.run) / "export") == folder_digest(Path(whole.run) / "export")
 
 
-def test_a_taken_port_does_not_matter(world, tmp_path):
+def test_a_taken_port_does_not_matter(light, tmp_path):
     """torchrun's usual port is in use; the ranks find another."""
     with socket.socket() as taken:
         try:
@@ -85,29 +85,29 @@ def test_a_taken_port_does_not_matter(world, tmp_path):
             taken.listen()
         except OSError:
             pass  # somebody else has it: just as well
-        train(tiny.job(world, tmp_path / "run", objective="sft", steps=1), LaunchOptions(processes=1))
+        train(tiny.job(light, tmp_path / "run", objective="sft", steps=1), LaunchOptions(processes=1))
     assert (tmp_path / "run/export").exists()
 
 
-def test_a_users_mistake_in_a_rank_is_its_one_line(world, tmp_path):
-    job = tiny.job(world, tmp_path / "run", batch=3)
+def test_a_users_mistake_in_a_rank_is_its_one_line(light, tmp_path):
+    job = tiny.job(light, tmp_path / "run", batch=3)
     with pytest.raises(UserError, match=r"^train.settings: batch 3 does not divide over 2 data ranks$"):
         train(job, LaunchOptions(processes=2))
 
 
-def test_a_missing_latent_is_named_before_the_first_step(world, tmp_path):
-    latent = world.store.resolve(world.latents[0].path)
+def test_a_missing_latent_is_named_before_the_first_step(light, tmp_path):
+    latent = light.store.resolve(light.latents[0].path)
     hidden = latent.rename(latent.with_suffix(".hidden"))
     try:
         with pytest.raises(UserError, match=r"missing from the store"):
-            train(tiny.job(world, tmp_path / "run", objective="sft"), LaunchOptions(processes=1))
+            train(tiny.job(light, tmp_path / "run", objective="sft"), LaunchOptions(processes=1))
         assert not (tmp_path / "run/metrics.jsonl").exists()
     finally:
         hidden.rename(latent)
 
 
-def test_a_crash_in_a_rank_is_told_with_its_root_cause(world, tmp_path):
-    job = tiny.job(world, tmp_path / "run", objective="sft")
+def test_a_crash_in_a_rank_is_told_with_its_root_cause(light, tmp_path):
+    job = tiny.job(light, tmp_path / "run", objective="sft")
     broken = job.model_copy(update={"stage": job.stage.model_copy(update={"objective": "none"})})
     with pytest.raises(
         UserError, match=r"^training run failed: KeyError: 'none'; logs in .*/run/logs; the same command"
