@@ -58,8 +58,13 @@ test: $(DEV) vbench captioning  ## run the tests
 
 .PHONY: test-here
 test-here: $(DEV) vbench captioning
-	.venv/bin/python -m pytest --ignore tests/slurm
+	.venv/bin/python -m pytest -m "not quick" --durations=25 --ignore tests/slurm
 	.venv-captioning/bin/python -m pytest --noconftest tests/unit/test_captions.py
+
+# What a person at work waits for: style and types, the tests that are not slow, and one small run of the whole way.
+.PHONY: test-quick
+test-quick: lint vbench  ## lint, the quick tests and one small run of the whole way, in a few minutes
+	.venv/bin/python -m pytest -m "not slow" tests/unit tests/workflow/test_whole_way.py
 
 .PHONY: slurm-test
 slurm-test: SLURM ?= tests/slurm --ignore tests/slurm/test_faults.py
