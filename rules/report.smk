@@ -5,6 +5,7 @@ rule report_page:
         captions=rules.merge_captions.output.manifest,
         negatives=rules.merge_negatives.output.manifest,
         pairs=rules.gt_pairs.output.manifest,
+        halves=rules.compare_halves.output.manifest,
         samples=expand(f"{RESULTS}/samples/{{model}}.parquet", model=["real", *MODELS]),
         scores=rules.merge_scores.output.scores,
         template=[
@@ -33,8 +34,8 @@ rule report_page:
     shell:
         "stage report"
         " --clips {input.clips:q} --captions {input.captions:q} --negatives {input.negatives:q} --pairs {input.pairs:q}"
-        " --samples {input.samples:q} --scores {input.scores:q} --models {input.models:q} --out {output.page:q}"
-        " 2>&1 | tee -i {log:q}"
+        " --halves {input.halves:q} --samples {input.samples:q} --scores {input.scores:q} --models {input.models:q}"
+        " --out {output.page:q} 2>&1 | tee -i {log:q}"
 
 
 rule report:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from regdpo.config import command_line, run_file, stage_inputs
 from regdpo.core import errors
-from regdpo.report.gather import Files
+from regdpo.report.gather import MANIFESTS, Files
 from regdpo.stages import report
 
 LOCK = Path(__file__).resolve().parents[1] / "envs/regdpo.lock"
@@ -12,7 +12,7 @@ LOCK = Path(__file__).resolve().parents[1] / "envs/regdpo.lock"
 
 def main() -> None:
     parser = command_line.parser(__doc__)
-    for manifest in ("clips", "captions", "negatives", "pairs", "scores"):
+    for manifest in MANIFESTS:
         parser.add_argument(f"--{manifest}", required=True, type=Path, help=f"manifest of the {manifest} stage")
     parser.add_argument("--samples", required=True, nargs="+", type=Path, help="manifests of samples, one a model")
     parser.add_argument("--models", required=True, nargs="+", type=Path, help="model.json of the base and of every arm")

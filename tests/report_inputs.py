@@ -15,10 +15,11 @@ from regdpo.config.run_file import SUFFIX
 from regdpo.config.stage_inputs import ReportStage
 from regdpo.core import manifests
 from regdpo.core.digests import file_digest, text_digest
-from regdpo.core.rows import CaptionRow, ClipRow, NegativeRow, PairRow, SampleRow, ScoreRow
+from regdpo.core.rows import CaptionRow, ClipRow, HalfRow, NegativeRow, PairRow, SampleRow, ScoreRow
 from regdpo.core.store import Store
 from regdpo.models.spec import ModelFile, ModelRef
-from regdpo.report.gather import Files
+from regdpo.report.gather import MANIFESTS, Files
+from regdpo.stages import halves
 
 FRAMES, SIZE, FPS = 9, 64, 8
 EVIL = '<script>alert(1)</script> a "tram" crosses Smith & Sons\' bridge'
@@ -76,6 +77,7 @@ def make(root: Path) -> Made:
         ("captions", captions, CaptionRow),
         ("negatives", negatives, NegativeRow),
         ("pairs", pairs, PairRow),
+        ("halves", halves.measure(pairs, made.store), HalfRow),
         ("scores", scores, ScoreRow),
         *((f"samples-{key.replace('/', '-')}", rows, SampleRow) for key, rows in samples.items()),
     ):
@@ -87,7 +89,7 @@ def make(root: Path) -> Made:
         "numpy==2.4.6 \\\n    --hash=sha256:00\nscipy==9.9 ; python_full_version < '3.0' \\\nscipy==1.18.1 ; "
         "python_full_version >= '3.0' \\\n    # via regdpo\n"
     )
-    paths = {name: root / f"{name}.parquet" for name in ("clips", "captions", "negatives", "pairs", "scores")}
+    paths = {name: root / f"{name}.parquet" for name in MANIFESTS}
     files = Files(
         **paths,
         samples=[root / f"samples-{name.replace('/', '-')}.parquet" for name in samples],
@@ -100,9 +102,7 @@ def make(root: Path) -> Made:
 def arguments(made: Made, out: Path) -> list[str]:
     """The command line of scripts/report.py."""
     files = made.files
-    single = [
-        f"--{name}={getattr(files, name)}" for name in ("clips", "captions", "negatives", "pairs", "scores", "lock")
-    ]
+    single = [f"--{name}={getattr(files, name)}" for name in (*MANIFESTS, "lock")]
     part = {"config": made.values, "arms": list(made.values["train"]["arms"])}
     whole = out.with_suffix(SUFFIX)
     whole.parent.mkdir(parents=True, exist_ok=True)

@@ -2,7 +2,7 @@
 
 from typing import Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 REAL = "real"
 """Name under which the real clips stand among the models, as the yardstick."""
@@ -104,6 +104,26 @@ class PairRow(Row):
     loser_sha256: str = ""
     loser_seed: int = -1
     weight: float = 1.0  # of the pair's loss
+
+
+class HalfRow(Row):
+    """One half of a pair, in figures that know nothing of quality; the page describes them in the words used here."""
+
+    half_id: str
+    pair_id: str
+    half: Literal["winner", "loser"]
+    path: str  # in the store
+    sha256: str
+    brightness: float = Field(description="mean luma, 0..255")
+    contrast: float = Field(description="standard deviation of luma")
+    motion: float = Field(description="mean absolute difference of neighbouring frames")
+    sharpness: float = Field(description="variance of the Laplacian")
+    file_size: int = Field(description="bytes")
+
+    @classmethod
+    def statistics(cls) -> dict[str, str]:
+        """Column -> what it is, of those that compare both halves."""
+        return {name: field.description for name, field in cls.model_fields.items() if field.description}
 
 
 class LatentRow(Row):

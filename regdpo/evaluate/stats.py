@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import bootstrap as scipy_bootstrap
 
 from regdpo.config.schema import Bootstrap
 
@@ -56,6 +55,8 @@ def interval(values: ByClip, bootstrap: Bootstrap) -> Interval:
     mean = float(means.mean())
     if means.size == 1 or np.ptp(means) <= 1e-12 * np.abs(means).max():
         return Interval(mean, None, None, means.size)
+    from scipy.stats import bootstrap as scipy_bootstrap  # here, since who makes no interval should not wait for it
+
     found = scipy_bootstrap(
         (means,),
         np.mean,

@@ -5,12 +5,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("svg")
-
+import matplotlib as mpl
 import pandas as pd
-from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -80,8 +76,9 @@ def colour(index: int) -> str:
 
 def forest(cells: dict[str, Cell], name: str) -> str:
     """Differences to base of one metric: a row an arm, a dot with its interval, zero marked."""
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(figsize=(4.1, 0.75 + 0.27 * len(cells)), layout="constrained")
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(4.1, 0.75 + 0.27 * len(cells)), layout="constrained")
+        axes = figure.subplots()
         for row, cell in enumerate(cells.values()):
             if cell.delta is None:
                 axes.annotate("missing", (0, row), color=FAINT, va="center", ha="left", xytext=(4, 0),
@@ -109,8 +106,9 @@ def curves(arms: dict[str, list[Run]]) -> list[tuple[Curve, str]]:
     panels = []
     for curve in CURVES:
         drawn = False
-        with plt.rc_context(STYLE):
-            figure, axes = plt.subplots(figsize=(4.1, 2.65), layout="constrained")
+        with mpl.rc_context(STYLE):
+            figure = Figure(figsize=(4.1, 2.65), layout="constrained")
+            axes = figure.subplots()
             for index, runs in enumerate(arms.values()):
                 for dash, run in enumerate(runs):
                     table = run.metrics if curve.table == "metrics" else run.evals
@@ -128,7 +126,6 @@ def curves(arms: dict[str, list[Run]]) -> list[tuple[Curve, str]]:
             axes.set_xlabel("optimiser step")
             if drawn:
                 panels.append((curve, _svg(figure, curve.key, f"{curve.title} over steps: {curve.unit}")))
-            plt.close(figure)
     return panels
 
 
@@ -147,7 +144,6 @@ def _svg(figure: Figure, name: str, label: str) -> str:
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True,
                    metadata={"Date": None, "Creator": None, "Format": None, "Type": None})  # fmt: skip
-    plt.close(figure)
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     head, _, body = text.partition(">")

@@ -1,4 +1,4 @@
-"""Everything the page stands on, read and checked in one place."""
+"""Everything the page stands on but for the videos, read once and checked against each other."""
 
 import json
 import re
@@ -14,7 +14,7 @@ from regdpo.config import schema
 from regdpo.core import manifests
 from regdpo.core.digests import file_digest
 from regdpo.core.errors import UserError
-from regdpo.core.rows import CaptionRow, ClipRow, NegativeRow, PairRow, R, SampleRow, ScoreRow
+from regdpo.core.rows import CaptionRow, ClipRow, HalfRow, PairRow, R, SampleRow, ScoreRow
 from regdpo.core.store import Store
 from regdpo.models.spec import ModelFile
 
@@ -24,6 +24,9 @@ SHAPING = (
     "matplotlib",
 )  # fmt: skip
 """Packages whose versions the page names."""
+
+MANIFESTS = ("clips", "captions", "negatives", "pairs", "halves", "scores")
+"""Those there is one of, in the order in which the page names them; of the negatives it shows the digest alone."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,7 @@ class Files:
     captions: Path
     negatives: Path
     pairs: Path
+    halves: Path
     samples: Sequence[Path]
     scores: Path
     models: Sequence[Path]
@@ -58,8 +62,8 @@ class Inputs:
     store: Store
     clips: dict[str, ClipRow]
     captions: dict[str, CaptionRow]
-    negatives: list[NegativeRow]
     pairs: list[PairRow]
+    halves: list[HalfRow]
     samples: list[SampleRow]
     scores: list[ScoreRow]
     base: ModelFile
@@ -76,10 +80,10 @@ class Inputs:
     def held_out(self) -> list[str]:
         """Clips that the base was sampled on, in the order of the footage."""
         chosen = {row.clip_id for row in self.samples if row.model == "base"}
-        return sorted(chosen, key=lambda clip: place(self.clips[clip]))
+        return sorted(chosen, key=lambda clip: position(self.clips[clip]))
 
 
-def place(clip: ClipRow) -> tuple[str, int, int, int, int, str]:
+def position(clip: ClipRow) -> tuple[str, int, int, int, int, str]:
     """Where a clip lies in the footage, to order by."""
     return clip.source, clip.shot, clip.start, clip.crop_y, clip.crop_x, clip.clip_id
 
@@ -102,7 +106,7 @@ def gather(values: dict[str, Any], store: Store, files: Files) -> Inputs:
         raise UserError("--models: no arm was trained; give the model files of the arms beside the base's")
     order = list(settings.train.arms)
     trained = sorted((m for m in models.values() if m.arm), key=lambda m: (order.index(m.arm), m.seed))
-    clips = {row.clip_id: _told(row, "reason") for row in manifests.read(files.clips, ClipRow)}
+    clips = {row.clip_id: _relative(row, "reason") for row in manifests.read(files.clips, ClipRow)}
     samples = {path: manifests.read(path, SampleRow) for path in files.samples}
     for path, rows in samples.items():
         if not rows:
@@ -113,17 +117,17 @@ def gather(values: dict[str, Any], store: Store, files: Files) -> Inputs:
         for row in used:
             if row.clip_id not in clips:
                 raise UserError(f"{files.clips}: lacks clip {row.clip_id} of {what} {row.key}; make them again")
-    named = {name: getattr(files, name) for name in ("clips", "captions", "negatives", "pairs", "scores")}
+    named = {name: getattr(files, name) for name in MANIFESTS}
     return Inputs(
         config=settings,
-        shown_config=without_places(values),
+        shown_config=without_folders(values),
         store=store,
         clips=clips,
-        captions={row.clip_id: _told(row, "captioner") for row in manifests.read(files.captions, CaptionRow)},
-        negatives=manifests.read(files.negatives, NegativeRow),
+        captions={row.clip_id: _relative(row, "captioner") for row in manifests.read(files.captions, CaptionRow)},
         pairs=pairs,
+        halves=_halves(files.halves, pairs),
         samples=every_sample,
-        scores=[_told(row, "missing") for row in manifests.read(files.scores, ScoreRow)],
+        scores=[_relative(row, "missing") for row in manifests.read(files.scores, ScoreRow)],
         base=bases[0],
         runs=[_run(model, store) for model in trained],
         digests={name: file_digest(path) for name, path in named.items()}
@@ -132,9 +136,20 @@ def gather(values: dict[str, Any], store: Store, files: Files) -> Inputs:
     )
 
 
-def _told(row: R, field: str) -> R:
-    """The row with a field that tells something to people freed of absolute paths."""
-    return row.model_copy(update={field: without_places(getattr(row, field))})
+def _halves(path: Path, pairs: list[PairRow]) -> list[HalfRow]:
+    rows = manifests.read(path, HalfRow)
+    measured = {(row.pair_id, row.half): row.sha256 for row in rows}
+    by_id = {pair.pair_id: pair for pair in pairs}
+    for name in sorted({row.pair_id for row in rows}):
+        pair, found = by_id.get(name), (measured.get((name, "winner")), measured.get((name, "loser")))
+        if pair is None or found != (pair.winner_sha256, pair.loser_sha256):
+            raise UserError(f"{path}: holds other halves of pair {name} than the manifest of pairs; measure them again")
+    return rows
+
+
+def _relative(row: R, field: str) -> R:
+    """The row with a text for people freed of absolute paths."""
+    return row.model_copy(update={field: without_folders(getattr(row, field))})
 
 
 def _run(model: ModelFile, store: Store) -> Run:
@@ -169,12 +184,12 @@ def _locked(lock: Path) -> dict[str, str]:
     return {name: versions[name] for name in SHAPING if versions.get(name)}
 
 
-def without_places(value: Any) -> Any:
+def without_folders(value: Any) -> Any:
     """The same values with absolute paths cut to their last part: where a machine keeps things is not the page's."""
     if isinstance(value, dict):
-        return {key: without_places(item) for key, item in value.items()}
+        return {key: without_folders(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [without_places(item) for item in value]
+        return [without_folders(item) for item in value]
     if not isinstance(value, str):
         return value
     return f"…/{Path(value).name}" if value.startswith(("/", "~")) else re.sub(r"(?<![\w.…])/([^\s/]+/)+", "…/", value)

@@ -9,6 +9,7 @@ from regdpo.workflow.timeline.rows import JobRow
 ASKED = {  # rule, of scores with the measure -> partition, GPUs, MB of a node, nodes, minutes, times
     "cut_clips": ("cpu", 0, 4001, 1, 240, 2),  # an array, with 1 MB for the list of its tasks
     "base_from_scratch": ("cpu", 0, 4000, 1, 60, 1),
+    "compare_halves": ("cpu", 0, 2000, 1, 60, 1),
     "encode_latents": ("gpu", 1, 3000, 1, 720, 2),
     "pretrain": ("gpu", 2, 4000, 2, 240, 1),
     "render_negatives": ("gpu", 1, 3000, 1, 720, 1),

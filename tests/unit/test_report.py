@@ -15,11 +15,12 @@ from report_inputs import EVIL, NO_VBENCH
 
 from regdpo.core import manifests
 from regdpo.core.errors import UserError
-from regdpo.core.rows import ClipRow
+from regdpo.core.rows import ClipRow, HalfRow
 from regdpo.data.video import read_frames
 from regdpo.evaluate.measures import metrics
 from regdpo.evaluate.stats import Interval
-from regdpo.report import footage, gather, page, videos
+from regdpo.report import contents, examples, footage, gather, page, videos
+from regdpo.report.halves import differences
 from regdpo.report.results import Scores, word
 from regdpo.report.verdicts import verdicts
 
@@ -38,7 +39,11 @@ def inputs(made):
 
 @pytest.fixture(scope="module")
 def html(inputs):
-    return page.render(inputs)
+    return rendered(inputs)
+
+
+def rendered(inputs):
+    return page.render(inputs, contents.shape(inputs))
 
 
 class Elements(HTMLParser):
@@ -72,12 +77,16 @@ def judged(inputs):
     return verdicts(inputs, Scores(inputs.scores, inputs.config.scores.bootstrap))
 
 
-def test_same_inputs_same_bytes(made, html, tmp_path):
+def test_same_inputs_same_bytes_and_no_video_is_opened(made, html, tmp_path):
+    """A process draws the page that could not decode a video, let alone load a model."""
     out = tmp_path / "index.html"
     environment = {"PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "7", "PATH": "/usr/bin:/bin"}
-    command = [sys.executable, "scripts/report.py", *report_inputs.arguments(made, out)]
-    subprocess.run(command, check=True, cwd=ROOT, env=environment)
+    command = [sys.executable, "-X", "importtime", "scripts/report.py", *report_inputs.arguments(made, out)]
+    done = subprocess.run(command, check=True, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
     assert out.read_text(encoding="utf-8") == html
+    loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert {"matplotlib.figure", "scipy.stats"} <= loaded
+    assert not loaded & {"av", "cv2", "ffmpeg", "imageio_ffmpeg", "skimage", "torch", "matplotlib.pyplot"}
 
 
 def test_captions_are_escaped(html):
@@ -117,7 +126,7 @@ def test_no_places_and_no_clock(html, made):
     assert "/somewhere" not in html
     assert str(made.root) not in html
     assert not re.search(r"\b20\d\d-\d\d-\d\d\b", html)
-    told = gather.without_places("ffmpeg: /data/in here/x: no; /a/b/c.mp4 and ratio 3/4")
+    told = gather.without_folders("ffmpeg: /data/in here/x: no; /a/b/c.mp4 and ratio 3/4")
     assert told == "ffmpeg: …/in here/x: no; …/c.mp4 and ratio 3/4"
 
 
@@ -135,7 +144,7 @@ def test_every_missing_cell_has_its_reason(html):
 
 def test_all_missing_says_so(inputs):
     nothing = rescored(inputs, lambda row: {"value": None, "missing": "no weights"})
-    html = page.render(nothing)
+    html = rendered(nothing)
     assert all("not measured" in text and "missing" in text for text in cards(html).values())
     assert "0 of 16" in html
     assert "3 not measured" in html
@@ -152,7 +161,7 @@ def test_verdicts_follow_the_numbers(html, inputs):
         other |= {new: old for old, new in other.items()}
         return {"model": other.get(row.model, row.model)}
 
-    swapped = cards(page.render(rescored(inputs, swap)))
+    swapped = cards(rendered(rescored(inputs, swap)))
     assert "of base: better" in swapped["dpo"]
     assert "of base: worse" in swapped["reg_dpo"]
     assert "no gain over base to explain" in swapped["reg_dpo"]
@@ -176,7 +185,7 @@ def test_not_finite_is_missing_not_averaged(inputs):
     )
     cell = Scores(lost.scores, lost.config.scores.bootstrap).cell({0: "sft/seed0"}, metrics()["psnr"])
     assert (cell.lost, cell.reasons, cell.mean.n) == (1, ("not a finite number",), 5)
-    assert "1 value is missing and not in the mean: not a finite number" in cards(page.render(lost))["sft"]
+    assert "1 value is missing and not in the mean: not a finite number" in cards(rendered(lost))["sft"]
 
 
 @pytest.mark.parametrize(
@@ -213,57 +222,56 @@ def test_drift_and_sft(inputs):
 
 
 def test_split_is_read_from_the_rows(inputs):
-    split = footage.split_kind(inputs)
+    split = footage.split(inputs)
     assert (split.by, split.gap, split.held_out, split.overlapping) == ("segment", 11, 6, 6)
     assert split.counts == {"street/carphone.mp4": {"train": 6, "validation": 2, "test": 6}}
     apart = [pair.model_copy(update={"source": pair.split}) for pair in inputs.pairs]
     clips = {p.clip_id: inputs.clips[p.clip_id].model_copy(update={"source": p.split}) for p in inputs.pairs}
-    split = footage.split_kind(gather.Inputs(**(vars(inputs) | {"pairs": apart, "clips": clips})))
+    split = footage.split(gather.Inputs(**(vars(inputs) | {"pairs": apart, "clips": clips})))
     assert (split.by, split.gap) == ("source", None)
 
 
 def test_shared_footage_is_called_out(inputs):
     early = {key: row.model_copy(update={"start": 6}) if key == "clip013" else row for key, row in inputs.clips.items()}
-    assert "Splits share footage" in page.render(gather.Inputs(**(vars(inputs) | {"clips": early})))
+    assert "Splits share footage" in rendered(gather.Inputs(**(vars(inputs) | {"clips": early})))
 
 
 def test_videos_are_the_files(inputs, html):
     scores = Scores(inputs.scores, inputs.config.scores.bootstrap)
-    examples = videos.examples(inputs, scores)
-    assert 3 <= len(examples) <= 5
-    labels = [label for example in examples for label in example.labels]
+    shown = examples.held_out(inputs, scores)
+    assert 3 <= len(shown) <= 5
+    labels = [label for example in shown for label in example.labels]
     assert sorted(label.split()[0] for label in labels) == ["best", "worst"]
     ours, base = scores.of(["reg_dpo/seed0", "reg_dpo/seed1"], "psnr"), scores.of(["base"], "psnr")
     gains = {clip: fmean(ours[clip]) - base[clip][0] for clip in inputs.held_out}
-    best = next(e for e in examples if any(label.startswith("best") for label in e.labels))
+    best = next(e for e in shown if any(label.startswith("best") for label in e.labels))
     assert best.clip.clip_id == max(gains, key=gains.get)
-    assert [shown.label for shown in best.videos] == ["real", "base", "sft", "dpo", "reg_dpo"]
-    payload = base64.b64decode(best.videos[0].uri.partition(",")[2])
-    assert payload == inputs.store.existing(best.clip.path).read_bytes()
+    assert [video.label for video in best.videos] == ["real", "base", "sft", "dpo", "reg_dpo"]
     played = Elements(html).all("video", "src")
-    assert len(played) == 5 * len(examples) + 2 * 3
+    assert len(played) == 5 * len(shown) + 2 * 3
+    real = base64.b64encode(inputs.store.existing(best.clip.path).read_bytes()).decode()
+    assert f"data:video/mp4;base64,{real}" in [video["src"] for video in played if video["aria-label"] == "real"]
     assert all({"muted", "loop", "autoplay", "playsinline"} <= set(attributes) for attributes in played)
 
 
 def test_large_videos_are_scaled_down(inputs, tmp_path):
-    wide = inputs.config.model_copy(
-        update={"clips": inputs.config.clips.model_copy(update={"width": 640, "frames": 4})}
-    )
+    wide = inputs.config.clips.model_copy(update={"width": 640, "frames": 4})
     clip = inputs.clips["clip000"]
-    uri = videos.data_uri(gather.Inputs(**(vars(inputs) | {"config": wide})), clip.path, clip.sha256)
+    uri = videos.data_uri(examples.Video("real", "real", clip.path, clip.sha256), inputs.store, wide)
     (tmp_path / "small.mp4").write_bytes(base64.b64decode(uri.partition(",")[2]))
     assert read_frames(tmp_path / "small.mp4").shape == (4, 320, 320, 3)
 
 
 def test_what_tells_halves_apart(inputs, html):
-    features, compared = footage.halves(inputs)
-    found = {feature.name: feature for feature in features}
-    assert compared == 6  # training pairs
+    found = {difference.name: difference for difference in differences(inputs.halves)}
+    assert list(found) == ["brightness", "contrast", "motion", "sharpness", "file size"]
+    assert contents.shape(inputs).compared == 6  # training pairs
     assert found["sharpness"].winner > found["sharpness"].loser  # losers are blurred
     assert found["sharpness"].winner_higher == 1
     assert found["sharpness"].large
     assert not found["brightness"].large
     assert "tell winners from losers to a large extent" in html
+    assert "No pair has both halves" in rendered(gather.Inputs(**(vars(inputs) | {"halves": []})))
 
 
 def test_rejections_are_counted_by_kind(inputs):
@@ -290,6 +298,10 @@ def test_bad_inputs_are_one_line(made, tmp_path):
     manifests.write(tmp_path / "clips.parquet", [], ClipRow)
     refuse("lacks clip", clips=tmp_path / "clips.parquet")
     refuse("cannot be read as a parquet table", scores=tmp_path / "none.parquet")
+    halves = manifests.read(made.files.halves, HalfRow)
+    for other in (halves[1:], [*halves[:-1], halves[-1].model_copy(update={"sha256": "0" * 64})]):
+        manifests.write(tmp_path / "halves.parquet", other, HalfRow)
+        refuse("other halves of pair pair00", halves=tmp_path / "halves.parquet")
 
 
 def test_damaged_metrics_name_their_line(made, inputs):

@@ -73,7 +73,7 @@ def test_the_timeline_has_every_job(finished: Project):
     assert len({row.run for row in rows}) == 1
     assert {row.outcome for row in rows} == {"done"}
     benchmarked = dict.fromkeys(("cut_clips", "caption_clips", "encode_latents", "train_arm"), 2)
-    benchmarked |= dict.fromkeys(("base_from_scratch", "pretrain", "render_negatives"), 1)
+    benchmarked |= dict.fromkeys(("base_from_scratch", "pretrain", "render_negatives", "compare_halves"), 1)
     benchmarked |= {"render_samples": 3, "score": 11}  # two arms, base; and real
     assert Counter(row.rule for row in rows if row.working_s is not None) == benchmarked
     small = dict.fromkeys(("clips", "captions", "negatives", "scores"), 1) | {"latents": 2}
@@ -82,7 +82,7 @@ def test_the_timeline_has_every_job(finished: Project):
     assert Counter(row.rule for row in rows if row.working_s is None) == local
     assert all(row.working_s <= row.running_s + 2 for row in rows if row.working_s is not None)
     page = (finished.folder / "results/report/timeline.html").read_text()
-    assert "<h1>36 jobs in" in page
+    assert "<h1>37 jobs in" in page
     assert "Nothing of it went through Slurm" in page
     assert 'data="timeline.html"' in (finished.folder / "results/report/index.html").read_text()
 
@@ -148,6 +148,7 @@ def test_the_trainer_restales_all_trainings(project: Project):
     planned = project.planned()
     assert planned["train_arm"] == 2
     assert planned["pretrain"] == 1
+    assert planned["gt_pairs"] == planned["compare_halves"] == 1  # other pairs, other halves
     assert "cut_clips" not in planned
 
 

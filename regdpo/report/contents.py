@@ -1,0 +1,76 @@
+"""What the page says, shaped once from its inputs; page.py only draws it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from regdpo.core.rows import REAL
+from regdpo.evaluate import vbench
+from regdpo.evaluate.measures import metrics
+from regdpo.report import examples, footage, halves, verdicts
+from regdpo.report.gather import Inputs
+from regdpo.report.results import BASE, Cell, Scores
+
+VBENCH = "vbench_"
+"""How the metrics of VBench's dimensions begin."""
+
+
+@dataclass(frozen=True)
+class Contents:
+    """The names are the template's."""
+
+    table: dict[str, dict[str, Cell]]  # row (real, base, arm) -> metric -> cell
+    reasons: dict[str, int]  # why something is missing -> its number in the footnotes
+    verdicts: list[verdicts.Verdict]
+    summary: str
+    measured: list[str]  # dimensions of VBench
+    not_measured: list[tuple[str, str]]  # dimension, why
+    dimensions: int
+    split: footage.Split
+    rejections: list[tuple[str, int, str]]
+    accepted: int
+    captioners: list[str]
+    differences: list[halves.Difference]
+    compared: int  # pairs
+    held_out: list[examples.Example]
+    pairs: list[examples.Example]
+
+
+def shape(inputs: Inputs) -> Contents:
+    """All of it.
+
+    Raises:
+        UserError: a score that no measure declares.
+    """
+    scores = Scores(inputs.scores, inputs.config.scores.bootstrap)
+    table = _table(inputs, scores)
+    measured = scores.measured(VBENCH)
+    coverage = vbench.coverage(measured)
+    return Contents(
+        table=table,
+        reasons=_reasons(table),
+        verdicts=(found := verdicts.verdicts(inputs, scores)),
+        summary=verdicts.summary(found),
+        measured=measured,
+        not_measured=[(name, "; ".join(scores.reasons(f"{VBENCH}{name}")) or why) for name, why in coverage if why],
+        dimensions=len(coverage),
+        split=footage.split(inputs),
+        rejections=footage.rejections(inputs),
+        accepted=sum(clip.status == "accepted" for clip in inputs.clips.values()),
+        captioners=sorted({row.captioner.split(":")[0] for row in inputs.captions.values()}),
+        differences=halves.differences(inputs.halves),
+        compared=len({row.pair_id for row in inputs.halves}),
+        held_out=examples.held_out(inputs, scores),
+        pairs=examples.pairs(inputs),
+    )
+
+
+def _table(inputs: Inputs, scores: Scores) -> dict[str, dict[str, Cell]]:
+    """The real footage, the base, every arm."""
+    rows: dict[str, Any] = {REAL: REAL, BASE: BASE} | {arm: verdicts.names(r) for arm, r in inputs.arms.items()}
+    return {name: {key: scores.cell(models, m) for key, m in metrics().items()} for name, models in rows.items()}
+
+
+def _reasons(table: dict[str, dict[str, Cell]]) -> dict[str, int]:
+    """In the order of the table."""
+    every = dict.fromkeys(reason for row in table.values() for cell in row.values() for reason in cell.reasons)
+    return {reason: index for index, reason in enumerate(every, start=1)}

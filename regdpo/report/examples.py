@@ -1,0 +1,105 @@
+"""Which clips and pairs the page shows videos of, and why."""
+
+import random
+from dataclasses import dataclass, field
+from statistics import fmean
+from typing import TypeVar
+
+from regdpo.core.rows import REAL, ClipRow, PairRow
+from regdpo.evaluate.measures import PRIMARY, metrics
+from regdpo.report.gather import Inputs, position
+from regdpo.report.results import BASE, Scores
+from regdpo.report.verdicts import names
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Video:
+    """One video of the store with its label; ``model`` chooses its colour."""
+
+    label: str
+    model: str
+    path: str
+    sha256: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Example:
+    """Videos of one clip, side by side."""
+
+    clip: ClipRow
+    caption: str
+    videos: list[Video]
+    labels: list[str] = field(default_factory=list)
+
+
+def held_out(inputs: Inputs, scores: Scores) -> list[Example]:
+    """Held-out clips, evenly spread by seed, then the ones with the best and the worst difference to base."""
+    chosen = _chosen(inputs, scores)
+    rows = {(row.clip_id, row.model): row for row in inputs.samples if row.seed == inputs.config.samples.seeds[0]}
+    columns = {BASE: BASE} | {arm: runs[0].model.name for arm, runs in inputs.arms.items()}
+    found = []
+    for clip_id, labels in chosen.items():
+        clip, caption = inputs.clips[clip_id], inputs.captions.get(clip_id)
+        videos = [Video(REAL, REAL, clip.path, clip.sha256)]
+        for label, model in columns.items():
+            if row := rows.get((clip_id, model)):
+                psnr = scores.of([model], "psnr").get(clip_id)
+                videos.append(Video(label, label, row.path, row.sha256, f"{fmean(psnr):.1f} dB" if psnr else ""))
+        found.append(Example(clip, caption.caption if caption else "", videos, labels))
+    return found
+
+
+def pairs(inputs: Inputs) -> list[Example]:
+    """Some pairs, evenly spread by seed: winner and loser."""
+    offset = random.Random(inputs.config.pairs.seed).random()  # noqa: S311
+    return [
+        Example(
+            inputs.clips[pair.clip_id],
+            pair.caption,
+            [
+                Video("winner", REAL, pair.winner, pair.winner_sha256),
+                Video("loser", BASE, pair.loser, pair.loser_sha256),
+            ],
+            [pair.split],
+        )
+        for pair in spread(_with_losers(inputs), inputs.config.report.examples, offset)
+    ]
+
+
+def spread(items: list[T], count: int, offset: float) -> list[T]:
+    """At most ``count`` items, evenly spread; ``offset`` in [0, 1) moves the first one."""
+    if len(items) <= count:
+        return list(items)
+    return [items[int((index + offset) * len(items) / count)] for index in range(count)]
+
+
+def _with_losers(inputs: Inputs) -> list[PairRow]:
+    """Pairs that have both halves, in the order of the footage; training pairs, unless there are none."""
+    both = [pair for pair in inputs.pairs if pair.loser]
+    chosen = [pair for pair in both if pair.split == "train"] or both
+    return sorted(chosen, key=lambda pair: (position(inputs.clips[pair.clip_id]), pair.pair_id))
+
+
+def _chosen(inputs: Inputs, scores: Scores) -> dict[str, list[str]]:
+    """Clip -> why it is shown, where that is more than chance."""
+    offset = random.Random(inputs.config.scores.bootstrap.seed).random()  # noqa: S311
+    chosen: dict[str, list[str]] = {clip: [] for clip in spread(inputs.held_out, inputs.config.report.examples, offset)}
+    arms = inputs.arms
+    arm = next((a for a, runs in arms.items() if runs[0].model.objective == "reg_dpo"), next(iter(arms)))
+    for key in ("psnr", PRIMARY):
+        ours, base = scores.of(list(names(arms[arm]).values()), key), scores.of([BASE], key)
+        gains = {
+            clip: metrics()[key].better * (fmean(ours[clip]) - fmean(base[clip]))
+            for clip in inputs.held_out
+            if clip in ours and clip in base
+        }
+        if len(gains) > 1:
+            what = f"{arm} against base in {metrics()[key].label}"
+            for label, pick in (("best", max), ("worst", min)):
+                clip = pick(gains, key=gains.__getitem__)
+                chosen.setdefault(clip, []).append(f"{label} clip of {what}")
+            break
+    return chosen
