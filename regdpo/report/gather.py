@@ -130,8 +130,8 @@ def gather(values: dict[str, Any], store: Store, files: Files) -> Inputs:
         scores=[_relative(row, "missing") for row in manifests.read(files.scores, ScoreRow)],
         base=bases[0],
         runs=[_run(model, store) for model in trained],
-        digests={name: file_digest(path) for name, path in named.items()}
-        | {f"samples of {rows[0].model}": file_digest(path) for path, rows in samples.items()},
+        digests={name: _digest(path) for name, path in named.items()}
+        | {f"samples of {rows[0].model}": _digest(path) for path, rows in samples.items()},
         packages=_locked(files.lock),
     )
 
@@ -145,6 +145,13 @@ def _halves(path: Path, pairs: list[PairRow]) -> list[HalfRow]:
         if pair is None or found != (pair.winner_sha256, pair.loser_sha256):
             raise UserError(f"{path}: holds other halves of pair {name} than the manifest of pairs; measure them again")
     return rows
+
+
+def _digest(path: Path) -> str:
+    try:
+        return file_digest(path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
 
 
 def _relative(row: R, field: str) -> R:

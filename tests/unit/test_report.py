@@ -298,6 +298,7 @@ def test_bad_inputs_are_one_line(made, tmp_path):
     manifests.write(tmp_path / "clips.parquet", [], ClipRow)
     refuse("lacks clip", clips=tmp_path / "clips.parquet")
     refuse("cannot be read as a parquet table", scores=tmp_path / "none.parquet")
+    refuse("none.parquet: cannot be read", negatives=tmp_path / "none.parquet")
     halves = manifests.read(made.files.halves, HalfRow)
     for other in (halves[1:], [*halves[:-1], halves[-1].model_copy(update={"sha256": "0" * 64})]):
         manifests.write(tmp_path / "halves.parquet", other, HalfRow)
