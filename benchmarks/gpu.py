@@ -4,7 +4,7 @@ architectures beside the plan, attention backends, one rank's share of eight, th
     python benchmarks/gpu.py                        # results in benchmarks/results/gpu_NAME_DATE/, written as they come
     python benchmarks/gpu.py --parts attention,vae --budget 120
     python benchmarks/gpu.py --dry                  # all of it in miniature on the CPU
-    python benchmarks/gpu.py --wheels > wheels.txt  # what it needs beside torch (docs/environments.md)
+    python benchmarks/gpu.py --wheels > wheels.txt  # what it needs beside torch (docs/how-to/environments.md)
 
 Each part runs in a process of its own with a time limit: running out of memory, a hang or a crash is an entry in the
 results, and the others go on. Weights and latents are random. Nothing is downloaded; Snakemake, torchx and an
@@ -57,7 +57,7 @@ def main() -> int:
         parts = _parts()
     except (ImportError, RuntimeError) as error:  # diffusers makes one of the other
         missing = str(error).splitlines()[-1]
-        print(f"error: {missing}; --wheels lists what is needed, docs/environments.md says how", file=sys.stderr)
+        print(f"error: {missing}; --wheels lists what is needed, docs/how-to/environments.md says how", file=sys.stderr)
         return 2
     from gpu_parts.results import Results
     from gpu_parts.runner import run

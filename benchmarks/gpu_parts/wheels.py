@@ -23,7 +23,7 @@ NEEDED = (
 OF_TORCH = {"setuptools"}
 """What every torch brings along, some with an upper limit."""
 HEAD = """\
-# What benchmarks/gpu.py needs beside torch, of envs/regdpo.lock. docs/environments.md says how to bring it along.
+# What benchmarks/gpu.py needs beside torch, of envs/regdpo.lock. docs/how-to/environments.md says how to bring it.
 """
 
 

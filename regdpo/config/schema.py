@@ -57,7 +57,8 @@ class Shots(Section):
     detector: Literal["content", "adaptive"] = Field("adaptive", description="PySceneDetect's detector.")
     threshold: Positive | None = Field(None, description="Its threshold; empty takes PySceneDetect's default.")
     gradual: bool = Field(
-        True, description="Dissolves and fades end a shot too, and their frames are in none (docs/clips.md)."
+        True,
+        description="Dissolves and fades end a shot too, and their frames are in none (docs/reference/footage.md).",
     )
     margin: int = Field(1, ge=0, description="Frames dropped at both ends of a shot, for cuts found one frame off.")
     gap: Positive = Field(
@@ -134,7 +135,7 @@ class Clips(Section):
         (1, 1), description="Rows and columns of crop windows spread over the scaled frame; (1, 1) is the centre crop."
     )
     hdr: Literal["tonemap", "reject"] = Field(
-        "tonemap", description="HLG and PQ footage: tone-mapped to SDR (docs/clips.md), or rejected."
+        "tonemap", description="HLG and PQ footage: tone-mapped to SDR (docs/reference/footage.md), or rejected."
     )
     shots: Shots = Shots()
     filters: Filters = Filters()
@@ -217,7 +218,7 @@ class Base(Section):
     """The model that is to get better: `model` by name, or `pretrain` to make one."""
 
     family: FamilyName = Field(
-        "wan", description="Architecture (docs/families.md). Only `wan` can be made by `pretrain`."
+        "wan", description="Architecture (docs/reference/families.md). Only `wan` can be made by `pretrain`."
     )
     task: Literal["i2v", "t2v"] = Field("i2v", description="Condition: caption and first frame, or caption alone.")
     model: str | None = Field(None, description="diffusers checkpoint: hub name or local folder.")
@@ -248,7 +249,7 @@ Tiling = Literal["auto", "on", "off"]
 
 
 class Sampling(Section):
-    """The sampler: the steps of the checkpoint's own scheduler, with guidance (docs/families.md)."""
+    """The sampler: the steps of the checkpoint's own scheduler, with guidance (docs/reference/families.md)."""
 
     steps: Count = Field(40, description="Denoising steps.")
     guidance: AtLeastOne | dict[Literal["high", "low"], AtLeastOne] = Field(
@@ -329,8 +330,8 @@ class Latents(Section):
     )
     tiling: Tiling = Field(
         "auto",
-        description="Encode in tiles, which changes values at their seams (docs/families.md); `auto`: only what does "
-        "not fit on the GPU otherwise.",
+        description="Encode in tiles, which changes values at their seams (docs/reference/families.md); `auto`: only "
+        "what does not fit on the GPU otherwise.",
     )
     shards: Count = Field(8, description="Jobs.")
 

@@ -6,7 +6,7 @@ and loser. Each function returns the loss per pair, shape (B,). With ``s = (e_w 
 
 A beta means nothing without its reduction. Here it is a slope on MEAN errors, for all objectives alike: published
 values go from 1 to 5000, and a beta for errors summed over N elements is N times smaller. The factor 1/2 is that of
-Diffusion-DPO's code; ``kto`` alone has none, as its source. docs/methods.md has the gradients side by side.
+Diffusion-DPO's code; ``kto`` alone has none, as its source. docs/concepts/methods.md has the gradients side by side.
 """
 
 import torch

@@ -1,8 +1,8 @@
 """The objectives, each declared once: its function, its terms, and what it must be given beside four errors.
 
 The configuration, its documents, the trainer and the tests derive from ``OBJECTIVES``. A new objective is a function in
-``losses`` and an entry here; docs/methods.md has a row for each. The entry stands apart from the function, since a
-function's code counts for the trainings that use it, and a sentence for the reader must not.
+``losses`` and an entry here; docs/concepts/methods.md has a row for each. The entry stands apart from the function,
+since a function's code counts for the trainings that use it, and a sentence for the reader must not.
 """
 
 from collections.abc import Callable, Mapping

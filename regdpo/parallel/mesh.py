@@ -87,8 +87,8 @@ def check_context(context: int, heads: int, tokens: int, splittable: bool, famil
         return
     if not splittable:
         raise UserError(
-            f"train.settings.parallel.context: {context}, but {family}'s sequence cannot be split (docs/families.md "
-            "says why); take 1"
+            f"train.settings.parallel.context: {context}, but {family}'s sequence cannot be split "
+            "(docs/reference/families.md says why); take 1"
         )
     fits = [n for n in range(1, heads + 1) if heads % n == 0 and tokens % n == 0]
     if context not in fits:

@@ -1,7 +1,8 @@
 """Memory of one rank at its fullest moment, by part.
 
 Weights, optimiser and gradients are sharded over the ranks of a replica (FSDP2) and counted from the number of
-parameters P (trained: T) and ranks N; activations are what regdpo/plan/trace.py saw. docs/plan.md gives the formulas.
+parameters P (trained: T) and ranks N; activations are what regdpo/plan/trace.py saw. docs/concepts/plan.md gives
+the formulas.
 """
 
 from dataclasses import asdict, dataclass, replace

@@ -18,7 +18,7 @@ LINE_EVERY = 10.0  # seconds
 
 
 def terms(stage: TrainStage, loss: Tensor, e: Tensor, r: Tensor | None, pairs: int) -> dict[str, Tensor]:
-    """What is logged of each pair, detached, shape (B,). docs/metrics.md says what each means.
+    """What is logged of each pair, detached, shape (B,). docs/reference/metrics.md says what each means.
 
     Args:
         loss: (B,). e, r: (2B,) winners first, or (B,) and None for an objective without losers.

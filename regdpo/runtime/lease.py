@@ -8,6 +8,10 @@ there and was started when the lease says. Elsewhere its heartbeat tells, the fi
 compared with the time of a file just made beside it, not with a clock of ours; and before a lease is called
 dead it is watched for a while, so that clocks that disagree (some shared file systems stamp by the writer's) cannot
 end a living one.
+
+filelock's ``SoftFileLease`` (4.2.11) is not taken in its place: it hands the lease of a living process over as soon as
+that process was suspended for the lease's duration, on this machine too, where one could look; it waits for a file that
+is no lease, and does not tell who holds one without competing for it.
 """
 
 import os

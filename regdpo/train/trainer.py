@@ -1,8 +1,8 @@
 """One training, on every rank.
 
-Wherever the paper of Reg-DPO (arXiv 2511.01450) is silent, docs/methods.md says what is done here. The loop knows no
-model (the family does), no layout but the mesh, and no objective but by name. Ranks share the batch; gradients are
-those of the mean over all pairs of a step on every layout.
+Wherever the paper of Reg-DPO (arXiv 2511.01450) is silent, docs/concepts/methods.md says what is done here. The loop
+knows no model (the family does), no layout but the mesh, and no objective but by name. Ranks share the batch; gradients
+are those of the mean over all pairs of a step on every layout.
 """
 
 import math

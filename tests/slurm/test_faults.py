@@ -1,6 +1,6 @@
 """What breaks under a training on a cluster, and what is lost: nothing but the steps since the last checkpoint.
 
-`pytest tests/slurm -s` prints how long each took; docs/cluster.md has the table.
+`pytest tests/slurm -s` prints how long each took; docs/how-to/cluster.md has the table.
 """
 
 import json

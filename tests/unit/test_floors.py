@@ -23,9 +23,9 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("stages",),
     ("workflow",),
 )
-"""From the ground up; docs/architecture.md says what is in each room."""
+"""From the ground up; docs/concepts/architecture.md says what is in each room."""
 NEIGHBOURS: set[tuple[str, str]] = set()
-"""Rooms of one floor of which the first imports the second, as docs/architecture.md says with the reason."""
+"""Rooms of one floor of which the first imports the second, as docs/concepts/architecture.md says with the reason."""
 LIGHT = (
     "core",
     "runtime",

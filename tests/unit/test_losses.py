@@ -281,7 +281,7 @@ def test_pretraining_is_sft():
     assert set(DECLARED) == {"pretrain", *OBJECTIVES}
 
 
-METHODS = (ROOT / "docs/methods.md").read_text()
+METHODS = (ROOT / "docs/concepts/methods.md").read_text()
 LINK = re.compile(r"\[`losses\.(\w+)`\]\((\S+)\)")
 
 
@@ -305,7 +305,7 @@ def test_methods_has_a_row_for_every_objective(objective):
         name, path = LINK.search(code).groups()
         assert name == DECLARED[objective].function.partition(":")[2].removesuffix("_of_pairs")
         assert callable(getattr(losses, name))
-        assert (ROOT / "docs" / path).resolve() == Path(losses.__file__).resolve()
+        assert (ROOT / "docs/concepts" / path).resolve() == Path(losses.__file__).resolve()
 
 
 def test_methods_has_no_row_for_anything_else():
