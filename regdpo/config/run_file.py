@@ -19,7 +19,8 @@ from pydantic import Field, ValidationError
 
 from regdpo.core.errors import UserError
 from regdpo.core.section import Section
-from regdpo.core.store import Store, atomic
+from regdpo.core.store import Store
+from regdpo.core.temporaries import atomic
 
 RUN = "REGDPO_RUN"
 SUFFIX = ".run"

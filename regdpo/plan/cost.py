@@ -10,8 +10,9 @@ from regdpo.core.errors import UserError
 from regdpo.objectives.schedule import EVAL_PAIRS, EVAL_SIGMAS
 from regdpo.plan import trace
 from regdpo.plan.layouts import Estimate, Machine, estimate, estimates, impossible
-from regdpo.plan.memory import GIB, Training
+from regdpo.plan.memory import Training
 from regdpo.plan.table import assumptions
+from regdpo.runtime.gpu_specs import GIB
 
 HOUR = 3600
 NOT_COUNTED = (

@@ -8,8 +8,8 @@ from regdpo.config.training import Parallel, TrainSettings, reference_kind
 from regdpo.core.errors import UserError
 from regdpo.plan import trace
 from regdpo.plan.architecture import Architecture
-from regdpo.plan.memory import GIB, Memory, Training, memory, mode_of, stored_copy
-from regdpo.runtime.gpu_specs import GPUS
+from regdpo.plan.memory import Memory, Training, memory, mode_of, stored_copy
+from regdpo.runtime.gpu_specs import GIB, GPUS
 
 MFU = 0.4
 """Share of a GPU's bf16 peak that the executed FLOPs reach, recomputation and waiting included. An assumption."""

@@ -6,7 +6,8 @@ from typing import Any
 from regdpo.config.training import Parallel
 from regdpo.plan.architecture import known
 from regdpo.plan.layouts import Estimate, Machine, estimate, estimates, impossible, longest, main_memory, sensible
-from regdpo.plan.memory import FRAGMENTATION, GIB, RESERVED, Training
+from regdpo.plan.memory import FRAGMENTATION, RESERVED, Training
+from regdpo.runtime.gpu_specs import GIB
 
 PARTS = ("weights", "optimizer", "gradients", "activations", "reference", "buffers", "margin")
 SMALL = "Wan-AI/Wan2.1-T2V-1.3B-Diffusers"
