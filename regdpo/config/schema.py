@@ -121,7 +121,7 @@ class Limits(Section):
 class Clips(Section):
     """Clips cut from shots and normalised."""
 
-    frames: Count = Field(81, description="Frames a clip. Wan wants 4k+1, LTX-Video 8k+1.")
+    frames: Count = Field(81, description="Frames per clip. Wan wants 4k+1, LTX-Video 8k+1.")
     fps: Positive = Field(16.0, description="Frames a second after normalisation.")
     width: Even = Field(1280, description="Pixels.")
     height: Even = Field(720, description="Pixels.")
@@ -145,7 +145,7 @@ class Clips(Section):
 
 
 class Captions(Section):
-    """One caption a clip."""
+    """One caption per clip."""
 
     source: Literal["sidecar", "qwen_vl"] = Field(
         "sidecar", description="`sidecar`: text files; `qwen_vl`: a Qwen2.5-VL or Qwen3-VL model by transformers."
@@ -163,7 +163,7 @@ class Captions(Section):
     )
     frames: Count = Field(8, description="qwen_vl: frames shown to the model.")
     max_new_tokens: Count = Field(160, description="qwen_vl: longest caption in tokens.")
-    batch: Count = Field(4, description="qwen_vl: clips a forward pass.")
+    batch: Count = Field(4, description="qwen_vl: clips per forward pass.")
     python: str = Field(
         ".venv-captioning/bin/python",
         description="qwen_vl: interpreter of its environment (`make captioning`). It is a program "
@@ -340,7 +340,7 @@ class Train(Section):
     """The arms, side by side on the same pairs and seeds."""
 
     settings: TrainSettings = TrainSettings()
-    seeds: list[int] = Field([0], min_length=1, description="Every arm is trained once a seed.")
+    seeds: list[int] = Field([0], min_length=1, description="Every arm is trained once per seed.")
     arms: dict[Name, Arm] = Field(min_length=1, description="Name of an arm -> its objective.")
     export_formats: list[Literal["diffusers", "comfyui"]] = Field(
         ["diffusers"],
@@ -434,7 +434,7 @@ class Launch(Section):
         description="How torchx starts the ranks. `auto`: where the job is, on one machine or on all machines of its "
         "Slurm allocation. `local_cwd`: on this machine. `slurm`: torchx's own Slurm scheduler, from a local rule.",
     )
-    processes: Count = Field(1, description="Ranks of a training: one a GPU, or processes on gloo without GPUs.")
+    processes: Count = Field(1, description="Ranks of a training: one per GPU, or processes on gloo without GPUs.")
     nodes: Count = Field(1, description="Machines that the ranks of a training are spread over, evenly.")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="`auto`: cuda where there is one.")
     grace: Positive = Field(60, description="Seconds that ranks have to save and leave once they are asked to.")

@@ -8,6 +8,8 @@ import pytest
 import yaml
 
 import regdpo
+from regdpo.evaluate.measures import metrics
+from regdpo.models.registry import FAMILIES
 
 ROOT = Path(regdpo.__file__).parents[1]
 DOCUMENTS = [
@@ -19,13 +21,20 @@ LINK = re.compile(r"\]\(([^)\s]+)\)")
 NAMED = re.compile(
     r"(?<![\w/.-])((?:regdpo|scripts|rules|tests|benchmarks|config|envs|profiles|workflow|docs)/[\w./+-]*[\w+/])"
 )
-"""A path from the repository's root; with a pattern or a placeholder in it (``*``, ``{}``, ``NAME``) only as far as it
-is a path."""
-MADE = re.compile(r"^(results|store|logs)/|NAME|ARM|/X\.")
+"""A path from the repository's root, as far as it has no pattern (``*``, ``{}``) in it."""
+SHORT = re.compile(r"`(?:regdpo/)?([a-z_]+/[\w/]+\.py)`")
+"""A module by its path below the package."""
+PLACEHOLDER = re.compile(r"NAME|[/_]X\.")
 
 
 def own(path: Path) -> str:
     return str(path.relative_to(ROOT))
+
+
+def rows(name: str, first: str) -> set[str]:
+    """The words in the first column of the table whose first heading that is."""
+    table = _read(name).partition(f"\n| {first} |")[2].partition("\n\n")[0]
+    return {word for line in table.splitlines()[2:] for word in re.findall(r"`(\w+)`", line.split("|")[1])}
 
 
 def heading(line: str) -> str:
@@ -50,8 +59,10 @@ def test_links_lead_somewhere(document):
 def test_named_paths_are_there(document):
     """The changelog may name what there was."""
     text = LINK.sub("", document.read_text())
-    named = {name for name in NAMED.findall(text) if not MADE.search(name)}
-    missing = sorted(name for name in named if not (ROOT / name).exists())
+    named = {name for name in NAMED.findall(text) if not PLACEHOLDER.search(name)}
+    missing = {name for name in named if not (ROOT / name).exists()}
+    short = {name for name in SHORT.findall(text) if not PLACEHOLDER.search(name)}
+    missing |= {name for name in short if not any((root / name).exists() for root in (ROOT, ROOT / "regdpo"))}
     assert not missing
 
 
@@ -59,6 +70,11 @@ def test_every_document_is_listed():
     """docs/README.md is the page to read first."""
     listed = {(ROOT / "docs" / target.partition("#")[0]).resolve() for target in LINK.findall(_read("docs/README.md"))}
     assert set((ROOT / "docs").glob("**/*.md")) - listed == {ROOT / "docs/README.md"}
+
+
+def test_every_metric_and_family_has_a_row():
+    assert rows("docs/reference/scores.md", "metric") == set(metrics())
+    assert rows("docs/reference/families.md", "`base.family`") == set(FAMILIES)
 
 
 def test_the_version_is_one():

@@ -378,7 +378,7 @@ def test_of_a_table_only_the_chosen_counts(digest):
 
 
 def test_the_real_closures():
-    """A new key of the configuration restales nothing; the trainer's closure holds the trainer and the chosen loss."""
+    """A new key of the configuration makes nothing stale; the trainer's closure holds the trainer and the chosen loss."""
     scripts = Path(code_digest.ROOT).parent / "scripts"
     train = (str(scripts / "train.py"), "regdpo.train.rank", "regdpo.models.wan")
     losses = {

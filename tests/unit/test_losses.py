@@ -319,7 +319,7 @@ def test_names_in_methods_exist():
 
 
 def test_a_losss_helpers_count_in_its_digest_and_no_other_loss(monkeypatch, tmp_path):
-    """A changed helper restales the losses that call it, through any number of calls, and no others."""
+    """A changed helper makes the losses stale that call it, through any number of calls, and no others."""
     module = "regdpo.objectives.losses"
     source = Path(losses.__file__).read_text()
     file = code_digest._file
@@ -333,17 +333,17 @@ def test_a_losss_helpers_count_in_its_digest_and_no_other_loss(monkeypatch, tmp_
         code_digest._tree.cache_clear()
         return {name: code_digest.code_digest(DECLARED[name].function) for name in OBJECTIVES}
 
-    def restaled(old: str, new: str) -> set[str]:
+    def made_stale(old: str, new: str) -> set[str]:
         after = digests(old, new)
         return {name for name in OBJECTIVES if after[name] != plain[name]}
 
     plain = digests()
     try:
         assert len(set(plain.values())) == len(OBJECTIVES)
-        assert restaled("(h * torch.sigmoid", "(1.0 * h * torch.sigmoid") == {"reg_dpo"}
-        assert restaled("(1 - mu) * norm2", "1.0 * (1 - mu) * norm2") == {"sdpo"}
-        assert restaled("(r - e).mean()", "1.0 * (r - e).mean()") == {"kto"}
-        assert restaled("return (e_w - r_w) - (e_l - r_l)", "return e_w - r_w - e_l + r_l") == {
+        assert made_stale("(h * torch.sigmoid", "(1.0 * h * torch.sigmoid") == {"reg_dpo"}
+        assert made_stale("(1 - mu) * norm2", "1.0 * (1 - mu) * norm2") == {"sdpo"}
+        assert made_stale("(r - e).mean()", "1.0 * (r - e).mean()") == {"kto"}
+        assert made_stale("return (e_w - r_w) - (e_l - r_l)", "return e_w - r_w - e_l + r_l") == {
             "dpo", "reg_dpo", "dpop", "ipo", "sdpo",
         }  # fmt: skip
     finally:

@@ -117,14 +117,14 @@ def one_arm(arms: int = 1) -> dict[str, int]:
     return {"all": 1, **parts, "merge_scores": 1, "report_page": 1}
 
 
-def test_one_arms_beta_restales_that_arm_only(project: Project):
+def test_one_arms_beta_makes_that_arm_alone_stale(project: Project):
     values = copy.deepcopy(CONFIG)
     values["train"]["arms"]["dpo"]["beta"] = 51
     project.configure(values)
     assert project.planned() == one_arm()
 
 
-def test_one_loss_restales_its_arms_only(project: Project):
+def test_one_loss_makes_its_arms_alone_stale(project: Project):
     losses = project.folder / "regdpo/objectives/losses.py"
     losses.write_text(
         losses.read_text().replace(
@@ -134,7 +134,7 @@ def test_one_loss_restales_its_arms_only(project: Project):
     assert project.planned() == {**one_arm(), "export_comfyui": 1}
 
 
-def test_how_a_training_runs_restales_the_page_alone(project: Project):
+def test_how_a_training_runs_makes_the_page_alone_stale(project: Project):
     values = copy.deepcopy(CONFIG)
     values["launch"]["processes"] = 1
     values["train"]["settings"]["checkpoint_every"] = 3
@@ -142,7 +142,7 @@ def test_how_a_training_runs_restales_the_page_alone(project: Project):
     assert project.planned() == {"all": 1, "report_page": 1}  # the page shows the configuration
 
 
-def test_the_trainer_restales_all_trainings(project: Project):
+def test_the_trainer_makes_all_trainings_stale(project: Project):
     passes = project.folder / "regdpo/train/passes.py"
     passes.write_text(passes.read_text() + "MORE = 1\n")
     planned = project.planned()
