@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from test_floors import FLOORS
 
 import regdpo
 from regdpo.evaluate.measures import metrics
@@ -75,6 +76,12 @@ def test_every_document_is_listed():
 def test_every_metric_and_family_has_a_row():
     assert rows("docs/reference/scores.md", "metric") == set(metrics())
     assert rows("docs/reference/families.md", "`base.family`") == set(FAMILIES)
+
+
+def test_the_floors_are_described():
+    table = _read("docs/concepts/architecture.md").partition("\n| floor |")[2].partition("\n\n")[0]
+    described = [re.findall(r"`([\w.]+)`", line.split("|")[2]) for line in table.splitlines()[2:]]
+    assert [sorted(rooms) for rooms in reversed(described)] == [sorted(rooms) for rooms in FLOORS]
 
 
 def test_the_version_is_one():
