@@ -343,9 +343,9 @@ def test_a_losss_helpers_count_in_its_digest_and_no_other_loss(monkeypatch, tmp_
         assert made_stale("(h * torch.sigmoid", "(1.0 * h * torch.sigmoid") == {"reg_dpo"}
         assert made_stale("(1 - mu) * norm2", "1.0 * (1 - mu) * norm2") == {"sdpo"}
         assert made_stale("(r - e).mean()", "1.0 * (r - e).mean()") == {"kto"}
-        assert made_stale("return (e_w - r_w) - (e_l - r_l)", "return e_w - r_w - e_l + r_l") == {
-            "dpo", "reg_dpo", "dpop", "ipo", "sdpo",
-        }  # fmt: skip
+        of_the_gap = made_stale("return (e_w - r_w) - (e_l - r_l)", "return e_w - r_w - e_l + r_l")
+        assert of_the_gap >= {"dpo", "reg_dpo", "dpop", "ipo", "sdpo"}
+        assert not of_the_gap & {"sft", "kto"}
     finally:
         code_digest.source_of.cache_clear()
         code_digest._tree.cache_clear()
