@@ -54,7 +54,7 @@ envvars:
     RUN,
 
 
-# A captioner's environment that is not there is known by the stage, in the one that is.
+# A captioner's environment that is not there is told by the stage, in the one that is.
 captioner = "python"
 if settings.captions.source == "qwen_vl" and shutil.which(settings.captions.python):
     captioner = settings.captions.python
