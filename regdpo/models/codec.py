@@ -31,7 +31,7 @@ class _Point:
 class BlockPCACodec(ModelMixin, ConfigMixin):
     """Pixels (B, 3, 1+kT, H, W) in [-1, 1] <-> latents (B, z_dim, 1+k, H/S, W/S)."""
 
-    @register_to_config
+    @register_to_config  # type: ignore[untyped-decorator]
     def __init__(
         self,
         z_dim: int = 16,
