@@ -2,7 +2,8 @@
 
     python benchmarks/plan_calibration.py > benchmarks/results/plan_calibration.md
 
-Runs on a CPU, without weights, in a few minutes. Depths 2 and 4 stand for all: memory is a straight line in it.
+Runs on a CPU, without weights, in a few minutes. Two and four blocks of each kind stand for
+all: memory is a straight line in their number.
 """
 
 import argparse
@@ -66,23 +67,26 @@ def main() -> None:
         settings = TrainSettings.model_validate({"tuning": tuning, "batch": batch, "parallel": parallel})
         training = Training(known(MODELS[name]), settings, 81, 480, 832, 8)
         for depth in (2, 4):
+            layers = (depth,) * len(training.architecture.layers)
             started = time.monotonic()
-            seen = tracker.peak(training, depth)
+            seen = tracker.peak(training, layers)
             took = time.monotonic() - started
-            plan = memory(training, settings.parallel, depth).used
+            plan = memory(training, settings.parallel, layers).used
             layout = ", ".join(f"{key} {value}" for key, value in parallel.items())
-            cells = [name, tuning, layout, depth, f"{plan / GIB:.2f}", f"{seen / GIB:.2f}", f"{plan / seen:.3f}"]
+            cells = [name, tuning, layout, sum(layers), f"{plan / GIB:.2f}", f"{seen / GIB:.2f}", f"{plan / seen:.3f}"]
             print("|", " | ".join(map(str, [*cells, f"{took:.0f}"])), "|", flush=True)
     print("\nConstants that the plan measures, in units of tokens/context x width x 2 bytes: `block` is kept of every")
     print("block, `fixed` comes on top at the peak.\n")
-    print("| model | tuning | checkpointing | context | fixed | block |\n|---|---|---|---:|---:|---:|")
+    print("| model | blocks | tuning | checkpointing | context | fixed | block |\n|---|---:|---|---|---:|---:|---:|")
     for name, tuning, every, context in product(MODELS, ("lora", "full"), ("full", "none"), (1, 2, 4, 8)):
         training = Training(known(MODELS[name]), TrainSettings(tuning=tuning, batch=8), 81, 480, 832, 8)
         if impossible(training, Parallel(context=context)):
             continue
         unit = training.tokens / context * training.architecture.family.width * 2
-        one = trace.activations(training.a_pass, training.latent[1], context, every == "full")
-        print(f"| {name} | {tuning} | {every} | {context} | {one.fixed / unit:.1f} | {one.block / unit:.2f} |")
+        for kind, depth in enumerate(training.architecture.layers):
+            one = trace.activations(training.a_pass, kind, training.latent[1], context, every == "full")
+            figures = f"{one.fixed / unit:.1f} | {one.block / unit:.2f}"
+            print(f"| {name} | {depth} | {tuning} | {every} | {context} | {figures} |")
 
 
 if __name__ == "__main__":

@@ -115,7 +115,7 @@ class Toy(Family):
         raise AssertionError("it has no adapters")
 
     def blocks(self, transformer: nn.Module) -> list[nn.Module]:
-        return list(transformer.blocks)
+        return list(transformer.blocks)  # type: ignore[arg-type]
 
     @property
     def layers(self) -> tuple[int, ...]:
