@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,10 @@ MOST = 2**31
 """Of any other whole number: sizes, ids of tokens, bases of rotary angles."""
 REPEATED = ("layers", "blocks", "depth")
 """Parts of the names that count what is built one by one."""
+MOST_POSITIONS = 2**20
+"""Of what a table is built for, a row each; models have thousands."""
+TABLES = ("seq_len", "position")
+"""Parts of the names that count a table's rows."""
 
 
 def read_json(path: str | Path) -> dict[str, Any]:
@@ -54,14 +59,36 @@ def completed(path: str | Path, values: dict[str, Any], kind: Any) -> dict[str, 
         kind: the class that is made from it.
 
     Raises:
-        UserError: a number is null that has another default.
+        UserError: a value is of another kind than its default, or no number where that is one above zero.
     """
     parameters = inspect.signature(kind).parameters
     for name, value in values.items():
         default = parameters[name].default if name in parameters else None
-        if value is None and isinstance(default, int | float | tuple) and not isinstance(default, bool):
-            raise UserError(f"{path}: {name} is null; {kind.__name__} wants a number, such as {default}")
+        if (wanted := _wanted(default)) and not _fits(value, default):
+            shown = "null" if value is None else json.dumps(value)[:40]
+            raise UserError(f"{path}: {name} is {shown}; {kind.__name__} wants {wanted}, such as {default}")
     return {name: it.default for name, it in parameters.items()} | values
+
+
+def _wanted(default: Any) -> str:
+    """What stands in the place of a default, in words; empty where anything may."""
+    if isinstance(default, bool | str) or default is None:
+        return ""
+    if isinstance(default, tuple | list):
+        return "numbers" if default and all(_wanted(it) for it in default) else ""
+    if isinstance(default, int):
+        return "a whole number above 0" if default > 0 else "a whole number"
+    return "a number" if isinstance(default, float) else ""
+
+
+def _fits(value: Any, default: Any) -> bool:
+    if isinstance(default, tuple | list):
+        alike = default[0]
+        return isinstance(value, tuple | list) and all(_fits(it, alike) for it in value)
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if isinstance(default, int):
+        return whole and (value > 0 or default <= 0)
+    return whole or isinstance(value, float)
 
 
 def _bounded(path: str | Path, value: Any, key: str = "") -> None:
@@ -71,7 +98,11 @@ def _bounded(path: str | Path, value: Any, key: str = "") -> None:
     elif isinstance(value, list):
         for below in value:
             _bounded(path, below, key)
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"{path}: {key} is {value}, which is no number")
     elif isinstance(value, int):
-        most = MOST_LAYERS if any(part in key for part in REPEATED) else MOST
+        most = MOST
+        for parts, fewer in ((TABLES, MOST_POSITIONS), (REPEATED, MOST_LAYERS)):
+            most = fewer if any(part in key for part in parts) else most
         if abs(value) > most:
             raise UserError(f"{path}: {key} is {value}; at most {most} is taken")

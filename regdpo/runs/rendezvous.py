@@ -9,6 +9,7 @@ one machine      nothing listens: ranks meet in a file in memory that only this 
 several machines the first machine's store listens at one address, see ``address``, and holds no pickle
 """
 
+import ipaddress
 import os
 import socket
 from datetime import timedelta
@@ -110,7 +111,7 @@ def address(head: str) -> tuple[int, str]:
     """Where this machine, the first, listens, with its family: the address that its name stands for; where that is a
     loopback's, as some systems have it, that of the interface which ``INTERFACES`` name."""
     family, *_, where = socket.getaddrinfo(head, None, type=socket.SOCK_STREAM)[0]
-    if str(where[0]).startswith("127."):
+    if ipaddress.ip_address(str(where[0]).partition("%")[0]).is_loopback:
         addresses = psutil.net_if_addrs()
         wanted = [it for name in INTERFACES for it in addresses.get(os.environ.get(name, ""), [])]
         for it in wanted:

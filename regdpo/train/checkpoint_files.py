@@ -51,6 +51,9 @@ _FILLED = ("torch.distributed.checkpoint.filesystem", "torch.distributed.checkpo
 MOST_NESTED = 32
 """Tuples within tuples: to hash deeper ones, as a dictionary does, would end the process, whose stack is bounded."""
 
+MOST_HELD = 10_000
+"""Items that a tuple holds with all that the tuples in it hold, as often as each is met: hashing meets them all."""
+
 MOST_ITEM = 2**20
 """Bytes of the pickle of what is no tensor, such as the optimiser's rate."""
 
@@ -140,10 +143,12 @@ def _shallow(make: Callable[[Any], None]) -> Callable[[Any], None]:
     def load(self: Any) -> None:
         make(self)
         made = self.stack[-1]
-        depth = 1 + max((self.depths[id(it)][0] for it in made if id(it) in self.depths), default=0)
-        if depth > MOST_NESTED:
-            raise pickle.UnpicklingError(f"holds {depth} tuples within each other")
-        self.depths[id(made)] = depth, made  # and keeps it, so that no other gets its id
+        inside = [self.tuples[id(it)] for it in made if id(it) in self.tuples]
+        depth = 1 + max((it[0] for it in inside), default=0)
+        held = len(made) + sum(it[1] for it in inside)
+        if depth > MOST_NESTED or held > MOST_HELD:
+            raise pickle.UnpicklingError(f"holds {depth} tuples within each other, of {held} items")
+        self.tuples[id(made)] = depth, held, made  # and keeps it, so that no other gets its id
 
     return load
 
@@ -161,7 +166,8 @@ class _Unpickler(pickle._Unpickler):
 
     def __init__(self, file: Any):
         super().__init__(file)
-        self.depths: dict[int, tuple[int, Any]] = {}  # id of a tuple -> how many lie within each other, itself
+        self.tuples: dict[int, tuple[int, int, Any]] = {}
+        """Id of a tuple -> how many lie within each other, items that they hold, itself."""
 
     dispatch = (
         pickle._Unpickler.dispatch

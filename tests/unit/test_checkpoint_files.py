@@ -19,6 +19,8 @@ from regdpo.train.checkpoint_files import DIGEST, METADATA, MOST_ITEM, Reader, _
 
 NESTED = b")" + b"\x85" * 500_000
 """A pickle's half a million tuples within each other."""
+BROAD = b")\x94" + b"".join(b"0(" + bytes([ord("h"), level]) * 8 + b"t\x94" for level in range(20))
+"""Twenty, each of the one before eight times over."""
 
 
 class Evil:
@@ -73,6 +75,7 @@ def test_a_metadata_that_is_none(trainer, text):
         pytest.param(b"\x80\x04\x8e" + (2**62).to_bytes(8, "little") + b".", id="4 EiB"),
         pytest.param(b"\x80\x04\x8d" + (2**63).to_bytes(8, "little") + b".", id="more than there is"),
         pytest.param(b"\x80\x04}" + NESTED + b"K\x01s.", id="a key that is nested deeply"),
+        pytest.param(b"\x80\x04}" + BROAD + b"K\x01s.", id="a key that is met a billion times"),
         pytest.param(b"\x80\x04ctorch.serialization\n_get_layout\n" + NESTED + b"\x85R.", id="asked for by such a key"),
     ],
 )

@@ -30,7 +30,9 @@ CASE = CASES["wan-t2v"]
         ('{"num_layers": 10000000}', "num_layers is 10000000; at most 1000 is taken"),
         ('{"text_config": {"num_hidden_layers": 1001}}', "num_hidden_layers is 1001"),
         ('{"layers_per_block": [2, 5000]}', "layers_per_block is 5000"),
-        ('{"rope_max_seq_len": 99999999999}', "rope_max_seq_len is 99999999999"),
+        ('{"rope_max_seq_len": 1073741824}', "rope_max_seq_len is 1073741824; at most 1048576"),
+        ('{"vocab_size": 99999999999}', "vocab_size is 99999999999"),
+        ('{"eps": NaN}', "eps is nan, which is no number"),
         ('{"a": "' + "x" * MOST_BYTES + '"}', "larger than 1 MiB"),
     ],
 )
@@ -62,12 +64,22 @@ def test_ten_million_layers_reach_no_plan(tmp_path):
         schema.check({"base": {"pretrain": {"transformer": {"layers": 10_000_000}}}})
 
 
-def test_a_number_that_is_null_reaches_no_plan(tmp_path):
+@pytest.mark.parametrize(
+    ("name", "value", "wanted"),
+    [
+        ("patch_size", None, r"is null; .* wants numbers, such as \(1"),
+        ("patch_size", [0, 0, 0], r"is \[0, 0, 0\]; .* wants numbers"),
+        ("num_attention_heads", "four", 'is "four"; .* wants a whole number above 0, such as 40'),
+        ("num_layers", 1e7, "is 10000000.0; .* wants a whole number above 0"),
+        ("num_layers", -3, "is -3; .* wants a whole number above 0"),
+        ("eps", [1], r"is \[1\]; .* wants a number, such as 1e-06"),
+    ],
+)
+def test_a_value_of_another_kind_reaches_no_plan(tmp_path, name, value, wanted):
     (tmp_path / "transformer").mkdir()
-    (tmp_path / "transformer/config.json").write_text('{"_class_name": "WanTransformer3DModel", "patch_size": null}')
-    with pytest.raises(
-        UserError, match=r"transformer/config\.json: patch_size is null; .* wants a number, such as \(1"
-    ):
+    values = {"_class_name": "WanTransformer3DModel", name: value}
+    (tmp_path / "transformer/config.json").write_text(json.dumps(values))
+    with pytest.raises(UserError, match=rf"transformer/config\.json: {name} {wanted}"):
         architecture.find(Base(model=str(tmp_path)))
 
 
