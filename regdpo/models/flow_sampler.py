@@ -45,6 +45,9 @@ def make(config: dict[str, Any], sigmas: np.ndarray, shift: float | None, tokens
     Args:
         config: as for ``check``. sigmas: of the steps before the shift, falling from 1. shift: in the place of the
             checkpoint's, if not None. tokens: of the video, by which some checkpoints shift.
+
+    Raises:
+        UserError: a scheduler that stretches its grid to an end of its own was asked for a single step.
     """
     own = {name: value for name, value in config.items() if not name.startswith("_")}
     if config["_class_name"] == "UniPCMultistepScheduler":
@@ -56,6 +59,8 @@ def make(config: dict[str, Any], sigmas: np.ndarray, shift: float | None, tokens
     changed |= {} if shift is None else {"shift": shift, "use_dynamic_shifting": False}
     euler: Any = FlowMatchEulerDiscreteScheduler.from_config({**own, **changed})
     mu = shift_by_length(euler.config, tokens) if euler.config.use_dynamic_shifting else None
+    if len(sigmas) == 1 and euler.config.shift_terminal:
+        raise UserError("sampling.steps: 1 is too few for this checkpoint's scheduler, which fixes the last step")
     euler.set_timesteps(sigmas=sigmas, mu=mu, device=device)
     return euler
 

@@ -190,3 +190,10 @@ def test_guidance_for_each_expert_is_read():
     assert Sampling(guidance=5).scale(None) == 5.0
     with pytest.raises(ValueError, match="one each for `high` and `low`"):
         Sampling.model_validate({"guidance": {"high": 4}})
+
+
+def test_a_single_step_where_there_has_to_be_a_last_one(tmp_path):
+    """Stretching a grid of one step to its end divides by nothing."""
+    (name, config) = next(it for it in PUBLISHED.values() if it[1].get("shift_terminal"))
+    with pytest.raises(UserError, match=r"sampling.steps: 1 is too few"):
+        bare(tmp_path, name, config).sampler(1, None, LTX_LATENT)
