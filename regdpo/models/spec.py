@@ -9,7 +9,6 @@ from regdpo.core.digests import DigestCache, folder_digest
 from regdpo.core.errors import UserError, first_line
 from regdpo.core.section import Section
 from regdpo.core.store import DIGESTS, Store
-from regdpo.runtime.hub import cached
 
 OTHER = "its bytes are not those that its model.json names"
 
@@ -35,6 +34,8 @@ class ModelRef(Section):
     def location(self, store: Store) -> str:
         """The folder to give to ``from_pretrained``; of a hub model what the base stage has downloaded."""
         if self.where == "hub":
+            from regdpo.runtime.hub import cached  # here, since the hub's library takes long to load
+
             return str(cached("base.model", self.path, self.revision))
         return str(store.existing(self.path)) if self.where == "store" else self.path
 
