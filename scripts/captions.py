@@ -5,8 +5,8 @@ python scripts/captions.py --config config/config.yaml --clips clips.parquet --s
 
 from regdpo.config import command_line, run_file, stage_inputs
 from regdpo.core import errors, manifests
+from regdpo.core.digests import shard_of
 from regdpo.core.rows import CaptionRow, ClipRow
-from regdpo.data.footage import shard_of
 from regdpo.stages.captions import caption_shard
 
 

@@ -28,6 +28,11 @@ def text_digest(*parts: str) -> str:
     return digest.hexdigest()
 
 
+def shard_of(key: str, shards: int) -> int:
+    """The shard that something belongs to, by what it is called alone; the name of a file may be no text."""
+    return int(hashlib.sha256(os.fsencode(key)).hexdigest()[:15], 16) % shards
+
+
 def folder_digest(path: str | Path, cache: "DigestCache | None" = None) -> str:
     """SHA-256 over names and bytes of all files below a folder, in hex; a cache spares reading large ones again."""
     root, digest = Path(path), cache.digest if cache else file_digest

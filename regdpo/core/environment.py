@@ -8,6 +8,8 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from packaging.requirements import InvalidRequirement, Requirement
+
 from regdpo.core.code_digest import PACKAGE, ROOT, source_of
 from regdpo.core.digests import text_digest
 from regdpo.core.errors import UserError
@@ -20,7 +22,7 @@ def versions(*packages: str) -> str:
 
 def environment_digest(locks: Sequence[Path], *packages: str) -> str:
     """Digest of the locked versions of the packages that shape a stage's result."""
-    versions = {name: version for lock in locks for name, version in _locked(lock).items()}
+    versions = locked(*locks)
     unknown = [name for name in packages if name not in versions]
     assert not unknown, f"{[str(lock) for lock in locks]} do not lock {unknown}"
     return text_digest(*(f"{name}=={versions[name]}" for name in sorted(packages)))
@@ -34,7 +36,7 @@ def environment(root: Path = ROOT.parent) -> str:
     Args:
         root: of the checkout.
     """
-    names = {name for lock in ("regdpo", "cuda", "flash") for name in _locked(root / "envs" / f"{lock}.lock")}
+    names = locked(*(root / "envs" / f"{lock}.lock" for lock in ("regdpo", "cuda", "flash")))
     sources = [path for folder in ("regdpo", "scripts") for path in sorted((root / folder).rglob("*.py"))]
     code = text_digest(*map(source_of, sources))[:8]
     found = {"python": platform.python_version(), PACKAGE: code} | {name: _installed(name) for name in names}
@@ -73,7 +75,19 @@ def _installed(name: str) -> str:
 
 
 @cache
-def _locked(lock: Path) -> dict[str, str]:
-    lines = (line.split(";")[0].split("\\")[0].strip() for line in lock.read_text().splitlines())
-    pairs = (line.split("==") for line in lines if "==" in line and not line.startswith(("#", "-")))
-    return {name.split("[")[0].strip(): version.strip() for name, version in pairs}
+def locked(*files: Path, here: bool = False) -> dict[str, str]:
+    """The versions that lock files pin; of a package that is pinned more than once, the last.
+
+    Args:
+        here: only those that are for this Python and machine; another one may run what is asked for.
+    """
+    found = {}
+    for path in files:
+        for line in path.read_text().splitlines() if path.exists() else []:
+            try:
+                pinned = Requirement(line.rstrip("\\ "))
+            except InvalidRequirement:  # comments, options and hashes
+                continue
+            if not here or pinned.marker is None or pinned.marker.evaluate():
+                found[pinned.name] = str(pinned.specifier).removeprefix("==")
+    return found

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
-from regdpo.core.digests import text_digest
+from regdpo.core.digests import shard_of, text_digest
 from regdpo.core.errors import UserError, first_line
 from regdpo.core.rows import R, Row
 from regdpo.core.temporaries import atomic
@@ -121,7 +121,7 @@ def _content(columns: dict[str, list[Any]]) -> bytes:
 
 def in_shard(rows: list[R], index: int, count: int) -> list[R]:
     """The rows of one of ``count`` shards, by hash of the id."""
-    return [row for row in rows if int(text_digest(row.key)[:8], 16) % count == index]
+    return [row for row in rows if shard_of(row.key, count) == index]
 
 
 def _schema(model: type[Row]) -> pa.Schema:

@@ -35,6 +35,15 @@ RULES = {
 """Kind of an artefact -> the rule that makes it."""
 
 
+def names_in(folder: Path) -> set[str]:
+    """What a folder holds now: to list it has a network file system look, which else may answer from memory for a
+    while, also that a name is not there. Nothing where there is no folder."""
+    try:
+        return set(os.listdir(folder))
+    except FileNotFoundError:
+        return set()
+
+
 class Store:
     """A folder of artefacts, ``root/kind/ab/abcd...suffix``.
 
@@ -60,8 +69,7 @@ class Store:
 
     def _named(self) -> str:
         with suppress(OSError):
-            os.listdir(self.root)  # has a network file system look
-            return (self.root / IDENTITY).read_text()
+            return (self.root / IDENTITY).read_text() if IDENTITY in names_in(self.root) else ""
         return ""
 
     def identity(self) -> str:

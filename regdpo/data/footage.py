@@ -1,6 +1,5 @@
 """The source videos: which there are, which shard each belongs to, what is said of them."""
 
-import hashlib
 import os
 import stat
 from collections import Counter
@@ -29,11 +28,6 @@ def source_digests(videos: schema.Videos, cache: DigestCache) -> dict[str, str]:
         except OSError as error:
             raise UserError(f"{root / name}: {error.strerror}; mend that or name it in videos.exclude") from None
     return digests
-
-
-def shard_of(name: str, shards: int) -> int:
-    """The shard a video belongs to; it depends on its own path alone."""
-    return int(hashlib.sha256(os.fsencode(name)).hexdigest()[:15], 16) % shards
 
 
 def summary(rows: list[ClipRow]) -> list[str]:

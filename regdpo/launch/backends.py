@@ -25,7 +25,9 @@ import psutil
 from torchx.runner import Runner, get_runner
 from torchx.specs import AppDef, AppState, Resource, Role, is_terminal, macros
 
+from regdpo.core.digests import file_digest
 from regdpo.core.errors import EXIT_USER_ERROR, UserError
+from regdpo.core.store import names_in
 from regdpo.core.temporaries import atomic
 from regdpo.launch.options import Shape
 from regdpo.launch.run_log import RunLog
@@ -330,10 +332,7 @@ def _kill_children() -> None:
 
 def _digest(run: Path) -> str:
     """Of job.json; empty if it is not there."""
-    with suppress(FileNotFoundError):
-        os.listdir(run)  # has a network file system look
-        return hashlib.sha256((run / "job.json").read_bytes()).hexdigest()
-    return ""
+    return file_digest(run / "job.json") if "job.json" in names_in(run) else ""
 
 
 def _free_port() -> int:

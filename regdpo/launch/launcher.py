@@ -16,7 +16,7 @@ from unittest.mock import patch
 import psutil
 
 from regdpo.core.errors import Unfinished, UserError
-from regdpo.core.store import kept_at
+from regdpo.core.store import kept_at, names_in
 from regdpo.core.temporaries import atomic
 from regdpo.launch.backends import CRASH, Allocated, OneMachine, OwnJob, Ranks, left_behind
 from regdpo.launch.options import LaunchOptions
@@ -102,7 +102,7 @@ class Launch:
                 self.run_log.say(f"{left}, in job {jobs}")
 
     def _done(self) -> bool:
-        return EXPORT in os.listdir(self.run)  # a network file system may keep for a while that a name is not there
+        return EXPORT in names_in(self.run)
 
     def _wait_for_other(self) -> None:
         """Until no other process trains into the folder.

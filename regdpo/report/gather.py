@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from packaging.requirements import InvalidRequirement, Requirement
 
 from regdpo.config import schema
 from regdpo.core import manifests
 from regdpo.core.digests import file_digest
+from regdpo.core.environment import locked
 from regdpo.core.errors import UserError
 from regdpo.core.rows import CaptionRow, ClipRow, HalfRow, PairRow, R, SampleRow, ScoreRow
 from regdpo.core.store import Store
@@ -132,7 +132,7 @@ def gather(values: dict[str, Any], store: Store, files: Files) -> Inputs:
         runs=[_run(model, store) for model in trained],
         digests={name: _digest(path) for name, path in named.items()}
         | {f"samples of {rows[0].model}": _digest(path) for path, rows in samples.items()},
-        packages=_locked(files.lock),
+        packages=_pinned(files.lock),
     )
 
 
@@ -177,17 +177,9 @@ def _lines(path: Path) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _locked(lock: Path) -> dict[str, str]:
-    """Pinned versions that hold for this Python: of the lock, and of the .in file beside it (torch is not locked)."""
-    versions = {}
-    for path in (lock.with_suffix(".in"), lock):
-        for line in path.read_text().splitlines() if path.exists() else []:
-            try:
-                found = Requirement(line.rstrip("\\ "))
-            except InvalidRequirement:  # comments and hashes
-                continue
-            if found.name in SHAPING and (found.marker is None or found.marker.evaluate()):
-                versions[found.name] = str(found.specifier).removeprefix("==")
+def _pinned(lock: Path) -> dict[str, str]:
+    """What shapes results, as the lock and the .in file beside it pin it (torch is not in the lock)."""
+    versions = locked(lock.with_suffix(".in"), lock, here=True)
     return {name: versions[name] for name in SHAPING if versions.get(name)}
 
 

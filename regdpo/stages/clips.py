@@ -7,13 +7,13 @@ space, measures the clips and writes their rows (regdpo/data/clipping.py).
 from itertools import chain
 
 from regdpo.config.stage_inputs import ClipsStage
+from regdpo.core.digests import shard_of
 from regdpo.core.errors import UserError
 from regdpo.core.progress import track
 from regdpo.core.rows import ClipRow
 from regdpo.core.store import Store
 from regdpo.data import footage
 from regdpo.data.clipping import Span, clip_id, examine, video_rows
-from regdpo.data.footage import shard_of
 
 
 def cut_shard(stage: ClipsStage, digests: dict[str, str], index: int, count: int, store: Store) -> list[ClipRow]:

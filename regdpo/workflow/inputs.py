@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 
 from regdpo.config.schema import Config
-from regdpo.core.digests import DigestCache, folder_digest, text_digest
+from regdpo.core.digests import DigestCache, folder_digest, shard_of, text_digest
 from regdpo.core.errors import UserError
 from regdpo.core.store import DIGESTS
 from regdpo.data import footage
@@ -117,5 +117,5 @@ class Inputs:
         """The videos of each shard."""
         found: list[list[str]] = [[] for _ in range(self.settings.clips.shards)]
         for name in self._sources:
-            found[footage.shard_of(name, len(found))].append(name)
+            found[shard_of(name, len(found))].append(name)
         return found

@@ -11,7 +11,7 @@ from imageio_ffmpeg import get_ffmpeg_exe
 from regdpo.config import schema
 from regdpo.config.stage_inputs import ClipsStage
 from regdpo.core import manifests
-from regdpo.core.digests import DigestCache, file_digest
+from regdpo.core.digests import DigestCache, file_digest, shard_of
 from regdpo.core.errors import UserError
 from regdpo.core.rows import ClipRow
 from regdpo.core.store import Store
@@ -171,7 +171,7 @@ def test_shards_share_the_videos_out(tmp_path):
     what = stage(tmp_path / "footage")
     apart = [row for index in range(3) for row in cut(what, tmp_path, index, 3)]
     assert sorted(row.clip_id for row in apart) == sorted(row.clip_id for row in cut(what, tmp_path))
-    assert {footage.shard_of(f"{number}.mp4", 3) for number in range(50)} == {0, 1, 2}
+    assert {shard_of(f"{number}.mp4", 3) for number in range(50)} == {0, 1, 2}
 
 
 def test_measures_by_hand():
