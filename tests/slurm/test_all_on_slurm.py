@@ -15,9 +15,11 @@ ASKED = {  # rule, of scores with the measure -> partition, GPUs, MB of a node, 
     "render_negatives": ("gpu", 1, 3000, 1, 720, 1),
     "train_arm": ("gpu", 2, 4000, 2, 2880, 1),
     "render_samples": ("gpu", 1, 3000, 1, 720, 2),
-    "score proxies": ("cpu", 0, 2000, 1, 60, 3),
-    "score vbench": ("gpu", 1, 3000, 1, 240, 3),
-    "score held_out": ("gpu", 1, 3000, 1, 240, 2),
+} | {
+    f"score {name}": (
+        ("cpu" if name == "proxies" else "gpu", int(it.gpu), it.memory[0], 1, it.runtime, 2 + (it.reads == "samples"))
+    )
+    for name, it in MEASURES.items()
 }
 
 

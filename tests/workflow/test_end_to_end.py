@@ -15,7 +15,11 @@ from safetensors.numpy import load_file
 
 from regdpo.core import manifests
 from regdpo.core.rows import ClipRow, PairRow, ScoreRow
+from regdpo.evaluate.measures import MEASURES
 from regdpo.workflow.timeline.rows import JobRow
+
+SCORES = sum(3 + (measure.reads == "samples") for measure in MEASURES.values())
+"""Of base, two arms and, where videos are measured, real footage."""
 
 
 @pytest.fixture
@@ -23,7 +27,7 @@ def project(finished: Project):
     """The finished project; configuration and code are as they were afterwards."""
     yield finished
     finished.configure(CONFIG)
-    for name in ("regdpo/train/rank.py", "regdpo/objectives/losses.py"):
+    for name in ("regdpo/train/trainer.py", "regdpo/train/passes.py", "regdpo/objectives/losses.py"):
         shutil.copy(ROOT / name, finished.folder / name)
 
 
@@ -74,7 +78,7 @@ def test_the_timeline_has_every_job(finished: Project):
     assert {row.outcome for row in rows} == {"done"}
     benchmarked = dict.fromkeys(("cut_clips", "caption_clips", "encode_latents", "train_arm"), 2)
     benchmarked |= dict.fromkeys(("base_from_scratch", "pretrain", "render_negatives", "compare_halves"), 1)
-    benchmarked |= {"render_samples": 3, "score": 11}  # two arms, base; and real
+    benchmarked |= {"render_samples": 3, "score": SCORES}  # two arms, base; and real
     assert Counter(row.rule for row in rows if row.working_s is not None) == benchmarked
     small = dict.fromkeys(("clips", "captions", "negatives", "scores"), 1) | {"latents": 2}
     local = {f"merge_{name}": count for name, count in small.items()}
@@ -82,7 +86,7 @@ def test_the_timeline_has_every_job(finished: Project):
     assert Counter(row.rule for row in rows if row.working_s is None) == local
     assert all(row.working_s <= row.running_s + 2 for row in rows if row.working_s is not None)
     page = (finished.folder / "results/report/timeline.html").read_text()
-    assert "<h1>37 jobs in" in page
+    assert f"<h1>{26 + SCORES} jobs in" in page
     assert "Nothing of it went through Slurm" in page
     assert 'data="timeline.html"' in (finished.folder / "results/report/index.html").read_text()
 
@@ -113,7 +117,7 @@ def test_a_comment_makes_nothing_stale(project: Project):
 
 
 def one_arm(arms: int = 1) -> dict[str, int]:
-    parts = {"train_arm": arms, "render_samples": arms, "score": 3 * arms}
+    parts = {"train_arm": arms, "render_samples": arms, "score": len(MEASURES) * arms}
     return {"all": 1, **parts, "merge_scores": 1, "report_page": 1}
 
 
