@@ -332,7 +332,7 @@ def test_a_job_of_its_own(training: Training, cluster: Sandbox, undisturbed) -> 
     for process in [*psutil.Process(workflow.process.pid).children(recursive=True), workflow.process]:
         process.kill()
     workflow.process.wait()
-    assert re.search(rf"Slurm job {first}\S* suspended train_arm dpo/seed0", training.unlock())
+    assert re.search(rf"Slurm job {first}\S* suspended train_arm dpo_0", training.unlock())
     workflow = training.start()
     workflow.until(lambda: "found as Slurm job" in training.log())
     cluster.run("scontrol", "resume", first)

@@ -10,7 +10,7 @@ from project import ROOT
 from slurm_project import SOON
 
 RULES = """
-rule vbench:
+rule render_samples:
     output: "seen.txt"
     threads: 2
     resources: mem_mb=lambda wildcards, attempt: 1000 * attempt, runtime=5, gpu=1
@@ -18,9 +18,9 @@ rule vbench:
 """
 GPU = {"slurm_partition": "gpu"}
 SITES = {
-    "gres": {"set-resources": {"vbench": {**GPU, "gpu": 0, "gres": "gpu:1"}}},
-    "gres_by_threads": {"set-resources": {"vbench": {**GPU, "gpu": 0, "gres": "f'gpu:{threads}'"}}},
-    "kinds": {"set-resources": {"vbench": {**GPU, "gpu_model": "fake", "mem_mb": "1500 * attempt"}}},
+    "gres": {"set-resources": {"render_samples": {**GPU, "gpu": 0, "gres": "gpu:1"}}},
+    "gres_by_threads": {"set-resources": {"render_samples": {**GPU, "gpu": 0, "gres": "f'gpu:{threads}'"}}},
+    "kinds": {"set-resources": {"render_samples": {**GPU, "gpu_model": "fake", "mem_mb": "1500 * attempt"}}},
     "no_accounting": {"slurm-status-command": "squeue"},
 }
 MANY = {"gres_by_threads": 2}
