@@ -383,20 +383,26 @@ def _looked(
     filters: Sequence[tuple[Any, ...]],
     limits: schema.Limits,
 ) -> str:
-    """ffmpeg's log of filters over some frames from some times on.
+    """ffmpeg's log of filters over some frames from some times on, one run for each: a single one of several outputs
+    fails now and then where one of them ends with no frame, as after a seek to behind the last keyframe.
 
     Raises:
-        BrokenVideo: it fails.
+        BrokenVideo: it fails everywhere.
     """
     options = {"max_pixels": limits.pixels, **reading(number, picture)}
-    outputs = []
+    log, failed = "", None
     for time, frames in places:
         seek = {"ss": f"{time:.3f}", "noaccurate_seek": None} if time else {}
         stream = ffmpeg.input(str(path), **options, **seek)[f"v:{number}"]
         for name, *values in filters:
             stream = stream.filter(name, *values)
-        outputs.append(stream.output("pipe:", format="null", **{"frames:v": frames}))
-    return run(ffmpeg.merge_outputs(*outputs), limits=limits, loglevel="info")
+        try:
+            log += run(stream.output("pipe:", format="null", **{"frames:v": frames}), limits=limits, loglevel="info")
+        except BrokenVideo as error:
+            failed = error
+    if failed and not log:
+        raise failed
+    return log
 
 
 def _open(path: str | Path) -> Any:
