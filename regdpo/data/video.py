@@ -383,14 +383,14 @@ def _looked(
     filters: Sequence[tuple[Any, ...]],
     limits: schema.Limits,
 ) -> str:
-    """ffmpeg's log of filters over some frames from some times on, one run for each: a single one of several outputs
-    fails now and then where one of them ends with no frame, as after a seek to behind the last keyframe.
+    """ffmpeg's log of filters over some frames from some times on, one run for each. Where a run ends with no frame, as
+    after a seek to behind the last keyframe, ffmpeg now and then fails: that place tells nothing.
 
     Raises:
-        BrokenVideo: it fails everywhere.
+        BrokenVideo: it fails at the first frame of all.
     """
     options = {"max_pixels": limits.pixels, **reading(number, picture)}
-    log, failed = "", None
+    log = ""
     for time, frames in places:
         seek = {"ss": f"{time:.3f}", "noaccurate_seek": None} if time else {}
         stream = ffmpeg.input(str(path), **options, **seek)[f"v:{number}"]
@@ -398,10 +398,9 @@ def _looked(
             stream = stream.filter(name, *values)
         try:
             log += run(stream.output("pipe:", format="null", **{"frames:v": frames}), limits=limits, loglevel="info")
-        except BrokenVideo as error:
-            failed = error
-    if failed and not log:
-        raise failed
+        except BrokenVideo:
+            if not time:
+                raise
     return log
 
 
