@@ -25,8 +25,9 @@ from regdpo.data.decode import Damage
 from regdpo.data.registry import FILTERS
 from regdpo.data.shots import SHORT_SIDE, Part, Shot, watch
 
-PARTS = 8
-"""Of one format each, that are used of a video; each costs two passes over it."""
+PARTS = 1
+"""Of one format each, that are used of a video; each costs two passes over it. More than the first come out right, but
+on a machine under load a pass over a later one may lose frames, and the same video has to give the same clips."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,9 @@ def examine(path: Path, name: str, digest: str, clips: schema.Clips, store: Stor
         rate = round(8 * path.stat().st_size * clips.fps / told["frames"], 1)
         found.append(Source(path, name, digest, probe, rate, shots, damage, seen, part, earlier - len(shots)))
     if parts > PARTS:
-        found.append(f"broken: its format changes {parts - 1} times; no more than its first {PARTS} parts are used")
+        following = Part.remembered(first["parts"][PARTS]).format if first else None
+        named = f" to {following}" if following else ""
+        found.append(f"broken: its format changes{named}; what follows is not used")
     return found
 
 
