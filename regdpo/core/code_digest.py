@@ -1,6 +1,7 @@
 """Digests of code: of an entry and all of regdpo that it imports, blind to comments and formatting."""
 
 import ast
+from collections.abc import Iterator
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -61,12 +62,24 @@ def _is_plumbing(module: str) -> bool:
 @cache
 def _tree(path: Path) -> ast.Module:
     tree = ast.parse(path.read_text())
-    for node in ast.walk(tree):
+    for node in _statements(tree):
         body = getattr(node, "body", None)
         if isinstance(body, list):  # docstrings, and the strings under fields
             kept = [item for item in body if not (isinstance(item, ast.Expr) and isinstance(item.value, ast.Constant))]
             node.body = kept or [ast.Pass()]  # type: ignore[attr-defined]
     return tree
+
+
+def _statements(tree: ast.AST) -> Iterator[ast.AST]:
+    """It and the statements in it: a tenth of what ast.walk goes through, and every process that starts does this."""
+    pending = [tree]
+    while pending:
+        node = pending.pop()
+        yield node
+        for name in ("body", "orelse", "handlers", "finalbody", "cases"):
+            inner = getattr(node, name, None)
+            if isinstance(inner, list):
+                pending += inner
 
 
 @cache
@@ -90,7 +103,7 @@ def _file(module: str) -> Path:
 @cache
 def _imports(module: str) -> frozenset[str]:
     found: set[str] = set()
-    for node in ast.walk(_tree(_file(module))):
+    for node in _statements(_tree(_file(module))):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:

@@ -4,8 +4,9 @@ import platform
 import socket
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
 
 from packaging.requirements import InvalidRequirement, Requirement
@@ -28,6 +29,10 @@ def environment_digest(locks: Sequence[Path], *packages: str) -> str:
     return text_digest(*(f"{name}=={versions[name]}" for name in sorted(packages)))
 
 
+FILES = "files"
+"""In place of a package: the sources as they are written. Where these agree, nobody has to read the code."""
+
+
 @cache
 def environment(root: Path = ROOT.parent) -> str:
     """What this process runs on, as ``name==version`` with spaces between: Python, the locked packages that are
@@ -36,11 +41,8 @@ def environment(root: Path = ROOT.parent) -> str:
     Args:
         root: of the checkout.
     """
-    names = locked(*(root / "envs" / f"{lock}.lock" for lock in ("regdpo", "cuda", "flash")))
-    sources = [path for folder in ("regdpo", "scripts") for path in sorted((root / folder).rglob("*.py"))]
-    code = text_digest(*map(source_of, sources))[:8]
-    found = {"python": platform.python_version(), PACKAGE: code} | {name: _installed(name) for name in names}
-    return " ".join(f"{name}=={found[name]}" for name in sorted(found) if found[name])
+    found = _installed(root) | {FILES: _written(root), PACKAGE: _code(root)}
+    return " ".join(f"{name}=={found[name]}" for name in sorted(found))
 
 
 def check_environment(there: str) -> None:
@@ -52,13 +54,18 @@ def check_environment(there: str) -> None:
     Raises:
         UserError: naming the machine and what differs.
     """
-    mine, theirs = (dict(item.split("==") for item in text.split()) for text in (environment(), there))
+    if not there:
+        return
+    root = ROOT.parent
+    theirs = dict(item.split("==") for item in there.split())
+    same = theirs.pop(FILES, "") == _written(root)
+    mine = _installed(root) | {PACKAGE: theirs[PACKAGE] if same else _code(root)}
     differ = [
         f"{name} {mine.get(name, 'none')} instead of {theirs.get(name, 'none')}"
         for name in sorted(mine | theirs)
         if mine.get(name) != theirs.get(name)
     ]
-    if there and differ:
+    if differ:
         more = f" and {len(differ) - 3} more" if len(differ) > 3 else ""
         raise UserError(
             f"{socket.gethostname()} does not see the environment that this was started from: "
@@ -67,11 +74,26 @@ def check_environment(there: str) -> None:
         )
 
 
-def _installed(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return ""
+def _sources(root: Path) -> list[Path]:
+    return [path for folder in ("regdpo", "scripts") for path in sorted((root / folder).rglob("*.py"))]
+
+
+def _written(root: Path) -> str:
+    return text_digest(*(path.read_text() for path in _sources(root)))[:8]
+
+
+def _code(root: Path) -> str:
+    return text_digest(*map(source_of, _sources(root)))[:8]
+
+
+def _installed(root: Path) -> dict[str, str]:
+    """Python and the locked packages that are there. importlib's `version` parses all of a package's metadata."""
+    found = {"python": platform.python_version()}
+    for name in locked(*(root / "envs" / f"{lock}.lock" for lock in ("regdpo", "cuda", "flash"))):
+        with suppress(PackageNotFoundError):
+            metadata = distribution(name).read_text("METADATA") or ""
+            found[name] = metadata.partition("\nVersion: ")[2].partition("\n")[0].strip()
+    return found
 
 
 @cache
@@ -84,9 +106,11 @@ def locked(*files: Path, here: bool = False) -> dict[str, str]:
     found = {}
     for path in files:
         for line in path.read_text().splitlines() if path.exists() else []:
+            if not line or line[0] in " #":  # most of them are hashes
+                continue
             try:
                 pinned = Requirement(line.rstrip("\\ "))
-            except InvalidRequirement:  # comments, options and hashes
+            except InvalidRequirement:  # options
                 continue
             if not here or pinned.marker is None or pinned.marker.evaluate():
                 found[pinned.name] = str(pinned.specifier).removeprefix("==")

@@ -1,27 +1,25 @@
-"""Trainings whose ranks start fast, for tests of what becomes of ranks and not of what they learn."""
-
-import os
-from pathlib import Path
+"""A training whose ranks start fast, for tests of what becomes of ranks and not of what they learn."""
 
 import pytest
 import tiny
 import torch
 import toy_family
+from forked import server
 
 from regdpo.config import stage_inputs
 from regdpo.core import manifests
 from regdpo.core.rows import LatentRow
 from regdpo.core.store import Store
-from regdpo.launch import backends
 from regdpo.models.registry import FAMILIES
 from regdpo.models.spec import ModelFile, ModelRef
 from regdpo.stages import latents
 
-TESTS = Path(__file__).parents[1]
+__all__ = ["server"]
 
 
 @pytest.fixture(scope="session")
-def toy_world(tmp_path_factory: pytest.TempPathFactory) -> tiny.World:
+def light(tmp_path_factory: pytest.TempPathFactory) -> tiny.World:
+    """What ranks of the module `light_rank` train."""
     folder = tmp_path_factory.mktemp("toys")
     toy_family.save(folder / "model")
     ref = {"family": "toy", "task": "t2v", "where": "folder", "path": str(folder / "model"), "text_length": 8}
@@ -34,11 +32,3 @@ def toy_world(tmp_path_factory: pytest.TempPathFactory) -> tiny.World:
         encoded = latents.encode(stage, model, pairs, store, torch.device("cpu"))
     manifests.write(manifest, encoded, LatentRow)
     return tiny.World(store, model, pairs, encoded, manifest)
-
-
-@pytest.fixture
-def light(toy_world: tiny.World, monkeypatch: pytest.MonkeyPatch) -> tiny.World:
-    """What launchers of this process, and of the processes that it starts with ``LIGHT``, have ranks train."""
-    monkeypatch.setattr(backends, "MODULE", "light_rank")
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")]))
-    return toy_world

@@ -1,23 +1,30 @@
 """Ask tests/parallel/worker.py."""
 
 import json
-import subprocess
-import sys
+import os
 from pathlib import Path
 
+import forked
 import torch
 
-WORKER = Path(__file__).with_name("worker.py")
 Tensors = dict[str, torch.Tensor]
 
 
 def run(cases: list[dict], folder: Path) -> list[Tensors]:
     """The answers to cases, in their order; cases of as many ranks one after another share their processes."""
     (folder / "cases.json").write_text(json.dumps(cases))
-    command = [sys.executable, str(WORKER), str(folder / "cases.json"), str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-4000:]
+    worker = forked.CONTEXT.Process(target=work, args=(folder,))
+    worker.start()
+    worker.join()
+    assert worker.exitcode == 0, (folder / "said").read_text()[-4000:]
     return [torch.load(folder / f"{number}.pt", weights_only=True) for number in range(len(cases))]
+
+
+def work(folder: Path) -> None:
+    os.dup2(os.open(folder / "said", os.O_CREAT | os.O_WRONLY), 2)
+    import worker
+
+    worker.main(folder)
 
 
 def worst(found: Tensors, wanted: Tensors) -> float:

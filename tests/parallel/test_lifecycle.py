@@ -5,31 +5,21 @@ import os
 import re
 import signal
 import socket
-import subprocess
-import sys
 import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import forked
 import psutil
 import tiny
 
 from regdpo.core.digests import folder_digest
 from regdpo.core.environment import environment
 from regdpo.core.errors import EXIT_UNFINISHED, EXIT_USER_ERROR
-from regdpo.launch.launcher import living, train
-from regdpo.launch.options import LaunchOptions
-
-LAUNCH = """
-import sys
-from regdpo.launch import backends
-from regdpo.core import errors
-from regdpo.launch.launcher import train
+from regdpo.launch.launcher import living
 from regdpo.launch.options import LaunchOptions
 from regdpo.runs.job import Job
-backends.MODULE = "light_rank"
-errors.run(lambda: train(Job.read(sys.argv[1]), LaunchOptions(processes=2, grace=float(sys.argv[2])), "dpo/seed3"))
-"""
+
 STEPS = 120
 SETTINGS = {"objective": "sft", "steps": STEPS, "tuning": "full"}
 
@@ -37,16 +27,9 @@ SETTINGS = {"objective": "sft", "steps": STEPS, "tuning": "full"}
 class Launcher:
     """A launcher in a process group of its own, as a terminal starts one."""
 
-    def __init__(self, job, folder: Path, grace: float = 60):
+    def __init__(self, job: Job, grace: float = 60):
         self.run = Path(job.run)
-        path = folder / "asked.json"
-        path.write_text(job.model_dump_json())
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", LAUNCH, str(path), str(grace)],
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
+        self.process = forked.Launcher(job, LaunchOptions(processes=2, grace=grace), "dpo/seed3", forked.LIGHT)
         self.family: list[psutil.Process] = []
 
     def wait_until(self, true) -> None:
@@ -85,7 +68,8 @@ class Launcher:
 
     def end(self) -> tuple[int, str]:
         """Exit code and last line; nothing of it is left."""
-        said = self.process.communicate(timeout=120)[1]
+        said = self.process.stderr.read()
+        self.process.wait(120)
         assert "Traceback" not in "".join(line for line in said.splitlines() if not line.startswith("["))
         gone = psutil.wait_procs(self.family, timeout=5)[1]
         assert not gone, gone
@@ -93,9 +77,9 @@ class Launcher:
 
 
 @contextmanager
-def launched(job, folder: Path, **options):
+def launched(job: Job, **options):
     """Whatever the test does, nothing outlives it."""
-    launcher = Launcher(job, folder, **options)
+    launcher = Launcher(job, **options)
     try:
         yield launcher
     finally:
@@ -104,7 +88,7 @@ def launched(job, folder: Path, **options):
         for process in launcher.family:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
-        launcher.process.communicate()
+        launcher.process.wait()
 
 
 def rows(run: Path) -> list[dict]:
@@ -124,14 +108,14 @@ def stopped_at(run: Path, reason: str, line: str, saved: bool = True) -> None:
 def test_disturbed_in_every_way_it_ends_as_undisturbed(light, tmp_path):
     """No periodic checkpoints: what is kept was saved when it was asked to stop. The path is hard on launchers."""
     whole = tiny.job(light, tmp_path / "whole", **SETTINGS)
-    train(whole, LaunchOptions(processes=2))
+    forked.train(whole, LaunchOptions(processes=2), forked.LIGHT)
 
     folder = tmp_path / "a=b,c=$d e"
     folder.mkdir()
     job = tiny.job(light, folder / "run", **SETTINGS).model_copy(update={"checkpoint_every": STEPS})
     run = Path(job.run)
 
-    with launched(job, folder) as launcher:
+    with launched(job) as launcher:
         launcher.wait_for_steps(2)
         assert launcher.listening() == {"127.0.0.1"}, "strangers can reach it"
         for process in [*launcher.family, launcher.process]:  # a cluster tells everyone
@@ -140,9 +124,9 @@ def test_disturbed_in_every_way_it_ends_as_undisturbed(light, tmp_path):
     assert code == EXIT_UNFINISHED == 75
     stopped_at(run, "SIGTERM", line)
 
-    with launched(job, folder) as launcher:
+    with launched(job) as launcher:
         launcher.wait_for_steps(2)
-        with launched(job, folder) as second:
+        with launched(job) as second:
             second.waits()
             (run / "stop").write_text("end of the week\n")
             code, line = launcher.end()
@@ -151,7 +135,7 @@ def test_disturbed_in_every_way_it_ends_as_undisturbed(light, tmp_path):
     stopped_at(run, "end of the week", line)
     saved = len(rows(run))
 
-    with launched(job, folder) as launcher:
+    with launched(job) as launcher:
         launcher.wait_for_steps(2)
         os.kill(living(run).pid, signal.SIGKILL)
         code, line = launcher.end()
@@ -160,7 +144,7 @@ def test_disturbed_in_every_way_it_ends_as_undisturbed(light, tmp_path):
     assert line.endswith(f"logs in {run / 'logs'}; the same command goes on from the last checkpoint")
     (run / "stop").write_text("stale")
 
-    with launched(job, folder) as launcher:
+    with launched(job) as launcher:
         launcher.wait_for_steps(2)
         assert rows(run)[0]["step"] == 1
         assert len(rows(run)) > saved
@@ -170,9 +154,9 @@ def test_disturbed_in_every_way_it_ends_as_undisturbed(light, tmp_path):
     stopped_at(run, "SIGINT", line)
 
     assert len(rows(run)) < STEPS, "too quick to test anything"
-    with launched(job, folder) as launcher:
+    with launched(job) as launcher:
         launcher.wait_for_steps(2)
-        with launched(job, folder) as second:  # takes the result
+        with launched(job) as second:  # takes the result
             second.waits()
             assert launcher.end()[0] == 0
             assert second.end()[0] == 0
@@ -184,13 +168,13 @@ def test_disturbed_in_every_way_it_ends_as_undisturbed(light, tmp_path):
 
 def test_asked_before_the_first_step(light, tmp_path):
     job = tiny.job(light, tmp_path / "run", **SETTINGS)
-    with launched(job, tmp_path) as launcher:
+    with launched(job) as launcher:
         launcher.wait_until(launcher.children)
         (tmp_path / "run/stop").touch()
         code, line = launcher.end()
     assert code == EXIT_UNFINISHED
     stopped_at(tmp_path / "run", "stop file", line, saved=False)
-    with launched(job, tmp_path) as launcher:
+    with launched(job) as launcher:
         launcher.wait_until(launcher.children)
         launcher.process.terminate()
         code, line = launcher.end()
@@ -201,7 +185,7 @@ def test_asked_before_the_first_step(light, tmp_path):
 def test_a_rank_with_a_stale_copy_of_the_environment(light, tmp_path):
     seen = re.sub(r"torch==\S+", "torch==2.0", environment())
     job = tiny.job(light, tmp_path / "run", **SETTINGS).model_copy(update={"environment": seen})
-    with launched(job, tmp_path) as launcher:
+    with launched(job) as launcher:
         code, line = launcher.end()
     assert code == EXIT_USER_ERROR
     assert re.search(
@@ -212,7 +196,7 @@ def test_a_rank_with_a_stale_copy_of_the_environment(light, tmp_path):
 
 def test_ranks_that_cannot_save_are_ended_after_the_grace(light, tmp_path):
     job = tiny.job(light, tmp_path / "run", **SETTINGS)
-    with launched(job, tmp_path, grace=2) as launcher:
+    with launched(job, grace=2) as launcher:
         launcher.wait_for_steps(2)
         os.kill(living(Path(job.run)).pid, signal.SIGSTOP)
         os.killpg(launcher.process.pid, signal.SIGINT)
@@ -225,11 +209,11 @@ def test_ranks_that_cannot_save_are_ended_after_the_grace(light, tmp_path):
 def test_ranks_outlive_the_launcher_but_not_torchrun(light, tmp_path):
     job = tiny.job(light, tmp_path / "run", **{**SETTINGS, "steps": 10_000})
     run = Path(job.run)
-    with launched(job, tmp_path) as launcher:
+    with launched(job) as launcher:
         launcher.wait_for_steps(2)
         launcher.process.kill()
         first = living(run).pid
-        with launched(job, tmp_path) as second:
+        with launched(job) as second:
             second.waits()
             before = len(rows(run))
             second.wait_until(lambda: len(rows(run)) > before)

@@ -1,14 +1,14 @@
 """A training that is killed goes on from its last checkpoint and ends with the same bytes; ports do not matter."""
 
 import json
-import os
-import signal
 import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import forked
+import psutil
 import pytest
 import tiny
 
@@ -26,6 +26,7 @@ from regdpo.launch.options import LaunchOptions
 from regdpo.runs.job import Job
 errors.run(lambda: train(Job.read(sys.argv[1]), LaunchOptions(processes=2)))
 """
+LIGHT = forked.LIGHT
 LORA = {"rank": 2, "targets": ["to_q", "to_v"]}
 
 
@@ -45,33 +46,33 @@ AVERAGES = {"ema": 0.9, "reference_ema": {"decay": 0.5, "every": 2}, "export": "
 
 
 @pytest.mark.parametrize(
-    "settings",
+    ("settings", "real"),
     [
-        {"tuning": "full", "checkpoint_every": 1, **AVERAGES},
-        {"tuning": "lora", "parallel": {"reference": "cached", "pair": 2}},
+        ({"tuning": "full", "checkpoint_every": 1, **AVERAGES}, False),
+        ({"tuning": "lora", "parallel": {"reference": "cached", "pair": 2}}, True),
     ],
     ids=["averages", "cached"],
 )
-def test_killed_and_resumed_is_undisturbed(world, tmp_path, settings):
+def test_killed_and_resumed_is_undisturbed(world, tmp_path, settings, real):
+    """Really started, too: as what is forked here and in other tests, to the byte."""
     options = {"lora": LORA, "steps": 12, **settings}
     whole = tiny.job(world, tmp_path / "whole", **options)
-    train(whole, LaunchOptions(processes=2))
+    forked.train(whole, LaunchOptions(processes=2))
 
     (tmp_path / "killed").mkdir()
     killed = tiny.job(world, tmp_path / "killed", **options)
-    first = start(killed, tmp_path)
+    first = start(killed, tmp_path) if real else forked.Launcher(killed, LaunchOptions(processes=2))
     deadline = time.monotonic() + 120
     while not list(Path(killed.run).glob("checkpoints/step_*")):
         assert first.poll() is None, first.stderr.read()
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    for pid in subprocess.run(["pgrep", "-f", killed.run], capture_output=True, text=True).stdout.split():
-        if int(pid) != os.getpid():
-            os.kill(int(pid), signal.SIGKILL)
+    for process in [*psutil.Process(first.pid).children(recursive=True), first]:
+        process.kill()
     first.wait()
     done = len(losses(Path(killed.run)))
     assert not (Path(killed.run) / "export").exists(), "the kill came too late to test anything"
-    train(killed, LaunchOptions(processes=2))
+    (train if real else forked.train)(killed, LaunchOptions(processes=2))
     assert losses(Path(killed.run)) == losses(Path(whole.run))
     assert len(losses(Path(whole.run))) == 12 > done
     assert folder_digest(Path(killed.run) / "export") == folder_digest(Path(whole.run) / "export")
@@ -85,14 +86,14 @@ def test_a_taken_port_does_not_matter(light, tmp_path):
             taken.listen()
         except OSError:
             pass  # somebody else has it: just as well
-        train(tiny.job(light, tmp_path / "run", objective="sft", steps=1), LaunchOptions(processes=1))
+        forked.train(tiny.job(light, tmp_path / "run", objective="sft", steps=1), LaunchOptions(processes=1), LIGHT)
     assert (tmp_path / "run/export").exists()
 
 
 def test_a_users_mistake_in_a_rank_is_its_one_line(light, tmp_path):
     job = tiny.job(light, tmp_path / "run", batch=3)
     with pytest.raises(UserError, match=r"^train.settings: batch 3 does not divide over 2 data ranks$"):
-        train(job, LaunchOptions(processes=2))
+        forked.train(job, LaunchOptions(processes=2), LIGHT)
 
 
 def test_a_missing_latent_is_named_before_the_first_step(light, tmp_path):
@@ -100,7 +101,7 @@ def test_a_missing_latent_is_named_before_the_first_step(light, tmp_path):
     hidden = latent.rename(latent.with_suffix(".hidden"))
     try:
         with pytest.raises(UserError, match=r"missing from the store"):
-            train(tiny.job(light, tmp_path / "run", objective="sft"), LaunchOptions(processes=1))
+            forked.train(tiny.job(light, tmp_path / "run", objective="sft"), LaunchOptions(processes=1), LIGHT)
         assert not (tmp_path / "run/metrics.jsonl").exists()
     finally:
         hidden.rename(latent)
@@ -112,7 +113,7 @@ def test_a_crash_in_a_rank_is_told_with_its_root_cause(light, tmp_path):
     with pytest.raises(
         UserError, match=r"^training run failed: KeyError: 'none'; logs in .*/run/logs; the same command"
     ):
-        train(broken, LaunchOptions(processes=2))
+        forked.train(broken, LaunchOptions(processes=2), LIGHT)
 
 
 def test_a_full_disk_leaves_the_last_checkpoint(world, tmp_path):
@@ -124,12 +125,12 @@ def test_a_full_disk_leaves_the_last_checkpoint(world, tmp_path):
     try:
         job = tiny.job(world, run, objective="sft", steps=12)
         with pytest.raises(UserError, match=rf"^no space left on the device while writing {run}"):
-            train(job, LaunchOptions(processes=2))
+            forked.train(job, LaunchOptions(processes=2))
         kept = complete(run)
         assert kept
         assert not (run / "export").exists()
         subprocess.run(["mount", "-o", "remount,size=64m", str(run)], check=True)
-        train(job, LaunchOptions(processes=2))
+        forked.train(job, LaunchOptions(processes=2))
         assert [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()] == [
             *range(1, 13)
         ]

@@ -2,17 +2,17 @@
 
 import os
 import socket
-import subprocess
 import sys
 import time
 from contextlib import ExitStack
 from pathlib import Path
 
+import forked
 import psutil
 import pytest
 import tiny
 
-from regdpo.launch.backends import _digest
+from regdpo.launch import backends
 from regdpo.runs.stop import UNFINISHED
 
 
@@ -25,26 +25,32 @@ def network() -> tuple[str, str]:
     pytest.skip("this machine has no network")
 
 
-def test_machines_listen_at_the_named_interface_alone(world, tmp_path):
+def launcher(number: int, interface: str, arguments: list[str], said: Path) -> None:
+    os.dup2(os.open(said, os.O_CREAT | os.O_WRONLY), 1)
+    os.environ |= {"SLURM_PROCID": str(number), "GLOO_SOCKET_IFNAME": interface}
+    sys.argv = ["backends", *arguments]
+    with forked.forking(forked.LIGHT):
+        backends.main()
+
+
+def test_machines_listen_at_the_named_interface_alone(light, tmp_path):
     interface, address = network()
-    settings = {"objective": "sft", "steps": 10_000, "tuning": "lora", "lora": {"rank": 2, "targets": ["to_q"]}}
-    job = tiny.job(world, tmp_path / "run", **settings)
+    job = tiny.job(light, tmp_path / "run", objective="sft", steps=10_000)
     run = Path(job.run)
     run.mkdir()
     (run / "job.json").write_text(job.model_dump_json())
     with socket.create_server((address, 0)) as free:
         port = str(free.getsockname()[1])
-    command = [sys.executable, "-m", "regdpo.launch.backends", str(run), _digest(run), "2", "1", address, port, "17.0"]
-    machines = []
+    arguments = [str(run), backends._digest(run), "2", "1", address, port, "17.0"]
+    machines, files = [], [tmp_path / "0", tmp_path / "1"]
     with ExitStack() as stack:
-        for number in range(2):
-            environment = os.environ | {"SLURM_PROCID": str(number), "GLOO_SOCKET_IFNAME": interface}
-            machines.append(subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True))
-            stack.callback(machines[-1].communicate)
+        for number, file in enumerate(files):
+            machines.append(forked.CONTEXT.Process(target=launcher, args=(number, interface, arguments, file)))
+            machines[-1].start()
             stack.callback(machines[-1].kill)
         deadline = time.monotonic() + 180
         while not (run / "metrics.jsonl").exists():
-            assert all(machine.poll() is None for machine in machines), [machine.communicate() for machine in machines]
+            assert all(machine.is_alive() for machine in machines), [file.read_text() for file in files]
             assert time.monotonic() < deadline, [path.read_text() for path in run.rglob("*.log")]
             time.sleep(0.1)
         parents = [psutil.Process(machine.pid) for machine in machines]
@@ -53,6 +59,7 @@ def test_machines_listen_at_the_named_interface_alone(world, tmp_path):
         assert {it.laddr.ip for it in sockets} == {address}, "strangers can reach it"
         assert int(port) in {it.laddr.port for it in sockets}
         (run / "stop").touch()
-        said = [machine.communicate(timeout=120)[0] for machine in machines]
-    assert [machine.returncode for machine in machines] == [0, 0], said
+        for machine in machines:
+            machine.join(120)
+    assert [machine.exitcode for machine in machines] == [0, 0], [file.read_text() for file in files]
     assert (run / UNFINISHED).exists()

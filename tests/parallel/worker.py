@@ -1,6 +1,6 @@
-"""Run by tests: each case of a list, in float64, on as many real processes as it wants.
+"""Each case of a list, in float64, on as many real processes as it wants; in a process of its own, since it changes torch.
 
-Arguments: a list of cases (JSON), and a folder that gets NUMBER.pt for each. A case names its job and its ranks. It asks for
+A folder has the cases (cases.json) and gets NUMBER.pt for each. A case names its job and its ranks. It asks for
 the gradients of the first step, perhaps with a fault (a mistake planted to see that the comparison catches it); or, with
 `until`, for the weights after going on from the last checkpoint until that step and saving one. Importing costs more than
 all the work, so it is done once and the ranks are forked.
@@ -91,13 +91,12 @@ def rank(number: int, ranks: int, cases: list[tuple[int, dict]], folder: Path, m
     dist.destroy_process_group()
 
 
-def main() -> None:
+def main(folder: Path) -> None:
     device.DTYPES["fp32"] = torch.float64
     empty, buffers = DiffusersFamily.empty_transformer, DiffusersFamily.buffers
     DiffusersFamily.buffers = lambda self: {name: buffer.double() for name, buffer in buffers(self).items()}
     DiffusersFamily.empty_transformer = lambda self, layers=None: empty(self, layers).double()
-    folder = Path(sys.argv[2])
-    cases = enumerate(json.loads(Path(sys.argv[1]).read_text()))
+    cases = enumerate(json.loads((folder / "cases.json").read_text()))
     for meeting, (ranks, group) in enumerate(groupby(cases, key=lambda item: item[1]["ranks"])):
         mine, children = list(group), []
         for number in range(ranks):
@@ -112,7 +111,3 @@ def main() -> None:
             children.append(child)
         if sum(os.waitpid(child, 0)[1] for child in children):
             sys.exit(f"{ranks} ranks: one failed")
-
-
-if __name__ == "__main__":
-    main()
