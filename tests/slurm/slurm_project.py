@@ -1,7 +1,6 @@
 """A copy of the project that runs by profiles/slurm, with the tests' own family for its model: its jobs start fast."""
 
 import copy
-import shutil
 import sys
 from pathlib import Path
 
@@ -17,6 +16,17 @@ del SETTINGS["train"]["export_formats"]  # of adapters
 SETTINGS["launch"] = {"processes": 2, "nodes": 2}
 
 
+SLOW = """
+
+class Slow(Toy):
+    \"\"\"A step takes a while and no processor, as it does on GPUs: time to do something to a training.\"\"\"
+
+    def predict(self, *inputs: Any) -> Tensor:
+        time.sleep(0.02)
+        return super().predict(*inputs)
+"""
+
+
 class SlurmProject(Project):
     """Run by profiles/slurm, in which the account is filled in."""
 
@@ -29,9 +39,10 @@ class SlurmProject(Project):
     def __init__(self, folder: Path):
         super().__init__(folder)
         self.configure(SETTINGS)
-        shutil.copy(toy_family.__file__, folder / "regdpo/models/toy.py")
+        family = Path(toy_family.__file__).read_text().replace("import json\n", "import json\nimport time\n", 1)
+        (folder / "regdpo/models/toy.py").write_text(family + SLOW)
         with (folder / "regdpo/models/registry.py").open("a") as registry:
-            registry.write('FAMILIES["toy"] = Declaration("regdpo.models.toy:Toy")\n')
+            registry.write('FAMILIES["toy"] = Declaration("regdpo.models.toy:Slow")\n')
         toy_family.save(folder / "toy")
         profile = folder / "profiles/slurm/profile.v9+.yaml"
         profile.write_text(profile.read_text().replace("# slurm_account: your_account", "slurm_account: default"))

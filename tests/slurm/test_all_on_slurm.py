@@ -2,16 +2,17 @@
 
 import re
 
+from project import CONFIG
+from slurm_project import SlurmProject
+
 from regdpo.core import manifests
 from regdpo.evaluate.measures import MEASURES
 from regdpo.workflow.timeline.rows import JobRow
 
 ASKED = {  # rule, of scores with the measure -> partition, GPUs, MB of a node, nodes, minutes, times
     "cut_clips": ("cpu", 0, 4001, 1, 240, 2),  # an array, with 1 MB for the list of its tasks
-    "base_from_scratch": ("cpu", 0, 4000, 1, 60, 1),
     "compare_halves": ("cpu", 0, 2000, 1, 60, 1),
-    "encode_latents": ("gpu", 1, 3000, 1, 720, 2),
-    "pretrain": ("gpu", 2, 4000, 2, 240, 1),
+    "encode_latents": ("gpu", 1, 3000, 1, 720, 1),
     "render_negatives": ("gpu", 1, 3000, 1, 720, 1),
     "train_arm": ("gpu", 2, 4000, 2, 2880, 1),
     "render_samples": ("gpu", 1, 3000, 1, 720, 2),
@@ -21,6 +22,10 @@ ASKED = {  # rule, of scores with the measure -> partition, GPUs, MB of a node, 
     )
     for name, it in MEASURES.items()
 }
+
+
+SMALL_BASE = {"base_from_scratch": ("cpu", 0, 4000, 1, 60), "pretrain": ("gpu", 2, 4000, 2, 240)}
+"""As above, but for the times; a small base model made here is trained in no test of this folder."""
 
 
 def rule_of(job: dict[str, str]) -> str:
@@ -51,6 +56,20 @@ def test_each_rule_got_what_it_asked_for(finished):
         got.setdefault(kind_of(job), set()).add(asked)
     assert sum("_" in job["JobID"] for job in finished.ran) == 2
     assert got == {rule: {asked} for rule, asked in ASKED.items()}
+
+
+def test_each_rule_of_a_small_base_would_ask_for(tmp_path):
+    project = SlurmProject(tmp_path)
+    project.configure(CONFIG | {"launch": {"processes": 2, "nodes": 2}})
+    said = project.snakemake("--dry-run", "results/base/model.json").stdout
+    for rule, asked in SMALL_BASE.items():
+        line = re.search(rf"rule {rule}:\n(?:    .*\n)*?    resources: (.*)", said)[1]
+        given = dict(part.split("=") for part in line.split(", "))
+        assert given["slurm_partition"] == asked[0]
+        amounts = (
+            int(given.get(name, default)) for name, default in (("gpu", 0), ("mem_mb", 0), ("nodes", 1), ("runtime", 0))
+        )
+        assert tuple(amounts) == asked[1:]
 
 
 def test_training_ran_as_two_ranks_on_two_nodes(cluster, finished):

@@ -17,19 +17,26 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
-from project import CONFIG, Project
+from project import Project
 from sandbox import Sandbox
+from slurm_project import SETTINGS
 
 from regdpo.core import manifests
 from regdpo.core.digests import folder_digest
-from regdpo.launch.launcher import train
-from regdpo.launch.options import LaunchOptions
 from regdpo.runs.job import Job
 from regdpo.workflow.timeline.rows import JobRow
 
 STEPS, EVERY = 120, 15
-SETTINGS = {**CONFIG["train"]["settings"], "steps": STEPS, "checkpoint_every": EVERY, "eval_every": STEPS}
+STEADY = {**SETTINGS["train"]["settings"], "steps": STEPS, "checkpoint_every": EVERY, "eval_every": STEPS}
 MODEL = "results/train/dpo/seed0/model.json"
+
+HERE = """
+import sys
+from regdpo.launch.launcher import train
+from regdpo.launch.options import LaunchOptions
+from regdpo.runs.job import Job
+train(Job.read(sys.argv[1]), LaunchOptions(processes=2, scheduler="local_cwd"))
+"""
 
 
 class Training:
@@ -45,9 +52,8 @@ class Training:
         self.profile()
 
     def configure(self, **launch) -> None:
-        arms = {"dpo": {"objective": "dpo", "beta": 50}}
-        train = {**CONFIG["train"], "settings": SETTINGS, "arms": arms, "export_formats": ["diffusers"]}
-        self.project.configure({**CONFIG, "train": train, "launch": {"processes": 2, "nodes": 2, **launch}})
+        train = SETTINGS["train"] | {"settings": STEADY}
+        self.project.configure(SETTINGS | {"train": train, "launch": {"processes": 2, "nodes": 2, **launch}})
 
     def profile(self, **resources) -> None:
         """The profile as it is, but for what the training asks for."""
@@ -231,8 +237,12 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Training]
     run = tmp_path_factory.mktemp("undisturbed") / "run"
 
     def of(training: Training) -> Path:
-        job = Job.read(training.run / "job.json")
-        train(job.model_copy(update={"run": str(run)}), LaunchOptions(processes=2, scheduler="local_cwd"))
+        if not run.exists():
+            job = run.with_name("job.json")
+            values = Job.read(training.run / "job.json").model_copy(update={"run": str(run)})
+            job.write_text(values.model_dump_json())
+            options = training.project.command()[1]
+            subprocess.run([sys.executable, "-c", HERE, str(job)], check=True, **options)
         return run
 
     return of
@@ -241,11 +251,11 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Training]
 def test_memory_a_rank_killed_cancelled_and_a_machine_lost(training: Training, cluster: Sandbox, undisturbed) -> None:
     """One after another in the same training; Snakemake goes on by itself."""
     before = len(cluster.sacct())
-    training.profile(mem_mb="600 if attempt == 1 else 4000")
+    training.profile(mem_mb="300 if attempt == 1 else 4000")
     workflow = training.start("--retries", "3")
     workflow.until_step(2 * EVERY + 5)
     short, more = cluster.sacct(fields="State,ReqTRES")[before:]
-    assert ["mem=1200M" in short["ReqTRES"], "mem=8000M" in more["ReqTRES"]] == [True, True], (short, more)
+    assert ["mem=600M" in short["ReqTRES"], "mem=8000M" in more["ReqTRES"]] == [True, True], (short, more)
     assert short["State"] != "COMPLETED"
     begun = len(training.started_from())
     assert training.listens_at() == {"127.0.0.1"}, "strangers can reach it"  # what the nodes' names stand for
@@ -297,7 +307,7 @@ def test_full_disk_then_snakemake_killed(training: Training, cluster: Sandbox, u
     runs = training.folder / "store/runs"
     kept = shutil.copytree(runs, training.folder / "kept")
     used = sum(path.stat().st_size for path in runs.rglob("*") if path.is_file())
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={used + 1_000_000}", "tmpfs", str(runs)], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={used + 600_000}", "tmpfs", str(runs)], check=True)
     try:
         shutil.copytree(kept, runs, dirs_exist_ok=True)
         training.start("--retries", "0").end(1)
