@@ -31,7 +31,7 @@ PACKAGES = {"slurm-wlm": "slurmctld", "munge": "munged", "slurmdbd": "slurmdbd",
 """Debian package -> program that it brings."""
 PORT = 17000
 """Of slurmctld; slurmdbd and the nodes have the next ones."""
-CPUS, MEMORY = 4, 16000
+CPUS, MEMORY = 4, 1_200_000
 """What a node says it has: more than is here, so that jobs wait for one another as rarely as on a cluster. MB."""
 FIELDS = "JobID,JobName,Comment,State,ExitCode,Partition,NNodes,NodeList,ReqTRES,AllocTRES,Timelimit"
 NODE = """
@@ -171,7 +171,7 @@ class Sandbox:
         """Of all jobs, or of one: a row for each time that it ran."""
         options = [*(["--jobs", job] if job else []), *([] if steps else ["--allocations"])]
         said = self.run(
-            "sacct", "--duplicates", "--parsable2", "--starttime", "now-1days", "--format", fields, *options
+            "sacct", "--noconvert", "--duplicates", "--parsable2", "--starttime", "now-1days", "--format", fields, *options
         )
         return list(csv.DictReader(said.splitlines(), delimiter="|"))
 

@@ -12,18 +12,23 @@ from regdpo.workflow.timeline.rows import JobRow
 ASKED = {  # rule, of scores with the measure -> partition, GPUs, MB of a node, nodes, minutes, times
     "cut_clips": ("cpu", 0, 4001, 1, 240, 2),  # an array, with 1 MB for the list of its tasks
     "compare_halves": ("cpu", 0, 2000, 1, 60, 1),
-    "encode_latents": ("gpu", 1, 3000, 1, 720, 1),
-    "render_negatives": ("gpu", 1, 3000, 1, 720, 1),
-    "train_arm": ("gpu", 2, 4000, 2, 2880, 1),
-    "render_samples": ("gpu", 1, 3000, 1, 720, 2),
+    "encode_latents": ("gpu", 1, 64000, 1, 720, 1),
+    "render_negatives": ("gpu", 1, 128000, 1, 720, 1),
+    "train_arm": ("gpu", 2, 600000, 2, 2880, 1),
+    "render_samples": ("gpu", 1, 128000, 1, 720, 2),
 } | {
     f"score {name}": (
-        ("cpu" if name == "proxies" else "gpu", int(it.gpu), it.memory[0], 1, it.runtime, 2 + (it.reads == "samples"))
+        (
+            "cpu" if name == "proxies" else "gpu",
+            int(it.gpu),
+            it.memory[1] or it.memory[0],
+            1,
+            it.runtime,
+            2 + (it.reads == "samples"),
+        )
     )
     for name, it in MEASURES.items()
 }
-
-
 SMALL_BASE = {"base_from_scratch": ("cpu", 0, 4000, 1, 60), "pretrain": ("gpu", 2, 4000, 2, 240)}
 """As above, but for the times; a small base model made here is trained in no test of this folder."""
 
