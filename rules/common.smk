@@ -38,14 +38,14 @@ NOTES = Path(".snakemake/regdpo")
 
 try:
     settings = schema.check(config)
-    known = None
+    known, codes = None, {}
     if workflow.is_main_process:
         os.environ[RUN] = str(NOTES / f"{uuid.uuid4().hex}{SUFFIX}")
     elif RUN in os.environ and Path(os.environ[RUN]).exists():
         # A job has to see the environment and the footage that the controlling process sees.
         run = RunFile.read(os.environ[RUN])
         environment.check_environment(run.environment)
-        known = run.digests
+        known, codes = run.digests, run.codes
 except UserError as error:
     refuse(error)
 
@@ -72,7 +72,7 @@ shell.prefix(
     "set -euo pipefail; "
 )
 
-declare = Params(settings, ROOT)
+declare = Params(settings, ROOT, codes)
 found = Inputs(settings, NOTES, logger.info, known)
 
 RESULTS = settings.paths.results

@@ -42,6 +42,8 @@ class RunFile(Section):
     """Interpreter of VBench's environment."""
     digests: dict[str, dict[str, str]] = Field(default_factory=dict)
     """Of the rules' inputs that are no files of the workflow, so that jobs need not find them out once more."""
+    codes: dict[str, str] = Field(default_factory=dict)
+    """Digests of the rules' code (``workflow.params.Params.code``), for the same reason."""
 
     def write(self, path: Path) -> None:
         """Write it, and remove those of runs that were long ago."""

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from regdpo.config.run_file import current
 from regdpo.config.schema import canonical
 from regdpo.config.stage_inputs import TrainStage
 from regdpo.core.digests import file_digest, text_digest
@@ -39,7 +40,7 @@ def outcome(
         eval_every=options.eval_every,
         keep=options.keep,
         deterministic=options.deterministic,
-        environment=environment(),
+        environment=current().environment or environment(),
         store_identity=store.expected,
     )
     if device == "cuda" and options.scheduler != "slurm" and not (Path(job.run) / EXPORT).exists():

@@ -61,6 +61,7 @@ def before(
         device=settings.launch.device,
         vbench=settings.scores.vbench.python,
         digests=found.all(),
+        codes=declare.codes,
     ).write(path)
     found.remember()
 

@@ -29,10 +29,11 @@ class Params:
 
     Args:
         root: of the checkout.
+        codes: digests of code that the controlling process found, of which a job has the same (`RunFile.codes`).
     """
 
-    def __init__(self, settings: Config, root: Path):
-        self.settings, self.root = settings, root
+    def __init__(self, settings: Config, root: Path, codes: Mapping[str, str] | None = None):
+        self.settings, self.root, self.codes = settings, root, dict(codes or {})
         self.family = FAMILIES[settings.base.family].module
         """The module of the base's family."""
 
@@ -47,7 +48,10 @@ class Params:
 
     def code(self, script: str, *chosen: str) -> str:
         """`params.code`: digest of a script, of what it imports, and of what a table chooses for it."""
-        return code_digest(str(self.root / "scripts" / f"{script}.py"), *chosen)[:DIGEST]
+        entries = " ".join([script, *chosen])
+        if entries not in self.codes:
+            self.codes[entries] = code_digest(str(self.root / "scripts" / f"{script}.py"), *chosen)[:DIGEST]
+        return self.codes[entries]
 
     def training_code(self, objective: str) -> str:
         """`params.code` of a training: also the rank that torchx starts, the family, and the one loss."""
