@@ -51,14 +51,18 @@ report: $(VENV)  ## the report alone, and Snakemake's own beside it
 	$(SNAKEMAKE) --report results/report/snakemake.zip
 	@echo "The report: $(CURDIR)/results/report/index.html, Snakemake's: results/report/snakemake.zip"
 
-# Side by side, since each waits much: for Slurm, for ranks that start.
+# Two of the three side by side, since they wait much: for Slurm, for ranks, for ffmpeg.
 .PHONY: test
 test: $(DEV) vbench captioning  ## run the tests
-	@$(MAKE) --jobs=2 SLURM=tests/slurm test-here slurm-test
+	@$(MAKE) --jobs=2 SLURM=tests/slurm slurm-test test-processes test-unit
 
-.PHONY: test-here
-test-here: $(DEV) vbench captioning
-	.venv/bin/python -m pytest -m "not quick" --durations=25 --ignore tests/slurm
+.PHONY: test-processes
+test-processes: $(DEV) vbench
+	.venv/bin/python -m pytest -m "not quick" --durations=25 tests/parallel tests/workflow
+
+.PHONY: test-unit
+test-unit: $(DEV) vbench captioning
+	.venv/bin/python -m pytest --durations=25 tests/unit
 	.venv-captioning/bin/python -m pytest --noconftest tests/unit/test_captions.py
 
 # What a person at work waits for: style and types, the tests that are not slow, and one small run of the whole way.

@@ -26,13 +26,14 @@ LAYOUTS = {  # name -> (ranks, parallel, settings)
     "dp2 x pair2": (4, {"pair": 2}, {}),
     "dp2 x pair2 x context2": (8, {"pair": 2, "context": 2}, {}),
 }
-TUNINGS = ("full", "lora")
-RECOMPUTE = ("none", "full")
+COMBINED = (("full", "none"), ("full", "full"), ("lora", "none"))
+"""Tuning and recomputed blocks, in each layout."""
 OTHERS = {  # name -> (ranks, parallel, settings), against the same settings in the plain layout
     "every 2nd block recomputed": (2, {"activation_checkpointing": 2}, {}),
     "reference offloaded": (2, {"reference": "offload"}, {}),
     "reference cached, pair2": (2, {"reference": "cached", "pair": 2}, {}),
     "reference copied, lora": (2, {"reference": "copy"}, {"tuning": "lora"}),
+    "all blocks recomputed, lora": (2, {"activation_checkpointing": "full", "pair": 2}, {"tuning": "lora"}),
     "reference cached, lora": (1, {"reference": "cached"}, {"tuning": "lora"}),
     "own noise, pair2": (2, {"pair": 2}, {"shared_noise": False}),
     "captions dropped, pair2": (2, {"pair": 2}, {"caption_dropout": 0.6}),
@@ -83,13 +84,12 @@ def differences(world: tiny.World, tmp_path_factory: pytest.TempPathFactory) -> 
     """Name of a case -> worst relative difference to one process."""
     cases = Cases(world, tmp_path_factory.mktemp("gradients"))
     asked: dict[str, tuple[str, str]] = {}
-    for tuning in TUNINGS:
+    for tuning, recompute in COMBINED:
         plain = cases.ask(1, {}, {"tuning": tuning})
-        for recompute in RECOMPUTE:
-            for name, (count, parallel, settings) in LAYOUTS.items():
-                parallel = {**parallel, "activation_checkpointing": recompute}
-                key = cases.ask(count, parallel, {"tuning": tuning, **settings})
-                asked[f"{name} | {tuning} | {recompute}"] = key, plain
+        for name, (count, parallel, settings) in LAYOUTS.items():
+            parallel = {**parallel, "activation_checkpointing": recompute}
+            key = cases.ask(count, parallel, {"tuning": tuning, **settings})
+            asked[f"{name} | {tuning} | {recompute}"] = key, plain
     for name, (count, parallel, settings) in OTHERS.items():
         plain = cases.ask(1, {}, {"tuning": "full", **settings, "micro_batch": 4})
         asked[name] = cases.ask(count, parallel, {"tuning": "full", **settings}), plain
@@ -105,8 +105,7 @@ def differences(world: tiny.World, tmp_path_factory: pytest.TempPathFactory) -> 
     return result
 
 
-@pytest.mark.parametrize("tuning", TUNINGS)
-@pytest.mark.parametrize("recompute", RECOMPUTE)
+@pytest.mark.parametrize(("tuning", "recompute"), COMBINED)
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_layouts_agree(differences, name, tuning, recompute):
     assert differences[f"{name} | {tuning} | {recompute}"] < TOLERANCE

@@ -55,7 +55,7 @@ AVERAGES = {"ema": 0.9, "reference_ema": {"decay": 0.5, "every": 2}, "export": "
 )
 def test_killed_and_resumed_is_undisturbed(world, tmp_path, settings, real):
     """Really started, too: as what is forked here and in other tests, to the byte."""
-    options = {"lora": LORA, "steps": 12, **settings}
+    options = {"lora": LORA, "steps": 8, **settings}
     whole = tiny.job(world, tmp_path / "whole", **options)
     forked.train(whole, LaunchOptions(processes=2))
 
@@ -74,7 +74,7 @@ def test_killed_and_resumed_is_undisturbed(world, tmp_path, settings, real):
     assert not (Path(killed.run) / "export").exists(), "the kill came too late to test anything"
     (train if real else forked.train)(killed, LaunchOptions(processes=2))
     assert losses(Path(killed.run)) == losses(Path(whole.run))
-    assert len(losses(Path(whole.run))) == 12 > done
+    assert len(losses(Path(whole.run))) == 8 > done
     assert folder_digest(Path(killed.run) / "export") == folder_digest(Path(whole.run) / "export")
 
 

@@ -171,7 +171,15 @@ class Sandbox:
         """Of all jobs, or of one: a row for each time that it ran."""
         options = [*(["--jobs", job] if job else []), *([] if steps else ["--allocations"])]
         said = self.run(
-            "sacct", "--noconvert", "--duplicates", "--parsable2", "--starttime", "now-1days", "--format", fields, *options
+            "sacct",
+            "--noconvert",
+            "--duplicates",
+            "--parsable2",
+            "--starttime",
+            "now-1days",
+            "--format",
+            fields,
+            *options,
         )
         return list(csv.DictReader(said.splitlines(), delimiter="|"))
 

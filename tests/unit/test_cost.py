@@ -34,6 +34,7 @@ def number(text: str) -> float:
     return float(text.strip().replace(",", ""))
 
 
+@pytest.mark.slow
 def test_gpu_hours_by_hand():
     """Wan 2.1 14B: 40 blocks of width 5120, feed-forward 13824; 21 x 45 x 80 tokens, 512 of text and 257 of the image."""
     width, hidden, tokens, context = 5120, 13824, 21 * 45 * 80, 512 + 257

@@ -16,6 +16,8 @@ from regdpo.launch.plan_check import device_of
 from regdpo.models import device
 from regdpo.runtime import gpus
 
+pytestmark = pytest.mark.slow
+
 JOB = """
 import sys, torch
 torch.cuda.device_count = lambda: 4

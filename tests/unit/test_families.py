@@ -44,6 +44,8 @@ from regdpo.models.spec import ModelRef
 from regdpo.sampling import render
 from regdpo.stages import base, latents
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 SAMPLING = Sampling(steps=4, guidance=3.0, negative_prompt=NEGATIVE)
 LORA = Lora(rank=2, alpha=8)

@@ -25,6 +25,8 @@ from regdpo.data.filters import repeated
 from regdpo.data.footage import source_digests
 from regdpo.stages import clips
 
+pytestmark = pytest.mark.slow
+
 FRAMES = 19
 STEP = 2 * 255 / 219  # of full-range RGB from frame to frame
 H264 = ("-c:v", "libx264", "-qp", "0", "-sc_threshold", "0")

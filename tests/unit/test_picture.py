@@ -15,6 +15,8 @@ from regdpo.data import cut as cutting
 from regdpo.data import footage, picture, video
 from regdpo.stages import clips
 
+pytestmark = pytest.mark.slow
+
 PATCHES = np.array(
     [[200, 30, 30], [30, 180, 40], [30, 40, 200], [220, 170, 140], [128, 128, 128], [240, 240, 240], [255, 255, 255]],
     np.uint8,

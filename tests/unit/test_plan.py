@@ -18,6 +18,8 @@ from regdpo.plan import architecture, check, layouts, table, trace, tracker
 from regdpo.plan.memory import GIB, Training, memory
 from regdpo.runtime import gpu_specs
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 RECIPE = str(ROOT / "config/recipes/reg_dpo_wan21_i2v_14b.yaml")
 I2V = "Wan-AI/Wan2.1-I2V-14B-720P-Diffusers"

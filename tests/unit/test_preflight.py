@@ -61,6 +61,7 @@ def test_videos_split_over_machines_are_a_note():
     assert note.startswith("train.arms.dpo, train.arms.sft: parallel.context 4 splits videos over machines of 2 ranks")
 
 
+@pytest.mark.slow
 def test_the_plan_is_asked_once(tmp_path):
     """The real plan; `false` in its place shows whether it is asked at all."""
     said: list[str] = []
@@ -84,6 +85,7 @@ def test_the_plan_is_asked_once(tmp_path):
             ask_plan(*other[:2], ["false"], tmp_path, other[2], said.append)
 
 
+@pytest.mark.slow
 def test_what_cannot_be_planned_is_said_and_not_remembered(tmp_path):
     values = copy.deepcopy(DEFAULT)
     values["base"] = {"model": "some/model", "revision": "main"}

@@ -141,13 +141,3 @@ def test_a_timeline_that_cannot_be_drawn_fails_no_run(fresh):
     assert len(said) == 1
     assert said[0].startswith("timeline: error: logs/timeline.parquet: cannot be read as a parquet table")
     assert "Traceback" not in done.stdout
-
-
-def test_ctrl_c_and_the_same_command_again(fresh):
-    """SIGINT to the whole process group, as a terminal sends it; no process is left, and the run goes on."""
-    configured(fresh, "clips", stride=2)  # enough to be caught at work
-    target, store = "results/clips.parquet", fresh.folder / "store"
-    running = fresh.started(target, lambda: len(list(store.rglob("*.mp4"))) > 3)
-    fresh.interrupt(running)
-    done = fresh.snakemake(target)
-    assert done.returncode == 0, done.stdout[-3000:]

@@ -40,13 +40,19 @@ def killed(running: subprocess.Popen) -> None:
     running.wait()
 
 
-def test_a_killed_run_goes_on_after_one_command(project):
+def test_ctrl_c_then_killed_and_it_goes_on_after_one_command(project):
     values = copy.deepcopy(CONFIG)
     values["clips"] |= {"stride": 2, "crops": [2, 2]}  # enough to be still at work when it is cancelled
     project.configure(values)
     target = "results/clips.parquet"
     assert "no run of the workflow was here" in unlock(project).stdout
-    running = project.started(target, lambda: len(list((project.folder / "store").rglob("*.mp4"))) > 3)
+
+    def cut() -> set[Path]:
+        return set((project.folder / "store").rglob("*.mp4"))
+
+    project.interrupt(project.started(target, lambda: len(cut()) > 3))
+    kept = cut()
+    running = project.started(target, lambda: len(cut()) > len(kept) + 3)
 
     living = unlock(project)
     assert living.returncode == 2
@@ -65,6 +71,7 @@ def test_a_killed_run_goes_on_after_one_command(project):
     assert freed.stdout.endswith("clips\nunlocked: the same command goes on\n")
     done = project.snakemake(target)
     assert done.returncode == 0, done.stdout[-3000:]
+    assert kept < cut()
     assert unlock(project).stdout == "nothing was locked\n"
     assert not list((project.folder / ".snakemake/regdpo/runs").iterdir())
 
