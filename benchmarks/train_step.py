@@ -81,7 +81,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--frames", type=int, default=17)
     parser.add_argument("--height", type=int, default=192)
     parser.add_argument("--width", type=int, default=192)
-    parser.add_argument("--ranks", type=int, help="processes; default: one a GPU, or 2 on the CPU")
+    parser.add_argument("--ranks", type=int, help="processes; default: one per GPU, or 2 on the CPU")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--tuning", choices=("lora", "full"), default="lora")
     parser.add_argument("--out", type=Path, help="where to write the table")

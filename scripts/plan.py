@@ -90,7 +90,7 @@ def _check(values: schema.Config, args: argparse.Namespace, memory: float) -> No
             raise UserError(f"--check: there is no {key}; there are {', '.join(trainings)}")
         settings, losers = trainings[key]
         need = layouts.check(settings, architecture, size, ranks, memory, losers, key)
-        print(f"{key}: needs {need / GIB:.1f} GiB a rank of {memory / GIB:.1f}: fits, by the plan")
+        print(f"{key}: needs {need / GIB:.1f} of {memory / GIB:.1f} GiB per rank: fits, by the plan")
 
 
 def _training(values: schema.Config, args: argparse.Namespace) -> Training:

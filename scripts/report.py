@@ -14,7 +14,7 @@ def main() -> None:
     parser = command_line.parser(__doc__)
     for manifest in MANIFESTS:
         parser.add_argument(f"--{manifest}", required=True, type=Path, help=f"manifest of the {manifest} stage")
-    parser.add_argument("--samples", required=True, nargs="+", type=Path, help="manifests of samples, one a model")
+    parser.add_argument("--samples", required=True, nargs="+", type=Path, help="manifests of samples, one per model")
     parser.add_argument("--models", required=True, nargs="+", type=Path, help="model.json of the base and of every arm")
     parser.add_argument("--lock", default=LOCK, type=Path, help="lock file of the environment; default: %(default)s")
     args = parser.parse_args()

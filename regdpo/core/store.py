@@ -112,7 +112,7 @@ class Store:
         return path
 
     def checked(self, relative: str, sha256: str) -> Path:
-        """Like ``existing``, for a file whose bytes have to be those that the manifest names; read once a process.
+        """Like ``existing``, for a file whose bytes have to be those that the manifest names; read once per process.
 
         Raises:
             UserError: it is not there, or its bytes are others.

@@ -83,7 +83,7 @@ def temporary_of(final: Path) -> Path:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what processes have left in a folder that are gone; once a process."""
+    """Remove what processes have left in a folder that are gone; once per process."""
     if folder in _swept:
         return
     _swept.add(folder)

@@ -18,7 +18,7 @@ REFERENCE_ORDER = ("none", "adapters", "copy", "cached", "offload")
 
 @dataclass(frozen=True)
 class Machine:
-    """The ranks' GPUs, one a rank."""
+    """The ranks' GPUs, one per rank."""
 
     memory: float  # bytes of one
     peak_flops: float
@@ -205,7 +205,7 @@ def check(
         need = memory(training, parallel).total
         if need <= memory_per_rank:
             return need
-        reason = f"needs {need / GIB:.1f} GiB a rank of {memory_per_rank / GIB:.1f}"
+        reason = f"needs {need / GIB:.1f} of {memory_per_rank / GIB:.1f} GiB per rank"
     machine = Machine(memory_per_rank, GPUS["H100 SXM"].peak_flops)
     fitting = [it.name for it in estimates(training, machine) if it.fits][:3]
     advice = f"these layouts fit: {'; '.join(fitting)}" if fitting else "no layout of so many ranks fits"

@@ -42,7 +42,7 @@ class Stop:
         return bool(self.signal) or self.file.exists()
 
     def agreed(self, device: "torch.device") -> bool:
-        """Whether any rank was asked. Collective: all ranks call it once a step and get the same answer."""
+        """Whether any rank was asked. Collective: all ranks call it once per step and get the same answer."""
         import torch  # here, since the launcher reads these names and should not wait for it
         import torch.distributed as dist
 

@@ -1,4 +1,4 @@
-"""Winner, loser, text and condition of every pair, encoded once: one safetensors file a pair, and one a model for the
+"""Winner, loser, text and condition of every pair, encoded once: one safetensors file per pair, and one per model for the
 empty caption, which training puts in the place of dropped ones.
 
 Both halves go through the same codec, each in a call of its own, and share the caption's embedding and the first

@@ -30,7 +30,7 @@ SIZE = {"frames": 9, "height": 32, "width": 32}
 def test_a_training_that_cannot_fit_is_refused(world, tmp_path):
     job = tiny.job(world, tmp_path / "run")
     options = LaunchOptions(processes=2, **SIZE)
-    with pytest.raises(UserError, match=r"needs [\d.]+ GiB a rank of 0.0 .*launch.force: true to try anyway"):
+    with pytest.raises(UserError, match=r"needs [\d.]+ of 0.0 GiB per rank .*launch.force: true to try anyway"):
         planned(job, options, "NVIDIA H100 80GB HBM3", 0.01 * GIB)
     assert planned(job, options, "NVIDIA H100 80GB HBM3", 80 * GIB).peak_flops == 989e12
     assert planned(job, options.model_copy(update={"force": True}), "other", 0.01 * GIB).peak_flops is None

@@ -288,7 +288,7 @@ SIZE = (81, 720, 1280)
 def test_launcher_is_told_what_fits():
     settings = TrainSettings.model_validate({"parallel": {"context": 4}})
     with pytest.raises(
-        UserError, match=r"needs [\d.]+ GiB a rank of 80.0 .*these layouts fit: .*context.*launch.force: true"
+        UserError, match=r"needs [\d.]+ of 80.0 GiB per rank .*these layouts fit: .*context.*launch.force: true"
     ):
         check(settings, architecture.known(I2V), SIZE, 8, 80 * GIB)
     check(settings, architecture.known(I2V), SIZE, 8, 900 * GIB)
@@ -363,7 +363,7 @@ def test_a_label_is_not_what_programs_see():
         if memory(Training(it, settings, frames, 480, 832, 8), settings.parallel).total > 45 * GIB
     )
     assert check(settings, it, size, 8, 48 * GIB) < 48 * GIB
-    with pytest.raises(UserError, match=r"needs 4[567].* GiB a rank of 44.3"):
+    with pytest.raises(UserError, match=r"needs 4[567].* of 44.3 GiB per rank"):
         check(settings, it, size, 8, gpu_specs.parse_memory("48GB"))
 
 

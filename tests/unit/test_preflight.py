@@ -71,7 +71,7 @@ def test_the_plan_is_asked_once(tmp_path):
     known = settings(gpu="RTX 4090")
     ask_plan(known, asked, PLAN, tmp_path, "", said.append)
     assert said[0].startswith("asking the plan whether base.pretrain fit 2 x RTX 4090")
-    assert said[1] == "base.pretrain: needs 3.1 GiB a rank of 23.5: fits, by the plan"
+    assert said[1] == "base.pretrain: needs 3.1 of 23.5 GiB per rank: fits, by the plan"
     ask_plan(known, asked, ["false"], tmp_path, "", said.append)
     assert len(said) == 2
     ask_plan(settings(gpu="RTX 4090", force=True), [Asked(DPO, 2, 1, 2)], ["false"], tmp_path, "", said.append)

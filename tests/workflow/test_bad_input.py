@@ -58,7 +58,7 @@ def test_a_training_that_cannot_fit_is_refused_before_the_first_job(fresh):
     assert done.returncode == 1
     line = done.stdout.strip().splitlines()[-1]
     assert re.fullmatch(
-        rf"error: train.arms.dpo: needs [\d.]+ GiB a rank of 23.5 \({model}, 81 .*; launch.force: .*", line
+        rf"error: train.arms.dpo: needs [\d.]+ of 23.5 GiB per rank \({model}, 81 .*; launch.force: .*", line
     )
     assert "rule " not in done.stdout
     assert not (fresh.folder / "results").exists()
