@@ -10,6 +10,7 @@ import yaml
 from regdpo.config import documents, schema, stage_inputs
 from regdpo.config.run_file import SUFFIX, RunFile
 from regdpo.core.errors import UserError
+from regdpo.workflow.params import Params
 
 ROOT = Path(__file__).parents[2]
 DEFAULT = yaml.safe_load((ROOT / "config/config.yaml").read_text())
@@ -164,6 +165,14 @@ def test_a_stage_by_hand_and_from_its_rule_are_the_same(tmp_path):
     ]:
         assert stage_inputs.read(stage, whole, *which) == stage_inputs.read(stage, run, *which)
     assert stage_inputs.read(stage_inputs.ReportStage, run).config["report"]["title"] == values["report"]["title"]
+
+
+def test_a_job_finds_out_no_digest_of_code_that_it_was_given():
+    settings = schema.check(DEFAULT)
+    controlling = Params(settings, ROOT)
+    found = controlling.code("clips", "regdpo.data.cut")
+    assert controlling.codes == {"clips regdpo.data.cut": found}
+    assert Params(settings, Path("nowhere"), controlling.codes).code("clips", "regdpo.data.cut") == found
 
 
 def test_parts_that_are_not_there_or_not_ours(tmp_path):
