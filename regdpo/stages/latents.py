@@ -1,5 +1,5 @@
-"""Winner, loser, text and condition of every pair, encoded once: one safetensors file per pair, and one per model for the
-empty caption, which training puts in the place of dropped ones.
+"""Winner, loser, text and condition of every pair, encoded once: one safetensors file per pair, and one per model for
+the empty caption, which training puts in the place of dropped ones.
 
 Both halves go through the same codec, each in a call of its own, and share the caption's embedding and the first
 frame's condition. Of a window of pairs first all texts are encoded, then all videos, so that the text encoder and the

@@ -13,6 +13,7 @@ from regdpo.plan.architecture import find
 from regdpo.plan.memory import GIB, Training
 from regdpo.runtime.gpu_specs import GPUS
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 RECIPE = str(ROOT / "config/recipes/reg_dpo_wan21_i2v_14b.yaml")
 
@@ -34,7 +35,6 @@ def number(text: str) -> float:
     return float(text.strip().replace(",", ""))
 
 
-@pytest.mark.slow
 def test_gpu_hours_by_hand():
     """Wan 2.1 14B: 40 blocks of width 5120, feed-forward 13824; 21 x 45 x 80 tokens, 512 of text and 257 of the image."""
     width, hidden, tokens, context = 5120, 13824, 21 * 45 * 80, 512 + 257
