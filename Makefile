@@ -51,18 +51,27 @@ report: $(VENV)  ## the report alone, and Snakemake's own beside it
 	$(SNAKEMAKE) --report results/report/snakemake.zip
 	@echo "The report: $(CURDIR)/results/report/index.html, Snakemake's: results/report/snakemake.zip"
 
-# Two of the three side by side, since they wait much: for Slurm, for ranks, for ffmpeg.
+# Two at a time, the longest first, since they wait much: for Slurm, for ranks, for ffmpeg.
 .PHONY: test
 test: $(DEV) vbench captioning  ## run the tests
-	@$(MAKE) --jobs=2 SLURM=tests/slurm slurm-test test-processes test-unit
+	@$(MAKE) --jobs=2 SLURM=tests/slurm slurm-test test-parallel test-workflow test-slow-units test-units
 
-.PHONY: test-processes
-test-processes: $(DEV) vbench
-	.venv/bin/python -m pytest -m "not quick" --durations=25 tests/parallel tests/workflow
+PYTEST := .venv/bin/python -m pytest --durations=25
+.PHONY: test-parallel
+test-parallel: $(DEV)
+	$(PYTEST) tests/parallel
 
-.PHONY: test-unit
-test-unit: $(DEV) vbench captioning
-	.venv/bin/python -m pytest --durations=25 tests/unit
+.PHONY: test-workflow
+test-workflow: $(DEV) vbench
+	$(PYTEST) -m "not quick" tests/workflow
+
+.PHONY: test-slow-units
+test-slow-units: $(DEV)
+	$(PYTEST) -m slow tests/unit
+
+.PHONY: test-units
+test-units: $(DEV) vbench captioning
+	$(PYTEST) -m "not slow" tests/unit
 	.venv-captioning/bin/python -m pytest --noconftest tests/unit/test_captions.py
 
 # What a person at work waits for: style and types, the tests that are not slow, and one small run of the whole way.

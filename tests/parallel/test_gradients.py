@@ -26,8 +26,10 @@ LAYOUTS = {  # name -> (ranks, parallel, settings)
     "dp2 x pair2": (4, {"pair": 2}, {}),
     "dp2 x pair2 x context2": (8, {"pair": 2, "context": 2}, {}),
 }
-COMBINED = (("full", "none"), ("full", "full"), ("lora", "none"))
-"""Tuning and recomputed blocks, in each layout."""
+RECOMPUTED = ("sequential", "fsdp2", "context2", "pair2", "pair2 x context2", "dp2 x pair2 x context2")
+COMBINED = [(name, tuning, "none") for tuning in ("full", "lora") for name in LAYOUTS]
+COMBINED += [(name, "full", "full") for name in RECOMPUTED]
+"""Layout, tuning, recomputed blocks."""
 OTHERS = {  # name -> (ranks, parallel, settings), against the same settings in the plain layout
     "every 2nd block recomputed": (2, {"activation_checkpointing": 2}, {}),
     "reference offloaded": (2, {"reference": "offload"}, {}),
@@ -84,12 +86,11 @@ def differences(world: tiny.World, tmp_path_factory: pytest.TempPathFactory) -> 
     """Name of a case -> worst relative difference to one process."""
     cases = Cases(world, tmp_path_factory.mktemp("gradients"))
     asked: dict[str, tuple[str, str]] = {}
-    for tuning, recompute in COMBINED:
-        plain = cases.ask(1, {}, {"tuning": tuning})
-        for name, (count, parallel, settings) in LAYOUTS.items():
-            parallel = {**parallel, "activation_checkpointing": recompute}
-            key = cases.ask(count, parallel, {"tuning": tuning, **settings})
-            asked[f"{name} | {tuning} | {recompute}"] = key, plain
+    for name, tuning, recompute in COMBINED:
+        count, parallel, settings = LAYOUTS[name]
+        parallel = {**parallel, "activation_checkpointing": recompute}
+        key = cases.ask(count, parallel, {"tuning": tuning, **settings})
+        asked[f"{name} | {tuning} | {recompute}"] = key, cases.ask(1, {}, {"tuning": tuning})
     for name, (count, parallel, settings) in OTHERS.items():
         plain = cases.ask(1, {}, {"tuning": "full", **settings, "micro_batch": 4})
         asked[name] = cases.ask(count, parallel, {"tuning": "full", **settings}), plain
@@ -105,8 +106,7 @@ def differences(world: tiny.World, tmp_path_factory: pytest.TempPathFactory) -> 
     return result
 
 
-@pytest.mark.parametrize(("tuning", "recompute"), COMBINED)
-@pytest.mark.parametrize("name", LAYOUTS)
+@pytest.mark.parametrize(("name", "tuning", "recompute"), COMBINED)
 def test_layouts_agree(differences, name, tuning, recompute):
     assert differences[f"{name} | {tuning} | {recompute}"] < TOLERANCE
 

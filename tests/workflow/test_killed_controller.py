@@ -82,6 +82,7 @@ def test_a_training_stopped_then_outliving_its_run(finished, project):
         shutil.copytree(finished.folder / name, project.folder / name, copy_function=shutil.copy)  # clocks of now
     values = copy.deepcopy(CONFIG)
     values["train"]["settings"]["steps"] = STEPS
+    values["launch"]["processes"] = 1
     project.configure(values)
     target, before = "results/train/dpo/seed0/model.json", set(project.folder.glob("store/runs/*/*"))
 
