@@ -43,7 +43,7 @@ help:  ## list the targets
 .PHONY: demo
 demo: $(VENV) vbench  ## install what is needed, run the embedded default, say where the report is
 	$(SNAKEMAKE) all
-	@echo "The report: $(CURDIR)/results/report/index.html"
+	@echo "The report: $(CURDIR)/results/report/index.html, the weights: $(CURDIR)/results/weights"
 
 .PHONY: report
 report: $(VENV)  ## the report alone, and Snakemake's own beside it

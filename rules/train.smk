@@ -42,31 +42,6 @@ rule train_arm:
         " --launch {params.launch:q} --out {output.model:q} 2>&1 | tee -i {log:q}"
 
 
-# The adapters in another program's names, made of what was exported: another format trains nothing again.
-rule export_comfyui:
-    input:
-        model=f"{RESULTS}/train/{{arm}}/seed{{seed}}/model.json",
-    output:
-        adapters=f"{RESULTS}/train/{{arm}}/seed{{seed}}/comfyui.safetensors",
-    log:
-        f"{LOGS}/export/{{arm}}/seed{{seed}}.log",
-    localrule: True
-    conda:
-        "../envs/regdpo.yaml"
-    params:
-        code=declare.code("export"),
-    shell:
-        "stage export --model {input.model:q} --out {output.adapters:q} 2>&1 | tee -i {log:q}"
-
-
-COMFYUI = settings.lora_arms if "comfyui" in settings.train.export_formats else []
-
-
 rule train:
     input:
         expand(f"{RESULTS}/train/{{trained}}/model.json", trained=TRAINED),
-        expand(
-            rules.export_comfyui.output.adapters,
-            arm=COMFYUI,
-            seed=SEEDS,
-        ),

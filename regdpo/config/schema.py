@@ -346,7 +346,7 @@ class Train(Section):
         ["diffusers"],
         min_length=1,
         description="How adapters of LoRA arms are written. `diffusers` is what sampling loads and always there; "
-        "`comfyui` adds `results/train/ARM/seedN/comfyui.safetensors`, for families whose names there are known.",
+        "`comfyui` adds `results/weights/ARM/seedN/comfyui.safetensors`, for families whose names there are known.",
     )
 
     @model_validator(mode="after")

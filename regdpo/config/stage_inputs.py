@@ -120,6 +120,14 @@ class TrainStage(Terms):
         }
 
 
+class WeightsStage(Section):
+    geometry: Geometry
+
+    @classmethod
+    def of(cls, config: c.Config) -> dict[str, Any]:
+        return {"geometry": _geometry(config)}
+
+
 class SamplesStage(Section):
     samples: c.Samples
     geometry: Geometry

@@ -77,6 +77,15 @@ def check_writable(folder: Path) -> None:
         raise UserError(f"{folder}: cannot be written to ({error.strerror}); mend that, or set `paths`") from None
 
 
+def link_or_copy(source: Path, path: Path) -> None:
+    """Give a file a second name, where nothing is yet; a copy where the file system has no such links."""
+    try:
+        os.link(source, path)
+    except OSError:
+        with atomic(path) as temporary:
+            shutil.copyfile(source, temporary)
+
+
 def temporary_of(final: Path) -> Path:
     """A new name beside it, with its suffix."""
     return final.with_name(f".{_here()}-{os.getpid()}-{started(os.getpid())}-{uuid.uuid4().hex[:8]}{final.suffix}")

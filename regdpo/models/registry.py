@@ -1,7 +1,7 @@
 """Model families: everything that is particular to one architecture."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from regdpo.models.original_names import LTX_VIDEO, WAN
 
@@ -12,18 +12,31 @@ class Declaration:
 
     family: str  # ``module:class``
     original_names: Mapping[str, str] | None = None  # by which ComfyUI knows its layers, if it does
+    pipelines: Mapping[str, str] = field(default_factory=dict)  # task -> class; else the checkpoint's own
+    fp32_decoder: bool = False  # the autoencoder is to decode in fp32 beside a denoiser in bf16
+    told_rate: bool = False  # the pipeline is given the frames a second
 
     @property
     def module(self) -> str:
         return self.family.partition(":")[0]
 
 
+_WAN = {"t2v": "WanPipeline", "i2v": "WanImageToVideoPipeline"}
+
 FAMILIES = {
-    "wan": Declaration("regdpo.models.wan:Wan", original_names=WAN),
-    "wan22": Declaration("regdpo.models.wan22:Wan22", original_names=WAN),
-    "cogvideox": Declaration("regdpo.models.cogvideox:CogVideoX"),
-    "hunyuan_video": Declaration("regdpo.models.hunyuan_video:HunyuanVideo"),
-    "ltx_video": Declaration("regdpo.models.ltx_video:LTXVideo", original_names=LTX_VIDEO),
+    "wan": Declaration("regdpo.models.wan:Wan", WAN, _WAN, fp32_decoder=True),
+    "wan22": Declaration("regdpo.models.wan22:Wan22", WAN, _WAN, fp32_decoder=True),
+    "cogvideox": Declaration(
+        "regdpo.models.cogvideox:CogVideoX",
+        pipelines={"t2v": "CogVideoXPipeline", "i2v": "CogVideoXImageToVideoPipeline"},
+    ),
+    "hunyuan_video": Declaration("regdpo.models.hunyuan_video:HunyuanVideo", pipelines={"t2v": "HunyuanVideoPipeline"}),
+    "ltx_video": Declaration(
+        "regdpo.models.ltx_video:LTXVideo",
+        LTX_VIDEO,
+        {"t2v": "LTXPipeline", "i2v": "LTXImageToVideoPipeline"},
+        told_rate=True,
+    ),
 }
 """By their names in the configuration, which takes no other. A new family is one file and one line here."""
 

@@ -6,8 +6,10 @@ from typing import Any
 from regdpo.core.rows import REAL
 from regdpo.evaluate import vbench
 from regdpo.evaluate.measures import metrics
+from regdpo.models.loading import lines
+from regdpo.models.spec import ModelFile
 from regdpo.report import examples, footage, halves, verdicts
-from regdpo.report.gather import Inputs
+from regdpo.report.gather import Inputs, without_folders
 from regdpo.report.results import BASE, Cell, Scores
 
 VBENCH = "vbench_"
@@ -33,6 +35,7 @@ class Contents:
     compared: int  # pairs
     held_out: list[examples.Example]
     pairs: list[examples.Example]
+    loading: dict[str, str]  # arm -> lines that load its first training
 
 
 def shape(inputs: Inputs) -> Contents:
@@ -61,6 +64,7 @@ def shape(inputs: Inputs) -> Contents:
         compared=len({row.pair_id for row in inputs.halves}),
         held_out=examples.held_out(inputs, scores),
         pairs=examples.pairs(inputs),
+        loading={arm: _loading(runs[0].model) for arm, runs in inputs.arms.items()},
     )
 
 
@@ -74,3 +78,15 @@ def _reasons(table: dict[str, dict[str, Cell]]) -> dict[str, int]:
     """In the order of the table."""
     every = dict.fromkeys(reason for row in table.values() for cell in row.values() for reason in cell.reasons)
     return {reason: index for index, reason in enumerate(every, start=1)}
+
+
+def _loading(model: ModelFile) -> str:
+    """As in the README beside the weights, but for where this machine keeps its models."""
+    ref = model.ref
+    checkpoint = _cut(ref.path) if ref.where == "store" else without_folders(ref.path)
+    return lines(ref, f"weights/{model.name}", checkpoint, _cut(ref.transformer) if ref.lora else "")
+
+
+def _cut(path: str) -> str:
+    """A place in the store without its long name."""
+    return f"…/{path.partition('/')[0]}/…" if path else ""

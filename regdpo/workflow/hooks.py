@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from logging import Logger
 from pathlib import Path
 from typing import Any
@@ -93,3 +93,11 @@ def draw_timeline(root: Path, results: str, logs: str, log: Logger) -> None:
     said = done.stderr.strip().rpartition("\n")[2]
     if said or done.returncode:
         log.warning(f"timeline: {said or f'exit code {done.returncode}'}")
+
+
+def say_where(results: str, arms: Sequence[str], seeds: Sequence[int], log: Logger) -> None:
+    """Where a finished run has left what it was for."""
+    log.info(f"report:  {results}/report/index.html")
+    for arm in arms:
+        folders = ", ".join(f"{results}/weights/{arm}/seed{seed}" for seed in seeds)
+        log.info(f"weights: {folders} (README.md there says how to load them)")

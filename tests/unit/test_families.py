@@ -1,7 +1,9 @@
 """The contract of every family, on tiny random checkpoints, against diffusers' own pipelines and schedulers."""
 
+import inspect
 import itertools
 import json
+import re
 import shutil
 import socket
 import subprocess
@@ -34,8 +36,9 @@ from regdpo.core.rows import PairRow
 from regdpo.core.store import Store
 from regdpo.data.latent_files import read_empty_caption, read_latents
 from regdpo.data.video import read_stored, write_frames
-from regdpo.models import adapters
+from regdpo.models import adapters, loading
 from regdpo.models.device import DTYPES
+from regdpo.models.diffusers_family import DiffusersFamily
 from regdpo.models.errors import mean_squares, residuals
 from regdpo.models.family import Family, open_family
 from regdpo.models.original_names import original
@@ -282,6 +285,29 @@ def test_sampling_with_saved_adapters_is_the_pipelines(made):
     torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
     frames = made.run(pipeline, noise, SAMPLING.guidance, SAMPLING.steps, output_type="np")[0]
     assert np.abs(family.decode_video(ours)[0].numpy() - frames * 255).max() < 1.01
+
+
+@pytest.mark.parametrize("tuning", ["lora", "full"])
+def test_lines_for_people_load_what_was_trained(made, tuning):
+    """Those of the READMEs beside the weights, with the pipeline of the task."""
+    plain, _, path = tuned(made)
+    folder = made.store.relative("models", "2" * 64)
+    if not made.store.resolve(folder).exists():
+        with made.store.writing(folder) as full:
+            plain.save_transformer({k: 2 * v for k, v in plain.load_transformer().state_dict().items()}, full)
+    ref = made.ref(**{"lora": str(path)} if tuning == "lora" else {"transformer": folder})
+    given: dict[str, Any] = {}
+    exec(loading.lines(ref, str(made.store.existing(ref.lora or ref.transformer)), str(made.folder)), given)
+    pipe = given["pipe"]
+    found = getattr(pipe, "transformer_2" if ref.expert == "low" else "transformer").state_dict()
+    wanted = open_family(ref, made.store, CPU, torch.bfloat16).load_transformer().state_dict()
+    names = [{re.sub(r"default(_\d)?\.", "", name): name for name in tensors} for tensors in (found, wanted)]
+    assert names[0].keys() == names[1].keys()
+    assert all(torch.equal(found[names[0][name]], wanted[names[1][name]]) for name in names[0])
+    taken = inspect.signature(pipe.__call__).parameters
+    assert set(re.findall(r"^    (\w+)=", loading.video_lines(ref, 9, 32, 32), re.M)) <= set(taken)
+    assert FAMILIES[ref.family].told_rate == ("frame_rate" in taken)
+    assert pipe.vae.dtype == (plain.decode_dtype if isinstance(plain, DiffusersFamily) else None)
 
 
 def deltas(

@@ -33,6 +33,7 @@ LIGHT = (
     "workflow",
     "objectives.registry",
     "models.registry",
+    "models.loading",
     "models.spec",
     "data.registry",
 )
@@ -106,7 +107,7 @@ def test_stages_rules_and_scripts_have_the_same_names():
 
 
 STARTS_LIGHT = ["captions", "clips", "halves", "merge", "merge_clips", "pairs", "report", "scores", "timeline", "train"]
-STARTS_LIGHT += ["unlock"]
+STARTS_LIGHT += ["unlock", "weights"]
 
 
 def test_what_needs_no_model_starts_without_torch():

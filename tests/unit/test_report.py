@@ -89,6 +89,11 @@ def test_same_inputs_same_bytes_and_no_video_is_opened(made, html, tmp_path):
     assert not loaded & {"av", "cv2", "ffmpeg", "imageio_ffmpeg", "skimage", "torch", "matplotlib.pyplot"}
 
 
+def test_it_says_how_to_load_each_arm(html, inputs):
+    for arm in inputs.arms:
+        assert f"AutoModel.from_pretrained(&#34;weights/{arm}/seed0&#34;, " in html
+
+
 def test_captions_are_escaped(html):
     assert EVIL not in html
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in html

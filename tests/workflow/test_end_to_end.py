@@ -42,8 +42,15 @@ def test_everything_was_made(finished: Project):
     assert {pair.source for pair in pairs} == {"bigbuckbunny.mp4"}
     assert not (finished.folder / "made").exists(), "the configuration's text was run"
     assert {pair.split for pair in pairs} == {"train", "validation", "test"}
-    adapters = load_file(results / "train/reg_dpo_lora/seed0/comfyui.safetensors")
+    adapters = load_file(results / "weights/reg_dpo_lora/seed0/comfyui.safetensors")
     assert adapters["diffusion_model.blocks.0.self_attn.q.alpha"] == 16
+    model = json.loads((results / "train/reg_dpo_lora/seed0/model.json").read_text())
+    kept = finished.folder / "store" / model["ref"]["lora"] / "pytorch_lora_weights.safetensors"
+    assert (results / "weights/reg_dpo_lora/seed0" / kept.name).read_bytes() == kept.read_bytes()
+    assert (
+        'pipe.load_lora_weights("results/weights/reg_dpo_lora/seed0")'
+        in (results / "weights/reg_dpo_lora/seed0/README.md").read_text()
+    )
     scores = manifests.read(results / "scores.parquet", ScoreRow)
     assert {row.model for row in scores} == {"real", "base", "dpo/seed0", "reg_dpo_lora/seed0"}
     for row in scores:
@@ -83,10 +90,11 @@ def test_the_timeline_has_every_job(finished: Project):
     small = dict.fromkeys(("clips", "captions", "negatives", "scores"), 1) | {"latents": 2}
     local = {f"merge_{name}": count for name, count in small.items()}
     local |= dict.fromkeys(("pretraining_pairs", "gt_pairs", "real_samples", "report_page", "export_comfyui"), 1)
+    local["arm_weights"] = 2
     assert Counter(row.rule for row in rows if row.working_s is None) == local
     assert all(row.working_s <= row.running_s + 2 for row in rows if row.working_s is not None)
     page = (finished.folder / "results/report/timeline.html").read_text()
-    assert f"<h1>{26 + SCORES} jobs in" in page
+    assert f"<h1>{28 + SCORES} jobs in" in page
     assert "Nothing of it went through Slurm" in page
     assert 'data="timeline.html"' in (finished.folder / "results/report/index.html").read_text()
 
@@ -117,7 +125,7 @@ def test_a_comment_makes_nothing_stale(project: Project):
 
 
 def one_arm(arms: int = 1) -> dict[str, int]:
-    parts = {"train_arm": arms, "render_samples": arms, "score": len(MEASURES) * arms}
+    parts = {"train_arm": arms, "arm_weights": arms, "render_samples": arms, "score": len(MEASURES) * arms}
     return {"all": 1, **parts, "merge_scores": 1, "report_page": 1}
 
 

@@ -23,3 +23,5 @@ def test_from_footage_to_the_page(tmp_path: Path):
     done = project.snakemake("all")
     assert done.returncode == 0, done.stdout[-6000:]
     assert "dpo" in (tmp_path / "results/report/index.html").read_text()
+    assert "report:  results/report/index.html\nweights: results/weights/dpo/seed0 (README.md" in done.stdout
+    assert (tmp_path / "results/weights/dpo/seed0/README.md").exists()
