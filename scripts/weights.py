@@ -11,13 +11,12 @@ def main() -> None:
     parser = command_line.parser(__doc__)
     parser.add_argument("--model", required=True, help="model.json of a training")
     args = parser.parse_args()
-    store = run_file.open_store(args.store)
-    model = ModelFile.read(args.model, store)
+    model = ModelFile.read(args.model)
     if not model.arm:
         raise UserError(f"{args.model}: is a base model; nothing was trained on top of it")
     stage = stage_inputs.read(stage_inputs.WeightsStage, args.config)
     training = stage_inputs.read(stage_inputs.TrainStage, args.config, model.arm, model.seed)
-    weights.write(training, stage.geometry, model, store, args.out)
+    weights.write(training, stage.geometry, model, run_file.open_store(args.store), args.out)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ import psutil
 from regdpo.core.errors import Unfinished, UserError
 from regdpo.core.store import kept_at, names_in
 from regdpo.core.temporaries import atomic
+from regdpo.launch import earlier
 from regdpo.launch.backends import CRASH, Allocated, OneMachine, OwnJob, Ranks, left_behind
 from regdpo.launch.options import LaunchOptions
 from regdpo.launch.run_log import RunLog
@@ -137,6 +138,7 @@ class Launch:
         self.run_log.say(f"{datetime.now():%F %T} {self.name} in {run}{where}")
         for old in (run / ERROR, run / STOP, run / UNFINISHED, kept_at(run / EXPORT), *run.glob(CRASH)):
             old.unlink(missing_ok=True)
+        earlier.take_over(self.job, lambda line: self.run_log.say(f"{self.name}: {line}"))
         with atomic(run / "job.json") as temporary:
             temporary.write_text(self.job.model_dump_json(indent=2))
         handlers = {number: signal.getsignal(number) for number in SIGNALS}

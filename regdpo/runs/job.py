@@ -24,6 +24,7 @@ class Job(Section):
     eval_every: int
     keep: int
     deterministic: bool = False
+    but_for_steps: str = ""  # digest of all that shapes it but the number of its steps
     environment: str = ""  # that the launcher sees, and every rank has to
     step_flops: float | None = None  # that a step needs by count, recomputation left out
     peak_flops: float | None = None  # a second, of one rank's device

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from regdpo.config.stage_inputs import TrainStage
+from regdpo.core.progress import duration
 from regdpo.core.temporaries import atomic
 from regdpo.objectives import losses
 
@@ -65,7 +66,7 @@ class Log:
         left = (now - self.begun) / (row["step"] - self.start) * (self.steps - row["step"])
         shown = ("loss", "win_gap", "lose_gap", "accuracy", "dgr", "grad_norm")
         numbers = "  ".join(f"{name} {row[name]:.4g}" for name in shown if row.get(name) is not None)
-        print(f"step {row['step']}/{self.steps}  {numbers}  {left:.0f} s left", file=sys.stderr, flush=True)
+        print(f"step {row['step']}/{self.steps}  {numbers}  {duration(left)} left", file=sys.stderr, flush=True)
 
     def say(self, line: str) -> None:
         print(line, file=sys.stderr, flush=True)

@@ -36,7 +36,7 @@ class Request:
     """One video to render."""
 
     caption: str
-    first_frame: str  # a clip in the store, whose first frame conditions image-to-video
+    first_frame: str  # a clip in the store, whose first frame conditions image-to-video; none for text-to-video
     clip_sha256: str
     seed: int
 
@@ -162,9 +162,11 @@ def _encoded(
         inputs = []
         for group, text in zip(window, texts, strict=True):
             asked = [requests[index] for index in group]
-            firsts = [read_stored(store, request.first_frame, request.clip_sha256)[0] for request in asked]
-            first = torch.from_numpy(np.stack(firsts))
-            inputs.append(text | _home(family.encode_first_frame(first, geometry.frames)))
+            firsts = [read_stored(store, it.first_frame, it.clip_sha256)[0] for it in asked if it.first_frame]
+            condition: Given = {}
+            if firsts:
+                condition = _home(family.encode_first_frame(torch.from_numpy(np.stack(firsts)), geometry.frames))
+            inputs.append(text | condition)
         yield from zip(window, inputs, negatives, strict=True)
 
 

@@ -23,7 +23,10 @@ def outcome(
     Args:
         name: ARM/seedN. code: digest of what shapes the training beside its inputs (code and environment).
     """
-    key = text_digest(canonical(stage.model_dump(mode="json")), model.digest, file_digest(latents), code)
+    shaped = stage.model_dump(mode="json")
+    others = (model.digest, file_digest(latents), code)
+    key = text_digest(canonical(shaped), *others)
+    del shaped["settings"]["steps"]
     run = store.relative("runs", key)
     # A launcher of a Slurm job of its own is on another machine than the ranks
     device = options.device if options.scheduler == "slurm" else device_of(options.device, options.shape.each)
@@ -40,6 +43,7 @@ def outcome(
         eval_every=options.eval_every,
         keep=options.keep,
         deterministic=options.deterministic,
+        but_for_steps=text_digest(canonical(shaped), *others),
         environment=current().environment or environment(),
         store_identity=store.expected,
     )

@@ -11,11 +11,9 @@ from regdpo.models.loading import lines, video_lines
 from regdpo.models.registry import FAMILIES
 from regdpo.models.spec import ModelFile, ModelRef
 
-README = "README.md"
-ADAPTERS = "*lora_weights.safetensors"
+ADAPTERS = ("pytorch_lora_weights.safetensors", "comfyui.safetensors")
 TRANSFORMER = ("config.json", "*.safetensors.index.json", "diffusion_pytorch_model*.safetensors")
-OURS = (ADAPTERS, *TRANSFORMER)
-"""What earlier weights may have left in a folder; all else in it is somebody's."""
+"""Patterns of what earlier weights may have left in a folder; all else in it is somebody's."""
 
 
 def write(training: TrainStage, geometry: Geometry, model: ModelFile, store: Store, readme: Path) -> None:
@@ -25,13 +23,16 @@ def write(training: TrainStage, geometry: Geometry, model: ModelFile, store: Sto
     file system has them: a link by name would end with the store, and Snakemake would take a linked folder for its own.
 
     Raises:
-        UserError: the store has lost what was trained.
+        UserError: the store has lost what was trained, or adapters in it were changed.
     """
     ref, folder = model.ref, readme.parent
     source = store.existing(ref.lora or ref.transformer)
+    if ref.lora:
+        store.digest(ref.lora)
     folder.mkdir(parents=True, exist_ok=True)
-    for old in {path for pattern in OURS for path in folder.glob(pattern)}:
-        old.unlink()
+    for pattern in (*TRANSFORMER, *(ADAPTERS[:1] if ref.lora else ADAPTERS)):  # a rule of its own writes the second
+        for old in folder.glob(pattern):
+            old.unlink()
     for path in sorted(path for path in source.iterdir() if path.is_file()):
         if ref.lora:
             with atomic(folder / path.name) as temporary:
@@ -66,11 +67,10 @@ def text(training: TrainStage, geometry: Geometry, model: ModelFile, store: Stor
         f"digest: `{model.digest}`",
     ]
     packages = f"diffusers {version('diffusers')}{' and peft' if ref.lora else ''}"
-    what = "adapters (LoRA)" if ref.lora else "a transformer, tuned in full,"
+    what = "Adapters (LoRA) for" if ref.lora else "A transformer, tuned in full, of"
     parts = [
         f"# {model.arm}, seed {model.seed}",
-        f"These are {what} of a {ref.family} model for {'image' if ref.task == 'i2v' else 'text'}-to-video, in "
-        "diffusers' layout.",
+        f"{what} a {ref.family} model for {'image' if ref.task == 'i2v' else 'text'}-to-video, in diffusers' layout.",
         "\n".join(f"- {fact}" for fact in facts),
         "## Load it",
         f"With {packages}, in the folder that the workflow ran in:",

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from regdpo.core import code_digest, digests, environment, errors, manifests, temporaries
+from regdpo.core import code_digest, digests, environment, errors, manifests, progress, temporaries
 from regdpo.core.errors import UserError
 from regdpo.core.rows import CaptionRow, ScoreRow
 from regdpo.core.store import Store, kept_at
@@ -440,3 +440,20 @@ errors.run(main)"""
     )
     assert done.stderr.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_a_log_tells_what_is_left(monkeypatch, capsys):
+    """25 items of four minutes each, by a clock of the test's own."""
+    now = [1000.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    for _ in progress.track(range(25), "negatives"):
+        now[0] += 240
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "negatives: 1/25, about 1 h 36 min left"
+    assert lines[-1] == "negatives: 24/25, about 4 min left"
+    for _ in progress.track(iter(range(25)), "videos"):
+        now[0] += 4
+    assert capsys.readouterr().err.splitlines()[0] == "videos: 3 done"
+    assert [progress.duration(seconds) for seconds in (0, 89, 91, 3600, 200_000)] == [
+        *("0 s", "89 s", "2 min", "1 h 0 min", "2 days 8 h")
+    ]

@@ -1,0 +1,87 @@
+"""Videos of your own prompts (or first frames) by base and arms, side by side on one page that loads nothing.
+
+    python scripts/generate.py --config my.yaml --prompts prompts.txt      # text-to-video: one prompt a line
+    python scripts/generate.py --config my.yaml --images pictures/         # image-to-video: street.png, street.txt
+    python scripts/generate.py --config my.yaml --prompts prompts.txt --models base sft reg_dpo/seed1 --seeds 0 1 2
+
+Size, steps, guidance and shift are those of the samples that the report shows. What was rendered before is found in the
+store; Ctrl-C loses one batch at most.
+"""
+
+import argparse
+from pathlib import Path
+
+from regdpo.config import schema, stage_inputs
+from regdpo.core import errors
+from regdpo.core.errors import UserError
+from regdpo.core.store import Store
+from regdpo.core.temporaries import check_writable
+from regdpo.models import device
+from regdpo.models.spec import ModelFile
+from regdpo.report import generated
+from regdpo.report.examples import Video
+from regdpo.sampling import own
+from regdpo.sampling.render import render
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--config", required=True, help="the whole configuration (YAML) that the models were trained by"
+    )
+    parser.add_argument("--prompts", type=Path, help="text-to-video: a text file, one prompt a line")
+    parser.add_argument(
+        "--images", type=Path, help="image-to-video: a folder of pictures, each with its prompt beside it"
+    )
+    parser.add_argument(
+        "--models", nargs="+", help="base, ARM (its first seed) or ARM/seedN; default: base and all arms"
+    )
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="of the noise; default: 0")
+    parser.add_argument("--out", type=Path, help="the page; default: generated.html in paths.results")
+    args = parser.parse_args()
+    settings = schema.load(args.config)
+    stage = stage_inputs.SamplesStage.model_validate(stage_inputs.SamplesStage.of(settings))
+    results, store = Path(settings.paths.results), Store(settings.paths.store)
+    out = args.out or results / "generated.html"
+    check_writable(out.parent)
+    wished = own.wishes(settings.base.task, args.prompts, args.images)
+    models = {name: _model(name, results, store) for name in _names(args.models, settings.train)}
+    asked = own.requests(wished, args.seeds, stage.geometry, store)
+    where = device.pick(settings.launch.device)
+    sampling, rendered = stage.samples.sampling, {}
+    for number, (name, model) in enumerate(models.items(), start=1):
+        print(f"{name}: model {number} of {len(models)}, {len(asked)} videos")
+        rendered[name] = render("generated", model, asked, sampling, stage.geometry, store, where)
+    shown = []
+    for at, wish in enumerate(wished):
+        for turn, seed in enumerate(args.seeds):
+            made = [(name, rendered[name][turn * len(wished) + at]) for name in models]
+            label = f"{wish.name}, seed {seed}" if len(args.seeds) > 1 else wish.name
+            videos = [Video(name, name.partition("/")[0], video.path, video.sha256) for name, video in made]
+            shown.append((label, wish.prompt, videos))
+    facts = ", the same first frame" if settings.base.task == "i2v" else ""
+    facts += f" and the same noise for every model, {sampling.steps} steps, guidance {sampling.guidance}"
+    generated.write(out, settings.report.title, facts, shown, list(settings.train.arms), settings.clips, store)
+    print(f"the page: {out}")
+
+
+def _names(given: list[str] | None, train: schema.Train) -> list[str]:
+    """``base`` or ARM/seedN."""
+    found = []
+    for name in given or ["base", *train.arms]:
+        arm, _, seed = name.partition("/seed")
+        if arm != "base" and arm not in train.arms:
+            raise UserError(f"--models: there is no {arm}; there are base, {', '.join(train.arms)}")
+        found.append(arm if arm == "base" else f"{arm}/seed{seed or train.seeds[0]}")
+    return list(dict.fromkeys(found))
+
+
+def _model(name: str, results: Path, store: Store) -> ModelFile:
+    path = results / ("base" if name == "base" else f"train/{name}") / "model.json"
+    if not path.exists():
+        raise UserError(f"{path}: is not there; `snakemake {path}` with the same --configfile makes it")
+    return ModelFile.read(path, store)
+
+
+if __name__ == "__main__":
+    errors.run(main)
