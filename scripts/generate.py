@@ -60,7 +60,8 @@ def main() -> None:
             videos = [Video(name, name.partition("/")[0], video.path, video.sha256) for name, video in made]
             shown.append((label, wish.prompt, videos))
     facts = ", the same first frame" if settings.base.task == "i2v" else ""
-    facts += f" and the same noise for every model, {sampling.steps} steps, guidance {sampling.guidance}"
+    scale = sampling.guidance if isinstance(sampling.guidance, dict) else f"{sampling.guidance:g}"
+    facts += f" and the same noise for every model, {sampling.steps} steps, guidance {scale}"
     generated.write(out, settings.report.title, facts, shown, list(settings.train.arms), settings.clips, store)
     print(f"the page: {out}")
 
