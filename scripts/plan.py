@@ -73,11 +73,12 @@ def main() -> None:
     elif args.json:
         print(json.dumps(table.as_json(training, machine), indent=2))
     else:
-        print(table.listing(training, machine))
+        print(table.listing(training, machine, _times(values, training, machine, args)))
 
 
 def _check(values: schema.Config, args: argparse.Namespace, memory: float) -> None:
-    """What fits is said, a line each; if nothing can be planned for such a model, nothing is said to fit."""
+    """Of every training one line: that it fits, or why not; if nothing can be planned for such a model, nothing is said
+    to fit."""
     trainings = values.trainings()
     try:
         architecture = known(args.model) if args.model else find(values.base)
@@ -85,12 +86,22 @@ def _check(values: schema.Config, args: argparse.Namespace, memory: float) -> No
         print(f"not checked against the plan: {error}", file=sys.stderr)
         return
     ranks, size = _ranks(values, args), _size(values, args, architecture)
+    refused: list[str] = []
     for key in args.check or trainings:
         if key not in trainings:
             raise UserError(f"--check: there is no {key}; there are {', '.join(trainings)}")
         settings, losers = trainings[key]
-        need = layouts.check(settings, architecture, size, ranks, memory, losers, key)
-        print(f"{key}: needs {need / GIB:.1f} of {memory / GIB:.1f} GiB per rank: fits, by the plan")
+        try:
+            need = layouts.check(settings, architecture, size, ranks, memory, losers, key)
+        except UserError as error:
+            refused.append(str(error))
+        else:
+            print(f"{key}: needs {need / GIB:.1f} of {memory / GIB:.1f} GiB per rank: fits, by the plan")
+    if refused:
+        first, *others = refused
+        for line in others:
+            print(f"error: {line}", file=sys.stderr)
+        raise UserError(first)
 
 
 def _training(values: schema.Config, args: argparse.Namespace) -> Training:
@@ -126,6 +137,14 @@ def _size(values: schema.Config, args: argparse.Namespace, architecture: Archite
     size = frames, values.clips.height, values.clips.width
     architecture.family.check_geometry(*size)
     return size
+
+
+def _times(values: schema.Config, training: Training, machine: layouts.Machine, args: argparse.Namespace) -> list[str]:
+    """Of the configured arms; none where one of them fits in no layout."""
+    try:
+        return cost.times(cost.Asked(values, training, machine, args.pairs or 0, args.job_hours, args.gpu_price))
+    except UserError:
+        return []
 
 
 def _cost(values: schema.Config, training: Training, machine: layouts.Machine, args: argparse.Namespace) -> cost.Asked:

@@ -31,6 +31,10 @@ class Lora(Section):
     )
 
 
+LARGE = 1e9
+"""Parameters from which blocks are recomputed unless told otherwise."""
+
+
 class Parallel(Section):
     """How ranks share one training. It changes no result but for rounding. Ranks not taken here are data parallel."""
 
@@ -42,8 +46,10 @@ class Parallel(Section):
         "passes, both graphs alive; `sequential`: one graph at a time, for one more forward pass.",
     )
     replicate: Count = Field(1, description="HSDP: groups of ranks that each hold the whole model between them.")
-    activation_checkpointing: Literal["none", "full"] | Count = Field(
-        "none", description="Recompute blocks in the backward pass: none, all (`full`), or every nth."
+    activation_checkpointing: Literal["auto", "none", "full"] | Count = Field(
+        "auto",
+        description="Recompute blocks in the backward pass: none, all (`full`), or every nth. `auto`: all from a "
+        "billion parameters on, which fit in no other way, else none.",
     )
     reference: Literal["auto", "adapters", "copy", "offload", "cached"] = Field(
         "auto",
@@ -56,6 +62,12 @@ class Parallel(Section):
         description="Attention backend by diffusers' name; `auto` takes the fastest that trains here, measured once.",
     )
     compile: bool = Field(False, description="torch.compile of every block.")
+
+    def recompute(self, parameters: float) -> "Literal['none', 'full'] | int":
+        """``activation_checkpointing`` of a model of so many parameters."""
+        if self.activation_checkpointing == "auto":
+            return "full" if parameters >= LARGE else "none"
+        return self.activation_checkpointing
 
     def misfit(self, ranks: int, losers: bool, batch: int | None = None) -> str | None:
         """Why so many ranks cannot be laid out so, or not share ``batch`` pairs; None if they can.

@@ -130,7 +130,7 @@ def of_folder(name: str, folder: str | Path, ref: ModelRef) -> Architecture:
 
 
 def known(model: str, text_length: int | None = None) -> Architecture:
-    """An architecture of config/architectures by the name of a model that has it.
+    """An architecture of config/architectures by the name of a model that has it, or by that of its file.
 
     Raises:
         UserError: there is none.
@@ -138,8 +138,8 @@ def known(model: str, text_length: int | None = None) -> Architecture:
     names = []
     for path in sorted(KNOWN.glob("*.json")):
         values = json.loads(path.read_text())
-        names += values["models"]
-        if model in values["models"]:
+        names += [f"{name} ({path.stem})" for name in values["models"]]
+        if model in (*values["models"], path.stem):
             family = values["family"]
             length = text_length or family_class(family).text_length
             source = f"config/architectures/{path.name}"

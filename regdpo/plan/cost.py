@@ -148,6 +148,26 @@ def _why_not(asked: Asked) -> str:
     return f"the configured one cannot be ({reason})" if reason else "the configured one does not fit"
 
 
+def times(asked: Asked) -> list[str]:
+    """How long every arm trains in its layout, in a person's units; one line each, and one for all."""
+    seeds, ranks = len(asked.settings.train.seeds), asked.training.ranks
+    lines, whole = [], 0.0
+    for name in asked.settings.train.arms:
+        arm = _of_arm(asked, name)
+        it = chosen(arm, asked.machine)
+        seconds = seeds * training_seconds(asked, arm, it)
+        whole += seconds
+        many = f" x {seeds} seeds" if seeds > 1 else ""
+        lines.append(f"{name}: {arm.settings.steps:,} steps{many}, {_long(seconds, ranks)} ({it.name})")
+    return [*lines, f"all arms one after another: {_long(whole, ranks)}"]
+
+
+def _long(seconds: float, ranks: int) -> str:
+    hours = seconds / HOUR
+    span = f"{hours / 24:.1f} days" if hours >= 48 else f"{hours:.1f} hours"
+    return f"{span} on {ranks} GPU{'s' * (ranks > 1)}, {hours * ranks:,.0f} GPU-hours"
+
+
 def _of_arm(asked: Asked, name: str) -> Training:
     settings, losers = asked.settings.trainings()[f"train.arms.{name}"]
     return replace(asked.training, settings=settings, halves=2 if losers else 1)

@@ -8,7 +8,7 @@ from regdpo.config.training import Parallel, TrainSettings, reference_kind
 from regdpo.core.errors import UserError
 from regdpo.plan import trace
 from regdpo.plan.architecture import Architecture
-from regdpo.plan.memory import Memory, Training, memory, mode_of, stored_copy
+from regdpo.plan.memory import Memory, Training, memory, mode_of, settled, stored_copy
 from regdpo.runtime.gpu_specs import GIB, GPUS
 
 MFU = 0.4
@@ -76,6 +76,7 @@ def impossible(training: Training, parallel: Parallel) -> str | None:
 
 def estimate(training: Training, parallel: Parallel, machine: Machine) -> Estimate:
     """Memory and time of a layout that is possible."""
+    parallel = settled(training, parallel)
     count = trace.flops(training.a_pass, training.latent[1])
     mode, reference = mode_of(training, parallel), reference_kind(training.settings, parallel, training.halves == 2)
     layers = training.architecture.layers

@@ -79,6 +79,11 @@ class Training:
         return trace.parameters(self.a_pass)
 
 
+def settled(training: Training, parallel: Parallel) -> Parallel:
+    """A layout in which it is said which blocks are recomputed."""
+    return parallel.model_copy(update={"activation_checkpointing": parallel.recompute(training.parameters.total)})
+
+
 def mode_of(training: Training, parallel: Parallel) -> str:
     """How a rank takes its halves; with one half there is no choice."""
     return "joint" if parallel.pair == 2 or training.halves == 1 else parallel.halves
@@ -97,7 +102,7 @@ def memory(training: Training, parallel: Parallel, layers: tuple[int, ...] | Non
     Args:
         layers: blocks of each kind, in the place of the architecture's.
     """
-    settings, count = training.settings, training.parameters
+    settings, count, parallel = training.settings, training.parameters, settled(training, parallel)
     count = replace(count, layers=layers or count.layers)
     shards = training.ranks // parallel.replicate
     compute = DTYPES[settings.precision].itemsize

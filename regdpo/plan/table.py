@@ -1,5 +1,6 @@
 """The plan as text: every layout of a training, and how long a video each technique makes room for."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -22,8 +23,12 @@ def assumptions(machine: Machine) -> str:
     )
 
 
-def listing(training: Training, machine: Machine) -> str:
-    """All sensible layouts, the configured one first, with the one to take."""
+def listing(training: Training, machine: Machine, times: Sequence[str] = ()) -> str:
+    """All sensible layouts, the configured one first, with the one to take.
+
+    Args:
+        times: lines on how long the configured trainings take.
+    """
     own = training.settings.parallel
     head = (
         f"{training.architecture.name} ({training.architecture.source}), {training.frames} frames of "
@@ -46,6 +51,8 @@ def listing(training: Training, machine: Machine) -> str:
     else:
         written, held = main_memory(training, best.parallel)
         lines.append(f"take: {best.name} ({best.pairs_per_hour:.0f} pairs an hour)")
+        lines.append(f"  train: {{settings: {{parallel: {{{_yaml(best.parallel)}}}}}}}")
+        lines += times
         lines.append(
             f"main memory: {written / GIB:.1f} GiB on the first rank while it exports"
             + (f", {held / GIB:.1f} GiB on every rank for the offloaded reference" if held else "")
@@ -53,6 +60,12 @@ def listing(training: Training, machine: Machine) -> str:
     if any(it.seconds_before for it in found):
         lines.append("cached: the reference's passes are made before step 1; pairs/h counts them, s/step does not")
     return "\n".join(lines)
+
+
+def _yaml(parallel: Parallel) -> str:
+    """What a layout says beyond the defaults."""
+    said = parallel.model_dump(exclude_defaults=True)
+    return ", ".join(f"{key}: {value}" for key, value in said.items())
 
 
 def as_json(training: Training, machine: Machine) -> dict[str, Any]:

@@ -23,7 +23,8 @@ class Gpu:
         return self.usable_gib * GIB
 
 
-# NVIDIA's data sheets of each, whose figures "with sparsity" are halved; RTX 4090: the Ada architecture's white paper.
+# NVIDIA's data sheets of each, whose figures "with sparsity" are halved; RTX 4090 and 3090: the white papers of the Ada
+# and the GA102 architecture.
 # B200: an HGX board, of whose eight GPUs each has 180 of its 192 GB to give.
 # Usable memory: reported, the least "total capacity" in public logs of torch's out-of-memory messages; drivers differ
 # by a few tenths, and ECC takes a part of GDDR6.
@@ -35,14 +36,20 @@ GPUS = {
     "A100 80GB": Gpu(312e12, 80, 79.1),
     "L40S": Gpu(362e12, 48, 44.3),
     "RTX 4090": Gpu(165.2e12, 24, 23.5),
+    "RTX 3090": Gpu(71e12, 24, 23.6),
     "B200": Gpu(2250e12, 180, 178.3),
 }
 LEAST_OF_LABEL = min(gpu.usable_gib / gpu.label_gb for gpu in GPUS.values())
 
 
 def gpu_named(name: str) -> Gpu | None:
-    """The GPU of the table by its own name there, in upper or lower case; None if it has no such row."""
-    return next((gpu for known, gpu in GPUS.items() if known.lower() == name.lower()), None)
+    """The GPU of the table by its name there, or by words of it that no other row has (``4090``, ``NVIDIA H200``), in
+    upper or lower case; None if there is none."""
+    words = name.lower().replace("-", " ").split()
+    asked = {word for word in words if word not in ("nvidia", "geforce")}
+    found = [known for known in GPUS if asked and asked <= set(known.lower().split())]
+    exact = [known for known in found if asked == set(known.lower().split())]
+    return GPUS[(exact or found)[0]] if len(exact or found) == 1 else None
 
 
 def parse_memory(text: str) -> float:
@@ -68,6 +75,6 @@ def peak_flops(name: str) -> float | None:
         model, *kind = known.upper().split()
         if model == "RTX":
             model, kind = kind[0], []
-        if model in words and "D" not in words and (kind != ["PCIE"] or "PCIE" in words):
+        if model in words and not {"D", "TI"} & set(words) and (kind != ["PCIE"] or "PCIE" in words):
             return gpu.peak_flops
     return None

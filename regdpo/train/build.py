@@ -56,7 +56,7 @@ def build(
 
     model = prepare(family.empty_transformer())
     blocks = family.blocks(model)
-    every = parallel.activation_checkpointing
+    every = parallel.recompute(sum(parameter.numel() for parameter in model.parameters()))
     if trained and every != "none":
         recompute(model, blocks, 1 if every == "full" else every)
     backend = attention.choose(model, device, dtype, parallel.attention, family.flash, deterministic)

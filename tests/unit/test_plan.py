@@ -1,6 +1,7 @@
 """The plan against arithmetic by hand, torch's own tracker, and readers' mistakes."""
 
 import json
+import re
 import runpy
 import sys
 from dataclasses import replace
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+import yaml
 
 from regdpo.config import schema
 from regdpo.config.training import Lora, Parallel, TrainSettings
@@ -286,7 +288,7 @@ SIZE = (81, 720, 1280)
 
 
 def test_launcher_is_told_what_fits():
-    settings = TrainSettings.model_validate({"parallel": {"context": 4}})
+    settings = TrainSettings.model_validate({"parallel": {"context": 4, "activation_checkpointing": "none"}})
     with pytest.raises(
         UserError, match=r"needs [\d.]+ of 80.0 GiB per rank .*these layouts fit: .*context.*launch.force: true"
     ):
@@ -333,10 +335,48 @@ def test_gpus_by_the_names_cuda_gives():
         "NVIDIA L40S": 362e12,
         "NVIDIA GeForce RTX 4090": 165.2e12,
         "NVIDIA GeForce RTX 4090 D": None,
+        "NVIDIA GeForce RTX 3090": 71e12,
+        "NVIDIA GeForce RTX 3090 Ti": None,
         "NVIDIA L40": None,
         "Tesla T4": None,
     }
     assert {name: gpu_specs.peak_flops(name) for name in names} == names
+
+
+@pytest.mark.parametrize(
+    ("said", "name"),
+    [
+        ("4090", "RTX 4090"),
+        ("rtx 3090", "RTX 3090"),
+        ("NVIDIA GeForce RTX 4090", "RTX 4090"),
+        ("h200", "H200"),
+        ("H100-SXM", "H100 SXM"),
+        ("H100", None),
+        ("A100 80GB", "A100 80GB"),
+        ("NVIDIA", None),
+        ("4090 D", None),
+    ],
+)
+def test_gpus_by_what_people_call_them(said, name):
+    assert gpu_specs.gpu_named(said) is (name and gpu_specs.GPUS[name])
+
+
+def test_models_by_the_name_of_their_file():
+    assert architecture.known("wan21_t2v_1_3b").layers == architecture.known(SMALL).layers
+
+
+def test_blocks_of_large_models_are_recomputed_unless_told_otherwise():
+    large, small = training(batch=1), training(model=SMALL, batch=1)
+    tiny = Training(architecture.find(schema.load(str(ROOT / "config/config.yaml")).base), large.settings, 9, 64, 64, 1)
+    auto, told = Parallel(context=4, pair=2), Parallel(context=4, pair=2, **FULL)
+    assert (
+        memory(large, auto)
+        == memory(large, told)
+        != memory(large, auto.model_copy(update={"activation_checkpointing": "none"}))
+    )
+    assert memory(small, auto) == memory(small, told)
+    assert memory(tiny, Parallel()) == memory(tiny, Parallel(activation_checkpointing="none"))
+    assert layouts.estimate(large, auto, H100).name.startswith("context 4, pair 2, checkpointing full")
 
 
 @pytest.mark.parametrize(
@@ -371,8 +411,8 @@ def test_a_label_is_not_what_programs_see():
 def command(monkeypatch, capsys):
     """Run scripts/plan.py on the recipe; what it prints."""
 
-    def run(*arguments: str) -> str:
-        monkeypatch.setattr(sys, "argv", ["plan.py", "--config", RECIPE, *arguments])
+    def run(*arguments: str, config: str = RECIPE) -> str:
+        monkeypatch.setattr(sys, "argv", ["plan.py", "--config", config, *arguments])
         runpy.run_path(str(ROOT / "scripts/plan.py"))["main"]()
         return capsys.readouterr().out
 
@@ -384,11 +424,35 @@ def test_command(command):
     assert "take: context" in printed
     assert "while it loads" not in printed
     assert "configured: context 4, joint, checkpointing full, reference adapters" in printed
+    pasted = yaml.safe_load(re.search(r"^  (train: .*)$", printed, re.M)[1])["train"]["settings"]["parallel"]
+    assert Parallel.model_validate(pasted).activation_checkpointing in ("full", 2, "none")
+    pairs = float(re.search(r"take: .* \((\d+) pairs an hour\)", printed)[1])
+    for arm in ("dpo", "reg_dpo"):  # 6,000 steps of two pairs; the configured layout is the fastest but for a few
+        days, gpu_hours = re.search(
+            rf"^{arm}: 6,000 steps, ([\d.]+) days on 8 GPUs, ([\d,]+) GPU-hours", printed, re.M
+        ).groups()
+        assert float(days) >= 12000 / pairs / 24
+        assert float(gpu_hours.replace(",", "")) == pytest.approx(float(days) * 24 * 8, rel=0.02)
+    assert "all arms one after another: " in printed
     values = json.loads(command("--gpus", "8", "--gpu", "H200", "--json"))
     assert values["memory_per_rank"] == pytest.approx(139.7 * GIB)
     assert values["take"]["fits"]
     assert values["take"]["parallel"] == values["layouts"][0]["parallel"]
     assert sum(values["take"]["memory"].values()) == pytest.approx(2 * values["take"]["memory"]["total"])
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "config/recipes").glob("*.yaml")), ids=lambda path: path.stem)
+def test_each_recipe_fits_its_card(path, command):
+    recipe = schema.load(str(path))
+    lines = command("--check", config=str(path)).splitlines()
+    assert [line.split(":")[0] for line in lines] == [f"train.arms.{arm}" for arm in recipe.train.arms]
+    assert all(line.endswith("fits, by the plan") for line in lines)
+
+
+def test_every_arm_that_does_not_fit_is_told(command, capsys):
+    with pytest.raises(UserError, match=r"^train.arms.sft: needs"):
+        command("--check", "--gpu", "4090")
+    assert capsys.readouterr().err.count("error: train.arms.") == 3
 
 
 @pytest.mark.parametrize(
