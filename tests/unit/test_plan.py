@@ -98,7 +98,7 @@ def test_lora_needs_no_gradients_of_frozen_weights():
 
 def test_step_flops_count_every_pass():
     def flops(**parallel) -> float:
-        it = training(tuning="lora", parallel=parallel)
+        it = training(tuning="lora", parallel={"activation_checkpointing": "none", **parallel})
         return layouts.estimate(it, it.settings.parallel, H100).flops
 
     one = trace.flops(training().a_pass, 21)
@@ -107,7 +107,7 @@ def test_step_flops_count_every_pass():
     assert flops(activation_checkpointing=4) - flops() == pytest.approx(2 * one.recomputed / 4)
     assert flops(halves="sequential") - flops() == pytest.approx(one.forward)
     assert flops(reference="cached") == flops() == flops(pair=2)
-    sft = training(halves=1, tuning="lora")
+    sft = training(halves=1, tuning="lora", parallel={"activation_checkpointing": "none"})
     assert layouts.estimate(sft, sft.settings.parallel, H100).flops == pytest.approx(one.forward + one.backward)
 
 
