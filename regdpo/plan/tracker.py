@@ -18,7 +18,7 @@ from regdpo.models.device import DTYPES
 from regdpo.parallel.mesh import layout, split_context
 from regdpo.parallel.shard import recompute, shard
 from regdpo.plan.architecture import Given
-from regdpo.plan.memory import Training, graphs_of, settled
+from regdpo.plan.memory import Training, graphs_of
 from regdpo.plan.trace import error_of, model_of
 
 
@@ -35,7 +35,7 @@ def peak(training: Training, layers: tuple[int, ...]) -> int:
     with _ranks(training.ranks), FakeTensorMode(allow_non_fake_inputs=True):
         _materialise(model, torch.float32 if settings.tuning == "full" else dtype)
         blocks = architecture.family.blocks(model)
-        every = settled(training, parallel).activation_checkpointing
+        every = parallel.recompute(training.parameters.total)
         if every != "none":
             recompute(model, blocks, 1 if every == "full" else every)
         with unset_fake_temporarily():
