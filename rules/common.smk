@@ -6,11 +6,13 @@ import sys
 import uuid
 from pathlib import Path
 
+from snakemake.common.configfile import load_configfile
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
 import regdpo
 from regdpo.config import schema, stage_inputs
+from regdpo.config.locations import located
 from regdpo.config.run_file import RUN, SUFFIX, RunFile
 from regdpo.core import environment
 from regdpo.core.errors import UserError
@@ -36,8 +38,13 @@ def refuse(error):
 # To read the rules, as dry runs, listings and linters do, writes nothing but notes in here and starts no program.
 NOTES = Path(".snakemake/regdpo")
 
+# What of the configuration was named where: in its files, and on the command line here.
+configfiles = workflow.config_settings.configfiles or [Path("config/config.yaml")]
+named = [(Path(file).parent, load_configfile(file)) for file in configfiles]
+named.append((Path(), workflow.config_settings.config))
+
 try:
-    settings = schema.check(config)
+    settings = schema.check(located(config, named, schema.Config))
     known, codes = None, {}
     if workflow.is_main_process:
         os.environ[RUN] = str(NOTES / f"{uuid.uuid4().hex}{SUFFIX}")

@@ -42,7 +42,7 @@ train:
     dpo: {{objective: dpo, beta: 50}}
     reg_dpo: {{objective: reg_dpo, beta: 50, r: dgr}}
 samples: {{sampling: {{steps: 20, guidance: 1}}}}
-report: {{title: Familiar street, examples: 3}}
+report: {{title: Familiar street, examples: 3, minimum: {{sources: 1, clips: 2, seeds: 2, pairs: 6}}}}
 """
 
 

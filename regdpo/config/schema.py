@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 import yaml
 from pydantic import Field, ValidationError, create_model, field_validator, model_validator
 
+from regdpo.config.locations import located
 from regdpo.config.training import Arm, TrainSettings
 from regdpo.core.errors import UserError
-from regdpo.core.section import AtLeastOne, Count, Even, Fraction, Name, Positive, Section, Share
+from regdpo.core.section import AtLeastOne, Count, Even, Fraction, InputPath, Name, Positive, Section, Share
 from regdpo.data.registry import FILTERS
 from regdpo.models.registry import FAMILIES, in_comfyui
 from regdpo.objectives.registry import OBJECTIVES
@@ -28,7 +29,7 @@ else:
 
 
 class Paths(Section):
-    """Where things lie, relative to the working directory."""
+    """Where results lie, relative to the working directory; all other paths are so to the file that names them."""
 
     results: str = Field(
         "results",
@@ -43,7 +44,7 @@ class Paths(Section):
 class Videos(Section):
     """The footage."""
 
-    root: str = Field(
+    root: Annotated[str, InputPath()] = Field(
         description="Folder of videos, searched recursively; or `package:NAME/FOLDER` for videos inside an "
         "installed Python package."
     )
@@ -150,12 +151,14 @@ class Captions(Section):
     source: Literal["sidecar", "qwen_vl"] = Field(
         "sidecar", description="`sidecar`: text files; `qwen_vl`: a Qwen2.5-VL or Qwen3-VL model by transformers."
     )
-    root: str | None = Field(
+    root: Annotated[str, InputPath()] | None = Field(
         None,
         description="sidecar: folder of text files; empty: beside the videos. The caption of `a.mp4` is `a.mp4.txt` or "
         "`a.txt`, that of its first shot alone `a.shot000.txt`.",
     )
-    model: str | None = Field(None, description="qwen_vl: hub name or local folder.")
+    model: Annotated[str, InputPath(always=False)] | None = Field(
+        None, description="qwen_vl: hub name or local folder."
+    )
     revision: str | None = Field(None, description="qwen_vl: pinned revision; needed for a hub name.")
     prompt: str = Field(
         "Describe this video in one paragraph: the subject, what it does, the setting, the camera.",
@@ -164,7 +167,7 @@ class Captions(Section):
     frames: Count = Field(8, description="qwen_vl: frames shown to the model.")
     max_new_tokens: Count = Field(160, description="qwen_vl: longest caption in tokens.")
     batch: Count = Field(4, description="qwen_vl: clips per forward pass.")
-    python: str = Field(
+    python: Annotated[str, InputPath(program=True)] = Field(
         ".venv-captioning/bin/python",
         description="qwen_vl: interpreter of its environment (`make captioning`). It is a program "
         "that jobs run: whoever sets this key runs code.",
@@ -221,7 +224,9 @@ class Base(Section):
         "wan", description="Architecture (docs/reference/families.md). Only `wan` can be made by `pretrain`."
     )
     task: Literal["i2v", "t2v"] = Field("i2v", description="Condition: caption and first frame, or caption alone.")
-    model: str | None = Field(None, description="diffusers checkpoint: hub name or local folder.")
+    model: Annotated[str, InputPath(always=False)] | None = Field(
+        None, description="diffusers checkpoint: hub name or local folder."
+    )
     revision: str | None = Field(None, description="Pinned revision; needed for a hub name.")
     expert: Literal["high", "low"] | None = Field(
         None, description="Of a checkpoint with two experts the one that is trained: for `high` or for `low` noise."
@@ -401,7 +406,7 @@ class Bootstrap(Section):
 class VBench(Section):
     """VBench, in an environment of its own."""
 
-    python: str = Field(
+    python: Annotated[str, InputPath(program=True)] = Field(
         ".venv-vbench/bin/python",
         description="Interpreter of that environment (`make vbench`). It is a program that jobs run: whoever sets this "
         "key runs code.",
@@ -419,11 +424,21 @@ class Scores(Section):
     bootstrap: Bootstrap = Bootstrap()
 
 
+class Minimum(Section):
+    """Evidence that the page asks for before it uses a word like better; with less it says "too little to say"."""
+
+    sources: Count = Field(3, description="Videos that the held-out clips are of.")
+    clips: Count = Field(10, description="Held-out clips that both sides of a comparison have.")
+    seeds: Count = Field(2, description="Trainings of an arm (`train.seeds`).")
+    pairs: Count = Field(10, description="Pairs, for how far winners and losers differ in standard deviations.")
+
+
 class Report(Section):
     """The page."""
 
     title: str = "regdpo report"
     examples: Count = Field(6, description="Clips shown as videos side by side.")
+    minimum: Minimum = Minimum()
 
 
 class Launch(Section):
@@ -559,7 +574,7 @@ def check(values: dict[str, Any], origin: str = "config") -> Config:
 
 
 def load(path: str | Path) -> Config:
-    """Read and validate a YAML file.
+    """Read and validate a YAML file; its paths are relative to it.
 
     Raises:
         UserError: the file is missing, is not YAML, or holds mistakes.
@@ -572,6 +587,8 @@ def load(path: str | Path) -> Config:
         raise UserError(f"{path}: is not YAML ({' '.join(str(error).split())})") from None
     if not isinstance(values, dict):
         raise UserError(f"{path}: holds no keys")
+    if Path(path).is_file():  # not a pipe
+        values = located(values, [(Path(path).parent, values)], Config)
     return check(values, str(path))
 
 

@@ -1,5 +1,6 @@
 """What every section of the configuration is made of."""
 
+from dataclasses import dataclass
 from typing import Annotated, Any, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
@@ -13,6 +14,16 @@ Share = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+
+
+@dataclass(frozen=True)
+class InputPath:
+    """Marks text that names a file or folder which is read (regdpo/config/locations.py)."""
+
+    always: bool = True
+    """False: it may be the name of something on a hub instead, and is where there is no such folder."""
+    program: bool = False
+    """Whether a name without a folder is looked for in PATH."""
 
 
 class Section(BaseModel):

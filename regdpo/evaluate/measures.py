@@ -29,6 +29,8 @@ class Metric:
     note: str
     footage: str = ""
     """Why real footage has no such score; empty where it has."""
+    continuation: bool = False
+    """Compares with the rest of a real clip, which only a model that is given its first frame was asked for."""
 
 
 @dataclass(frozen=True)
@@ -111,8 +113,8 @@ MEASURES: dict[str, Measure] = {
     "proxies": Measure(
         "regdpo.evaluate.proxies:measure",
         (
-            Metric("psnr", "PSNR", "dB", 1, 2, "to the real continuation", ITSELF),
-            Metric("ssim", "SSIM", "", 1, 3, "to the real continuation", ITSELF),
+            Metric("psnr", "PSNR", "dB", 1, 2, "to the real continuation", ITSELF, continuation=True),
+            Metric("ssim", "SSIM", "", 1, 3, "to the real continuation", ITSELF, continuation=True),
             Metric("motion", "Motion", "0..255", 0, 2, "mean absolute difference of neighbouring frames"),
             Metric("sharpness", "Sharpness", "variance", 0, 0, "of the Laplacian; noise raises it too"),
         ),
@@ -137,6 +139,7 @@ MEASURES: dict[str, Measure] = {
 """Name -> declaration, in the order of the report's columns."""
 
 
-def metrics() -> dict[str, Metric]:
-    """All metrics of all measures, by key."""
-    return {metric.key: metric for measure in MEASURES.values() for metric in measure.metrics}
+def metrics(task: str = "") -> dict[str, Metric]:
+    """The metrics of all measures, by key; of a task (``base.task``) those that say something of it."""
+    every = (metric for measure in MEASURES.values() for metric in measure.metrics)
+    return {metric.key: metric for metric in every if not (metric.continuation and task == "t2v")}

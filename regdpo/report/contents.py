@@ -5,10 +5,10 @@ from typing import Any
 
 from regdpo.core.rows import REAL
 from regdpo.evaluate import vbench
-from regdpo.evaluate.measures import metrics
+from regdpo.evaluate.measures import Metric, metrics
 from regdpo.models.loading import lines
 from regdpo.models.spec import ModelFile
-from regdpo.report import examples, footage, halves, verdicts
+from regdpo.report import examples, footage, halves, verdicts, words
 from regdpo.report.gather import Inputs, without_folders
 from regdpo.report.results import BASE, Cell, Scores
 
@@ -33,6 +33,8 @@ class Contents:
     captioners: list[str]
     differences: list[halves.Difference]
     compared: int  # pairs
+    words: dict[str, str]  # what the page's own words mean
+    left_out: list[Metric]  # that say nothing of the base's task
     held_out: list[examples.Example]
     pairs: list[examples.Example]
     loading: dict[str, str]  # arm -> lines that load its first training
@@ -44,7 +46,7 @@ def shape(inputs: Inputs) -> Contents:
     Raises:
         UserError: a score that no measure declares.
     """
-    scores = Scores(inputs.scores, inputs.config.scores.bootstrap)
+    scores = Scores(inputs)
     table = _table(inputs, scores)
     measured = scores.measured(VBENCH)
     coverage = vbench.coverage(measured)
@@ -60,8 +62,10 @@ def shape(inputs: Inputs) -> Contents:
         rejections=footage.rejections(inputs),
         accepted=sum(clip.status == "accepted" for clip in inputs.clips.values()),
         captioners=sorted({row.captioner.split(":")[0] for row in inputs.captions.values()}),
-        differences=halves.differences(inputs.halves),
+        differences=halves.differences(inputs.halves, inputs.config.report.minimum.pairs),
         compared=len({row.pair_id for row in inputs.halves}),
+        words=words.used(inputs),
+        left_out=[metric for key, metric in metrics().items() if key not in metrics(inputs.config.base.task)],
         held_out=examples.held_out(inputs, scores),
         pairs=examples.pairs(inputs),
         loading={arm: _loading(runs[0].model) for arm, runs in inputs.arms.items()},
@@ -71,7 +75,8 @@ def shape(inputs: Inputs) -> Contents:
 def _table(inputs: Inputs, scores: Scores) -> dict[str, dict[str, Cell]]:
     """The real footage, the base, every arm."""
     rows: dict[str, Any] = {REAL: REAL, BASE: BASE} | {arm: verdicts.names(r) for arm, r in inputs.arms.items()}
-    return {name: {key: scores.cell(models, m) for key, m in metrics().items()} for name, models in rows.items()}
+    columns = metrics(inputs.config.base.task).items()
+    return {name: {key: scores.cell(models, metric) for key, metric in columns} for name, models in rows.items()}
 
 
 def _reasons(table: dict[str, dict[str, Cell]]) -> dict[str, int]:

@@ -43,10 +43,11 @@ def held_out(inputs: Inputs, scores: Scores) -> list[Example]:
     found = []
     for clip_id, labels in chosen.items():
         clip, caption = inputs.clips[clip_id], inputs.captions.get(clip_id)
+        noted = "psnr" in metrics(inputs.config.base.task)
         videos = [Video(REAL, REAL, clip.path, clip.sha256)]
         for label, model in columns.items():
             if row := rows.get((clip_id, model)):
-                psnr = scores.of([model], "psnr").get(clip_id)
+                psnr = scores.of([model], "psnr").get(clip_id) if noted else None
                 videos.append(Video(label, label, row.path, row.sha256, f"{fmean(psnr):.1f} dB" if psnr else ""))
         found.append(Example(clip, caption.caption if caption else "", videos, labels))
     return found
@@ -89,7 +90,7 @@ def _chosen(inputs: Inputs, scores: Scores) -> dict[str, list[str]]:
     chosen: dict[str, list[str]] = {clip: [] for clip in spread(inputs.held_out, inputs.config.report.examples, offset)}
     arms = inputs.arms
     arm = next((a for a, runs in arms.items() if runs[0].model.objective == "reg_dpo"), next(iter(arms)))
-    for key in ("psnr", PRIMARY):
+    for key in [key for key in ("psnr", PRIMARY) if key in metrics(inputs.config.base.task)]:
         ours, base = scores.of(list(names(arms[arm]).values()), key), scores.of([BASE], key)
         gains = {
             clip: metrics()[key].better * (fmean(ours[clip]) - fmean(base[clip]))

@@ -77,9 +77,10 @@ def colour(index: int) -> str:
 def forest(cells: dict[str, Cell], name: str) -> str:
     """Differences to base of one metric: a row an arm, a dot with its interval, zero marked."""
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(4.1, 0.75 + 0.27 * len(cells)), layout="constrained")
+        figure = Figure(figsize=(4.1, 0.75 + 0.4 * len(cells)), layout="constrained")
         axes = figure.subplots()
-        for row, cell in enumerate(cells.values()):
+        for row, (arm, cell) in enumerate(cells.items()):
+            axes.text(0, row - 0.3, arm, transform=axes.get_yaxis_transform(), va="center")
             if cell.delta is None:
                 axes.annotate("missing", (0, row), color=FAINT, va="center", ha="left", xytext=(4, 0),
                               textcoords="offset points")  # fmt: skip
@@ -91,10 +92,10 @@ def forest(cells: dict[str, Cell], name: str) -> str:
         metric = next(iter(cells.values())).metric
         axes.axvline(0, color=FAINT, lw=0.9)
         axes.margins(x=0.12)
-        axes.set_yticks(range(len(cells)), list(cells), color=INK)
-        axes.set_ylim(len(cells) - 0.5, -0.5)
-        axes.locator_params(axis="x", nbins=5)
-        axes.grid(axis="y", visible=False)
+        axes.set_yticks([])
+        axes.set_ylim(len(cells) - 0.6, -0.7)
+        axes.locator_params(axis="x", nbins=4)
+        axes.ticklabel_format(axis="x", useOffset=False)
         axes.spines["left"].set_visible(False)
         axes.set_title(f"{metric.label}{f' ({metric.unit})' if metric.unit else ''}")
         axes.set_xlabel("arm minus base; " + ("left of 0 is better" if metric.better < 0 else "right of 0 is better"))

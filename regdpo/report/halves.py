@@ -19,16 +19,16 @@ class Difference:
     unit: str
     winner: float
     loser: float
-    standardised: float
-    winner_higher: float  # share of pairs
+    standardised: float | None  # none of too few pairs
+    winner_higher: float  # pairs; one where both are equal counts half
 
     @property
     def large(self) -> bool:
-        return abs(self.standardised) >= LARGE
+        return self.standardised is not None and abs(self.standardised) >= LARGE
 
 
-def differences(rows: list[HalfRow]) -> list[Difference]:
-    """One for each statistic; none without pairs."""
+def differences(rows: list[HalfRow], least: int) -> list[Difference]:
+    """One for each statistic; none without pairs. From fewer than ``least`` pairs a standard deviation says nothing."""
     winners = [row for row in rows if row.half == "winner"]
     losers = {row.pair_id: row for row in rows if row.half == "loser"}
     found = []
@@ -41,8 +41,8 @@ def differences(rows: list[HalfRow]) -> list[Difference]:
                 unit=unit,
                 winner=float(winner.mean()),
                 loser=float(loser.mean()),
-                standardised=stats.standardised(winner, loser),
-                winner_higher=float(((winner > loser) + 0.5 * (winner == loser)).mean()),
+                standardised=stats.standardised(winner, loser) if len(winners) >= least else None,
+                winner_higher=float(((winner > loser) + 0.5 * (winner == loser)).sum()),
             )
         )
     return found

@@ -1,5 +1,6 @@
 """The page, drawn: one self-contained HTML file. All it loads is the timeline, where that lies beside it."""
 
+import re
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from regdpo.report.gather import Inputs
 MINUS = "\N{MINUS SIGN}"
 SPACE = "\N{NO-BREAK SPACE}"
 FOREST = (PRIMARY, "psnr", "ssim")
+FAR = 5
+"""Standard deviations beyond which two heaps do not overlap."""
 
 
 def write(inputs: Inputs, contents: Contents, path: str | Path) -> None:
@@ -42,6 +45,7 @@ def render(inputs: Inputs, contents: Contents) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"num": number, "span": span, "signed": signed, "change": change}
+    environment.filters |= {"apart": apart, "breakable": breakable}
     environment.filters["uri"] = partial(videos.data_uri, store=inputs.store, clips=inputs.config.clips)
     return environment.get_template("template.html").render(
         **vars(contents),
@@ -51,7 +55,7 @@ def render(inputs: Inputs, contents: Contents) -> str:
         runs=inputs.runs,
         digests=inputs.digests,
         packages=inputs.packages,
-        metrics=metrics(),
+        metrics=metrics(inputs.config.base.task),
         colours={arm: index % figures.PALETTE for index, arm in enumerate(inputs.arms)},
         forests=_forests(contents, inputs),
         curves=[(curve.title, curve.unit, Markup(svg)) for curve, svg in figures.curves(inputs.arms)],  # noqa: S704
@@ -61,8 +65,14 @@ def render(inputs: Inputs, contents: Contents) -> str:
 
 
 def _forests(contents: Contents, inputs: Inputs) -> list[Markup]:
-    columns = ((key, {arm: contents.table[arm][key] for arm in inputs.arms}) for key in FOREST)
+    shown = [key for key in FOREST if key in metrics(inputs.config.base.task)]
+    columns = ((key, {arm: contents.table[arm][key] for arm in inputs.arms}) for key in shown)
     return [Markup(figures.forest(cells, f"forest-{key}")) for key, cells in columns]  # noqa: S704
+
+
+def breakable(name: str) -> Markup:
+    """A name that may go on in the next line after an underscore or a hyphen, and nowhere else."""
+    return Markup("<wbr>").join(re.split(r"(?<=[_-])", name))
 
 
 def number(value: float, decimals: int) -> str:
@@ -75,6 +85,13 @@ def signed(value: float, decimals: int) -> str:
     """Like ``number``, with a plus sign."""
     text = number(value, decimals)
     return text if text.startswith(MINUS) or float(text) == 0 else f"+{text}"
+
+
+def apart(deviations: float) -> str:
+    """A standardised difference; how much further than ``FAR`` says nothing more."""
+    if abs(deviations) <= FAR:
+        return signed(deviations, 2)
+    return f"more than {FAR}" if deviations > 0 else f"less than {MINUS}{FAR}"
 
 
 def span(interval: Interval, decimals: int, form: Any = number) -> str:

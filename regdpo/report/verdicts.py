@@ -9,7 +9,7 @@ import pandas as pd
 from regdpo.evaluate.measures import PRIMARY, metrics
 from regdpo.evaluate.stats import Interval
 from regdpo.report.gather import Inputs, Run
-from regdpo.report.results import Cell, Scores, word
+from regdpo.report.results import BASE, TOO_LITTLE, Cell, Scores, word
 
 NEAR_ONE = 0.95
 """Accuracy from which an arm tells winner from loser nearly always."""
@@ -37,7 +37,7 @@ class AgainstSft:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the numbers say about an arm."""
+    """What the numbers say about an arm. The word is the primary metric's; ``mixed`` where measures disagree."""
 
     arm: str
     word: str
@@ -56,12 +56,14 @@ def names(runs: list[Run]) -> dict[int, str]:
 def verdicts(inputs: Inputs, scores: Scores) -> list[Verdict]:
     """One an arm, in the configuration's order."""
     found = []
-    base = scores.cell("base", metrics()[PRIMARY])
+    others = metrics(inputs.config.base.task)
+    primary = others.pop(PRIMARY)
+    base = scores.cell(BASE, primary)
     for arm, runs in inputs.arms.items():
-        cell = scores.cell(names(runs), metrics()[PRIMARY])
-        others = [scores.cell(names(runs), metrics()[key]) for key in ("psnr", "ssim")]
+        cell = scores.cell(names(runs), primary)
+        beside = [scores.cell(names(runs), metric) for metric in others.values()]
         sft = _against_sft(inputs, scores, arm) if runs[0].model.objective == "reg_dpo" else []
-        found.append(Verdict(arm, cell.reading, cell, base, others, _drift(runs), sft))
+        found.append(Verdict(arm, _all_told(cell, beside), cell, base, beside, _drift(runs), sft))
     return found
 
 
@@ -70,13 +72,23 @@ def summary(found: list[Verdict]) -> str:
     counts = Counter(verdict.word for verdict in found)
     says = {
         "better": "better than the base model",
-        "worse": "worse",
-        "no difference seen": "not told apart from it",
+        "worse": "worse than the base model",
+        "mixed": "mixed, since measures disagree",
+        "no difference seen": "not told apart from the base model",
+        TOO_LITTLE: "about which there is too little to say",
         "no verdict": "without a verdict",
         "not measured": "not measured",
     }
     parts = [f"{counts[key]} {text}" for key, text in says.items() if counts[key]]
-    return f"On held-out error, of {len(found)} {'arm' if len(found) == 1 else 'arms'}: {', '.join(parts)}."
+    return f"Of {len(found)} {'arm' if len(found) == 1 else 'arms'}: {', '.join(parts)}."
+
+
+def _all_told(primary: Cell, others: list[Cell]) -> str:
+    """The primary metric's word, unless some metric that has a direction says better and another says worse."""
+    if primary.reading not in ("better", "worse", "no difference seen"):
+        return primary.reading
+    said = {cell.reading for cell in (primary, *others) if cell.metric.better}
+    return "mixed" if {"better", "worse"} <= said else primary.reading
 
 
 def _drift(runs: list[Run]) -> Drift | None:
@@ -103,17 +115,22 @@ def _end(run: Run) -> tuple[float, float, str] | None:
 
 def _against_sft(inputs: Inputs, scores: Scores, arm: str) -> list[AgainstSft]:
     ours = list(names(inputs.arms[arm]).values())
-    gains = word(metrics()[PRIMARY], scores.delta(ours, ["base"], PRIMARY)) == "better"
+
+    def says(others: list[str]) -> tuple[Interval | None, str]:
+        delta = scores.delta(ours, others, PRIMARY)
+        return delta, word(metrics()[PRIMARY], delta, scores.short(ours, others, PRIMARY))
+
+    gains = says([BASE])[1] == "better"
     found = []
     for other, runs in inputs.arms.items():
         if runs[0].model.objective == "sft":
-            delta = scores.delta(ours, list(names(runs).values()), PRIMARY)
-            found.append(AgainstSft(other, delta, _explains(word(metrics()[PRIMARY], delta), gains)))
+            delta, against = says(list(names(runs).values()))
+            found.append(AgainstSft(other, delta, _explains(against, gains)))
     return found or [AgainstSft("", None, "No SFT arm was trained: whether SFT alone explains this cannot be told.")]
 
 
 def _explains(against: str, gains: bool) -> str:
-    if against in ("not measured", "no verdict"):
+    if against in ("not measured", "no verdict", TOO_LITTLE):
         return "Whether SFT alone explains this cannot be told."
     says = {"better": "Better than SFT alone", "worse": "Worse than SFT alone", "no difference seen": "As SFT alone"}
     if not gains:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from regdpo.config import documents, schema, stage_inputs
+from regdpo.config import documents, locations, schema, stage_inputs
 from regdpo.config.run_file import SUFFIX, RunFile
 from regdpo.core.errors import UserError
 from regdpo.workflow.params import Params
@@ -101,6 +101,32 @@ def test_not_yaml_and_not_there(tmp_path):
         schema.load(tmp_path / "none.yaml")
 
 
+def test_paths_are_relative_to_the_file_that_names_them(tmp_path, monkeypatch):
+    folder = tmp_path / "project"
+    (folder / "mine").mkdir(parents=True)
+    values = changed("base", {"model": "mine"}) | {"videos": {"root": "footage"}}
+    values["captions"] = {"root": "../texts", "python": "python3"}
+    (folder / "my.yaml").write_text(yaml.safe_dump(values))
+
+    def read():
+        it = schema.load(folder / "my.yaml")
+        return it.videos.root, it.base.model, it.captions.root, it.captions.python, it.scores.vbench.python
+
+    vbench = str(ROOT / ".venv-vbench/bin/python")  # a default is the checkout's
+    monkeypatch.chdir(folder)
+    assert read() == ("footage", "mine", "../texts", "python3", vbench)
+    monkeypatch.chdir(tmp_path)
+    assert read() == ("project/footage", "project/mine", "texts", "python3", vbench)
+    monkeypatch.chdir(folder / "mine")
+    assert read() == (str(folder / "footage"), ".", str(tmp_path / "texts"), "python3", vbench)
+    hub = {"videos": {"root": "package:x"}, "base": {"model": "some/model", "revision": "main"}}
+    assert locations.located(hub, [(folder, hub)], schema.Config)["base"] == hub["base"]
+    assert locations.located(hub, [(folder, hub)], schema.Config)["videos"] == hub["videos"]
+    given = {"videos": {"root": "other"}}  # on the command line
+    both = locations.located(values | given, [(folder, values), (Path(), given)], schema.Config)
+    assert both["videos"]["root"] == "other"
+
+
 def test_generated_documents_are_up_to_date():
     schema = json.loads((ROOT / "config/config.schema.json").read_text())
     assert schema == documents.json_schema(), "run `python scripts/config_docs.py`"
@@ -153,9 +179,9 @@ def test_comfyui_is_refused_where_its_names_are_not_known():
 def test_a_stage_by_hand_and_from_its_rule_are_the_same(tmp_path):
     values = changed("base.pretrain.seed", 3)
     values["report"] = {"title": "{shard} " * 20_000}
-    settings = schema.check(values)
     whole = tmp_path / "config.yaml"
     whole.write_text(yaml.safe_dump(values, sort_keys=False))
+    settings = schema.load(whole)
     run = tmp_path / f"a{SUFFIX}"
     RunFile(parts=stage_inputs.parts(settings)).write(run)
     for stage, *which in [

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from regdpo.config.schema import Bootstrap
+from regdpo.config import schema
 from regdpo.core import code_digest
 from regdpo.core.errors import UserError
 from regdpo.core.rows import SampleRow, ScoreRow
@@ -76,11 +76,17 @@ def sample(name: str) -> SampleRow:
     return SampleRow(sample_id=name, model="base", clip_id=name, seed=0, **rest)
 
 
+def inputs(rows):
+    """Of the page, as far as scores go."""
+    config = SimpleNamespace(scores=schema.Scores(bootstrap={"resamples": 10}), report=schema.Report())
+    return SimpleNamespace(scores=rows, config=config, clips={})
+
+
 def test_a_measure_is_scored_and_shown(monkeypatch, tmp_path):
     monkeypatch.setitem(MEASURES, "toy", Measure(f"{__name__}:length", (LENGTH,)))
     rows = scores.score("toy", Given(Store(tmp_path), "cpu", samples=(sample("cat"), sample("mouse"))))
     assert metrics()["length"] is LENGTH
-    cell = Scores(rows, Bootstrap(resamples=10)).cell("base", LENGTH)
+    cell = Scores(inputs(rows)).cell("base", LENGTH)
     assert cell.mean.mean == 4.0
 
 
@@ -90,7 +96,7 @@ def test_a_metric_that_is_not_declared_is_an_error(monkeypatch, tmp_path):
     with pytest.raises(UserError, match="measure toy: makes length, and declares"):
         scores.score("toy", given)
     with pytest.raises(UserError, match="no measure declares length"):
-        Scores(length(given), Bootstrap())
+        Scores(inputs(length(given)))
     with pytest.raises(UserError, match="there is no such measure"):
         scores.score("none", given)
 

@@ -13,6 +13,7 @@ import pytest
 import report_inputs
 from report_inputs import EVIL, NO_VBENCH
 
+from regdpo.config import schema
 from regdpo.core import manifests
 from regdpo.core.errors import UserError
 from regdpo.core.rows import ClipRow, HalfRow
@@ -64,7 +65,7 @@ class Elements(HTMLParser):
 def cards(html):
     """Arm -> the words of its card, tags removed."""
     found = re.findall(r'<article class="card".*?</article>', html, re.S)
-    texts = [" ".join(re.sub(r"<[^>]+>", " ", card).split()) for card in found]
+    texts = [" ".join(re.sub(r"<[^>]+>", " ", card.replace("<wbr>", "")).split()) for card in found]
     return {text.split()[0]: text for text in texts}
 
 
@@ -74,7 +75,7 @@ def rescored(inputs, change):
 
 
 def judged(inputs):
-    return verdicts(inputs, Scores(inputs.scores, inputs.config.scores.bootstrap))
+    return verdicts(inputs, Scores(inputs))
 
 
 def test_same_inputs_same_bytes_and_no_video_is_opened(made, html, tmp_path):
@@ -178,17 +179,74 @@ def test_equal_arms_do_not_differ(inputs):
     assert {verdict.word for verdict in judged(same)} == {"no difference seen"}
 
 
-def test_one_clip_gives_no_verdict(inputs):
+def test_one_clip_is_too_little_to_say(inputs):
     one = rescored(inputs, lambda row: {"value": None, "missing": "left out"} if row.clip_id != "clip008" else None)
-    assert {verdict.word for verdict in judged(one)} == {"no verdict"}
+    assert {verdict.word for verdict in judged(one)} == {"too little to say"}
     assert page.span(judged(one)[0].primary.mean, 3) == "no interval: one clip"
+
+
+def configured(inputs, **sections):
+    config = inputs.config.model_copy(update=sections)
+    return gather.Inputs(**(vars(inputs) | {"config": config}))
+
+
+def test_a_word_needs_the_minimum_of_evidence(inputs):
+    few = configured(inputs, report=inputs.config.report.model_copy(update={"minimum": schema.Minimum()}))
+    html = rendered(few)
+    for text in cards(html).values():
+        assert "too little to say There is 1 source where 3 are asked for, 6 clips where 10 are asked for." in text
+        assert not re.search(
+            "better|worse|closer|further|no difference", text.partition("No drift")[0].partition("Drifts")[0]
+        )
+    assert "3 about which there is too little to say" in html
+    assert "Whether SFT alone explains this cannot be told." in html
+    one_seed = schema.Minimum(sources=1, clips=1, seeds=3)
+    few = configured(inputs, report=inputs.config.report.model_copy(update={"minimum": one_seed}))
+    assert judged(few)[0].primary.short == ("2 training seeds where 3 are asked for",)
+
+
+def test_measures_that_disagree_are_mixed(inputs):
+    def change(row):
+        lower = row.metric == "psnr" and row.model.startswith("sft")
+        return {"value": row.value - 5} if lower else None
+
+    found = {verdict.arm: verdict for verdict in judged(rescored(inputs, change))}
+    assert found["sft"].word == "mixed"
+    assert found["sft"].primary.reading == "better"
+    assert {verdict.arm: verdict.word for verdict in judged(inputs)} == {
+        "sft": "better",
+        "dpo": "worse",
+        "reg_dpo": "better",
+    }
+
+
+def test_a_model_of_captions_is_not_held_to_a_continuation(inputs, html):
+    told = "the same caption, first frame and sampling seed for every model"
+    assert told in html
+    text = rendered(configured(inputs, base=inputs.config.base.model_copy(update={"task": "t2v"})))
+    assert told not in text
+    assert "the same caption and sampling seed for every model" in text
+    shown = re.sub(r"<details>.*?</details>", "", text, flags=re.DOTALL)
+    assert set(re.findall(r"PSNR|SSIM|first frame", shown)) == {"PSNR", "SSIM"}
+    assert shown.count("PSNR") == shown.count("which a model of captions alone is never asked for") - 1 == 1
+    assert all("of base: " in card for card in cards(text).values())
+
+
+def test_hashes_are_out_of_the_way(html):
+    plain = re.sub(r"<details>.*?</details>", "", html, flags=re.DOTALL)
+    assert not re.search(r"\b[0-9a-f]{64}\b", re.sub(r'"data:[^"]*"', "", plain))
+    assert len(re.findall(r"\b[0-9a-f]{64}\b", re.sub(r'"data:[^"]*"', "", html))) > 10
+
+
+def test_the_page_explains_its_words(html):
+    assert re.findall(r"<dt>(.*?)</dt>", html)[:6] == ["SFT", "DPO", "Reg-DPO", "beta (β)", "DGR", "r"]
 
 
 def test_not_finite_is_missing_not_averaged(inputs):
     lost = rescored(
         inputs, lambda r: {"value": float("inf")} if (r.model, r.clip_id) == ("sft/seed0", "clip008") else None
     )
-    cell = Scores(lost.scores, lost.config.scores.bootstrap).cell({0: "sft/seed0"}, metrics()["psnr"])
+    cell = Scores(lost).cell({0: "sft/seed0"}, metrics()["psnr"])
     assert (cell.lost, cell.reasons, cell.mean.n) == (1, ("not a finite number",), 5)
     assert "1 value is missing and not in the mean: not a finite number" in cards(rendered(lost))["sft"]
 
@@ -242,7 +300,7 @@ def test_shared_footage_is_called_out(inputs):
 
 
 def test_videos_are_the_files(inputs, html):
-    scores = Scores(inputs.scores, inputs.config.scores.bootstrap)
+    scores = Scores(inputs)
     shown = examples.held_out(inputs, scores)
     assert 3 <= len(shown) <= 5
     labels = [label for example in shown for label in example.labels]
@@ -268,14 +326,17 @@ def test_large_videos_are_scaled_down(inputs, tmp_path):
 
 
 def test_what_tells_halves_apart(inputs, html):
-    found = {difference.name: difference for difference in differences(inputs.halves)}
+    found = {difference.name: difference for difference in differences(inputs.halves, 6)}
     assert list(found) == ["brightness", "contrast", "motion", "sharpness", "file size"]
     assert contents.shape(inputs).compared == 6  # training pairs
     assert found["sharpness"].winner > found["sharpness"].loser  # losers are blurred
-    assert found["sharpness"].winner_higher == 1
+    assert found["sharpness"].winner_higher == 6
     assert found["sharpness"].large
     assert not found["brightness"].large
     assert "tell winners from losers to a large extent" in html
+    few = differences(inputs.halves, 10)
+    assert all(difference.standardised is None and not difference.large for difference in few)
+    assert page.apart(-92.0) == f"less than {page.MINUS}5"
     assert "No pair has both halves" in rendered(gather.Inputs(**(vars(inputs) | {"halves": []})))
 
 

@@ -31,7 +31,7 @@ CONFIG = {
         "crops": [1, 2],
         "shards": 2,
     },
-    "captions": {"source": "sidecar", "root": "config/captions"},
+    "captions": {"source": "sidecar", "root": "captions"},
     "base": {
         "task": "i2v",
         "text_length": 8,

@@ -9,9 +9,11 @@ from contextlib import chdir
 from pathlib import Path
 
 import pytest
+import yaml
 from project import CONFIG, TEXT, Project
 
 from regdpo.config import stage_inputs
+from regdpo.config.locations import located
 from regdpo.config.run_file import SUFFIX, RunFile
 from regdpo.config.schema import Config, canonical, check
 
@@ -22,7 +24,8 @@ from snakemake.api import SnakemakeApi
 from snakemake.settings.types import ConfigSettings, DAGSettings, OutputSettings, Quietness, ResourceSettings
 
 with SnakemakeApi(OutputSettings(quiet={Quietness.ALL})) as api:
-    workflow = api.workflow(ResourceSettings(cores=1), ConfigSettings(configfiles=[Path(sys.argv[1])]))
+    config = ConfigSettings(configfiles=[Path(sys.argv[2])])
+    workflow = api.workflow(ResourceSettings(cores=1), config, snakefile=Path(sys.argv[1]))
     workflow.dag(DAGSettings(targets={"all"})).summary()
     jobs = workflow._workflow_store.dag.jobs
     print(json.dumps([job.params.get("config") for job in jobs]))
@@ -86,25 +89,28 @@ def placed(values: dict, path: str, text: str) -> None:
 
 
 def test_text_reaches_the_stages_as_it_was_written(fresh: Project):
+    """From a project folder of one's own, to which the paths in its configuration are relative."""
+    own = fresh.folder / "own"
     values = copy.deepcopy(CONFIG)
-    (fresh.folder / TEXT).mkdir()
+    (own / "settings" / TEXT).mkdir(parents=True)
     schema = Config.model_json_schema()
     paths = set(free_text(schema, schema))
     assert {"negatives.sampling.negative_prompt", "report.title", "videos.include[]"} < paths
     for path in paths - {"launch.gpu", "base.model", "base.revision"}:  # known names; what is made here has none
         placed(values, path, TEXT)
-    fresh.configure(values)
-    command = [sys.executable, "-c", JOBS, "config/config.yaml"]
-    done = subprocess.run(command, cwd=fresh.folder, env=fresh.command()[1]["env"], capture_output=True, text=True)
+    (own / "settings/my.yaml").write_text(yaml.safe_dump(values))
+    command = [sys.executable, "-c", JOBS, fresh.folder / "workflow/Snakefile", "settings/my.yaml"]
+    done = subprocess.run(command, cwd=own, env=fresh.command()[1]["env"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     told = {text for text in json.loads(done.stdout.splitlines()[-1]) if text}
 
-    with chdir(fresh.folder):
-        checked = check(values)
+    with chdir(own):
+        checked = check(located(values, [(Path("settings"), values)], Config))
+        assert checked.videos.root == f"settings/{TEXT}"
         parts = stage_inputs.parts(checked)
         path = Path(f"notes/a{SUFFIX}")
         RunFile(parts=parts).write(path)
     assert told == {canonical(part) for part in parts.values()}
     for stage in stage_inputs.STAGES:
-        assert stage_inputs.read(stage, fresh.folder / path) == stage.model_validate(stage.of(checked))
-    assert not (fresh.folder / "made").exists()
+        assert stage_inputs.read(stage, own / path) == stage.model_validate(stage.of(checked))
+    assert not list(fresh.folder.rglob("made"))
