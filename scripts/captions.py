@@ -1,30 +1,50 @@
-"""Caption the accepted clips of one shard.
+"""Caption the accepted clips of one shard; or write empty text files to fill in, beside a page that shows the videos.
 
 python scripts/captions.py --config config/config.yaml --clips clips.parquet --shard 0/1 --out captions.parquet
+python scripts/captions.py --config my.yaml --write-templates my-captions     # once the clips are made
 """
 
-from regdpo.config import command_line, run_file, stage_inputs
+from importlib import import_module
+from pathlib import Path
+
+from regdpo.config import command_line, run_file, schema, stage_inputs
 from regdpo.core import errors, manifests
 from regdpo.core.digests import shard_of
 from regdpo.core.rows import CaptionRow, ClipRow
+from regdpo.core.store import Store
 from regdpo.stages.captions import caption_shard
 
 
 def main() -> None:
-    parser = command_line.parser(__doc__)
-    parser.add_argument("--clips", required=True, help="the manifest of clips")
+    parser = command_line.parser(__doc__, out=False)
+    parser.add_argument("--clips", help="the manifest of clips; for templates the default is the workflow's")
+    parser.add_argument("--shard", type=command_line.shard, metavar="I/N", help="which part, by video: 0/8 .. 7/8")
     parser.add_argument(
-        "--shard", required=True, type=command_line.shard, metavar="I/N", help="which part, by video: 0/8 .. 7/8"
+        "--write-templates",
+        type=Path,
+        metavar="FOLDER",
+        help="write an empty text file there for every video that has none, and captions.html, which shows the videos",
     )
     arguments = parser.parse_args()
-
+    if arguments.write_templates:
+        templates = import_module("regdpo.data.caption_templates")  # by name: it shapes no caption, nor their digest
+        settings = schema.load(arguments.config)
+        clips = accepted(arguments.clips or Path(settings.paths.results, "clips.parquet"))
+        for line in templates.write(arguments.write_templates, clips, Store(settings.paths.store)):
+            print(line)
+        return
+    if not (arguments.clips and arguments.shard and arguments.out):
+        parser.error("--clips, --shard and --out are needed (or --write-templates)")
     stage = stage_inputs.read(stage_inputs.CaptionsStage, arguments.config)
     index, shards = arguments.shard
-    accepted = [clip for clip in manifests.read(arguments.clips, ClipRow) if clip.status == "accepted"]
-    clips = [clip for clip in accepted if shard_of(clip.source, shards) == index]
-    sources = {clip.source for clip in accepted}
+    every = accepted(arguments.clips)
+    clips = [clip for clip in every if shard_of(clip.source, shards) == index]
     store = run_file.open_store(arguments.store)
-    manifests.write(arguments.out, caption_shard(stage, clips, store, sources), CaptionRow)
+    manifests.write(arguments.out, caption_shard(stage, clips, store, every), CaptionRow)
+
+
+def accepted(manifest: str | Path) -> list[ClipRow]:
+    return [clip for clip in manifests.read(manifest, ClipRow) if clip.status == "accepted"]
 
 
 if __name__ == "__main__":

@@ -14,8 +14,13 @@ def store_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--store", default=default, help="folder of the store (paths.store); default: %(default)s")
 
 
-def parser(description: str | None) -> argparse.ArgumentParser:
-    """The options every stage's script has."""
+def parser(description: str | None, out: bool = True) -> argparse.ArgumentParser:
+    """The options every stage's script has.
+
+    Args:
+        description: of the script.
+        out: whether it always writes a manifest.
+    """
     result = argparse.ArgumentParser(
         description=(description or "").strip(), formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -27,7 +32,7 @@ def parser(description: str | None) -> argparse.ArgumentParser:
         help="a whole configuration (YAML); default: the workflow's",
     )
     store_option(result)
-    result.add_argument("--out", required=True, type=_writable, help="the manifest to write")
+    result.add_argument("--out", required=out, type=_writable, help="the manifest to write")
     return result
 
 

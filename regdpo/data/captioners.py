@@ -1,7 +1,7 @@
 """Captioners: text files beside the footage, and vision-language models.
 
-A captioner is a function of (stage, clips, store, sources) that answers one row a clip; ``CAPTIONERS`` names them. The
-model's frames are decoded here and given as arrays, so transformers needs no video decoder of its own.
+A captioner is a function of (stage, clips, store, every clip) that answers one row a clip; ``CAPTIONERS`` names them.
+The model's frames are decoded here and given as arrays, so transformers needs no video decoder of its own.
 """
 
 import sys
@@ -29,29 +29,36 @@ from regdpo.runtime.torchvision_stub import torchvision_operators
 
 QWEN = ("qwen2_5_vl", "qwen3_vl")
 
+TOLD = 50
+"""Most files that a message names."""
 
-def _sidecar(stage: CaptionsStage, clips: list[ClipRow], store: Store, sources: Collection[str]) -> list[CaptionRow]:
+
+def _sidecar(stage: CaptionsStage, clips: list[ClipRow], store: Store, every: Collection[ClipRow]) -> list[CaptionRow]:
     """The text of each clip's shot or video (``sidecars.Sidecars``)."""
-    files = Sidecars(_sidecar_root(stage), {*sources, *(clip.source for clip in clips)})
-    rows: list[CaptionRow] = []
-    missing: dict[str, int] = {}
-    texts: dict[str, str] = {}
-    for clip in clips:
-        name = files.of(clip.source, clip.shot)
-        if name is None:
-            wanted = shown(Path(clip.source).with_suffix(".txt"))
-            missing[wanted] = missing.get(wanted, 0) + 1
-            continue
-        if name not in texts:
-            texts[name] = files.read(name)
-        rows.append(CaptionRow(clip_id=clip.clip_id, caption=texts[name], captioner=f"sidecar:{shown(name)}"))
-    if missing:
-        files_wanted = ", ".join(sorted(missing))
+    files = Sidecars(_sidecar_root(stage), {clip.source for clip in every})
+    shots = {(clip.source, clip.shot) for clip in every}
+    named = {shot: name for shot in sorted(shots) if (name := files.of(*shot)) is not None}
+    if missing := [clip for clip in every if (clip.source, clip.shot) not in named]:
         raise UserError(
-            f"captions: {sum(missing.values())} of {len(clips)} clips have no caption: write {files_wanted} "
-            f"(or VIDEO.shot000.txt for one shot alone) in {files.root}, or set `captions.root` or `captions.source`"
+            f"captions: {len(missing)} of {len(every)} clips have no caption: write "
+            f"{_listed({files.wanted(clip.source) for clip in missing})} (or VIDEO.shot000.txt for one shot alone) in "
+            f"{files.root}, or set `captions.root` or `captions.source`; scripts/captions.py --write-templates writes "
+            "empty files for all, and a page that shows the videos"
         )
-    return rows
+    if empty := {name for name in named.values() if files.is_empty(name)}:
+        raise UserError(f"captions: in {files.root} {_listed(empty)}: is empty; write what the video shows")
+    names = {clip.clip_id: named[clip.source, clip.shot] for clip in clips}
+    texts = {name: files.read(name) for name in dict.fromkeys(names.values())}
+    return [
+        CaptionRow(clip_id=clip_id, caption=texts[name], captioner=f"sidecar:{shown(name)}")
+        for clip_id, name in names.items()
+    ]
+
+
+def _listed(names: Collection[str]) -> str:
+    """Names in order, all of them unless they are very many."""
+    told = ", ".join(map(shown, sorted(names)[:TOLD]))
+    return f"{told} and {len(names) - TOLD} more" if len(names) > TOLD else told
 
 
 def _sidecar_root(stage: CaptionsStage) -> Path:
@@ -61,7 +68,7 @@ def _sidecar_root(stage: CaptionsStage) -> Path:
         raise UserError(str(error).replace("videos.root", "captions.root") if stage.captions.root else error) from None
 
 
-def _qwen_vl(stage: CaptionsStage, clips: list[ClipRow], store: Store, sources: Collection[str]) -> list[CaptionRow]:
+def _qwen_vl(stage: CaptionsStage, clips: list[ClipRow], store: Store, every: Collection[ClipRow]) -> list[CaptionRow]:
     """Greedy answers of a Qwen vision-language model; each is kept in the store as soon as its batch is done."""
     settings = stage.captions
     assert settings.model is not None  # the configuration refuses that
@@ -161,5 +168,5 @@ def evenly(total: int, count: int) -> np.ndarray:
     return np.linspace(0, total - 1, count + count % 2).round().astype(int)
 
 
-Captioner = Callable[[CaptionsStage, list[ClipRow], Store, Collection[str]], list[CaptionRow]]
+Captioner = Callable[[CaptionsStage, list[ClipRow], Store, Collection[ClipRow]], list[CaptionRow]]
 CAPTIONERS: dict[str, Captioner] = {"sidecar": _sidecar, "qwen_vl": _qwen_vl}

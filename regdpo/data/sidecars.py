@@ -62,6 +62,17 @@ class Sidecars:
                     return self._only(found, self._claims[folder, name] | {source}, folder)
         return None
 
+    def wanted(self, source: str) -> str:
+        """Path below the root of a text for all shots of a video, which could belong to no other video."""
+        folder, name, stem = _names(source)
+        alone = len(self._claims[folder, stem] | {source}) == 1
+        return PurePosixPath(folder, f"{stem if alone else name}.txt").as_posix()
+
+    def is_empty(self, relative: str) -> bool:
+        """Whether a file below the root holds nothing at all, as one does that waits to be filled in."""
+        path = self.root / relative
+        return not self.refusal(path) and path.stat().st_size == 0
+
     def digest(self, sources: Iterable[str]) -> str:
         """Of the names and bytes of all text files for some of the videos. What must not be read counts by why."""
         parts = []

@@ -9,7 +9,7 @@ from regdpo.data.captioners import CAPTIONERS
 
 
 def caption_shard(
-    stage: CaptionsStage, clips: list[ClipRow], store: Store, sources: Collection[str] = ()
+    stage: CaptionsStage, clips: list[ClipRow], store: Store, every: Collection[ClipRow] = ()
 ) -> list[CaptionRow]:
     """Captions of accepted clips, one row a clip, in the order of ``clips``.
 
@@ -17,9 +17,10 @@ def caption_shard(
         stage: the stage's configuration.
         clips: of one shard.
         store: where a model's answers are kept.
-        sources: of all accepted clips, so that a sidecar that could belong to two is told.
+        every: accepted clip, so that all sidecars that are missing are told at once, and one that could belong to two
+            videos; empty: ``clips``.
 
     Raises:
         UserError: a sidecar is missing, empty, not text or could belong to two videos; the model cannot be loaded.
     """
-    return CAPTIONERS[stage.captions.source](stage, clips, store, sources)
+    return CAPTIONERS[stage.captions.source](stage, clips, store, every or clips)

@@ -18,7 +18,7 @@ from regdpo.core import digests, manifests
 from regdpo.core.errors import UserError
 from regdpo.core.rows import CaptionRow, ClipRow
 from regdpo.core.store import Store, kept_at
-from regdpo.data import captioners
+from regdpo.data import caption_templates, captioners
 from regdpo.data.sidecars import Sidecars
 from regdpo.data.video import write_frames
 from regdpo.stages import captions
@@ -60,6 +60,40 @@ def test_all_missing_sidecars_are_one_line(tmp_path):
         sidecars(tmp_path, {"d.txt": b"a boat"}, clips)
     assert "\n" not in str(error.value)
     assert str(tmp_path) in str(error.value)
+    stage = CaptionsStage(captions=schema.Captions(), videos_root=str(tmp_path))
+    with pytest.raises(UserError, match=r"^captions: 3 of 4 clips have no caption: write a/b\.txt, c\.txt "):
+        captions.caption_shard(stage, clips[3:], Store(tmp_path / "store"), clips)  # whose own captions are there
+    with pytest.raises(UserError, match=r"a/b\.txt, c\.txt: is empty"):
+        sidecars(tmp_path, {"a/b.txt": b"", "c.txt": b""}, clips)
+
+
+def test_templates_are_written_for_what_has_no_caption(tmp_path):
+    store, frames = Store(tmp_path / "store"), np.zeros((3, 32, 48, 3), np.uint8)
+    frames[:, :, :24] = 200
+    with store.writing("clips/one.mp4") as path:
+        write_frames(path, frames, 8, schema.Encode())
+    kept = {"path": "clips/one.mp4", "sha256": digests.file_digest(store.resolve("clips/one.mp4"))}
+    sources = {"1": "a/<b>.mp4", "2": "x.mp4", "3": "x.mov", "4": "told.mp4"}
+    clips = [clip(name, source=source, **kept) for name, source in sources.items()]
+    clips.append(clip("5", source="told.mp4", shot=2, **kept))
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    (folder / "told.txt").write_text("a boat")
+    done = list(caption_templates.write(folder, clips, store))
+    assert done[0] == "3 empty text files written, 1 videos had one"
+    texts = {path.relative_to(folder).as_posix(): path.read_text() for path in folder.rglob("*.txt")}
+    assert texts == {"a/<b>.txt": "", "x.mp4.txt": "", "x.mov.txt": "", "told.txt": "a boat"}
+    page = (folder / "captions.html").read_text()
+    assert page.count('<img src="data:image/jpeg;base64,') == 5
+    assert "a/&lt;b&gt;.mp4" in page
+    assert "told.shot002.txt" in page
+    with pytest.raises(UserError, match=r"a/<b>\.txt, x\.mov\.txt, x\.mp4\.txt: is empty"):
+        sidecars(folder, {}, clips)
+    for name in texts:
+        (folder / name).write_text("a train")
+    assert len(sidecars(folder, {}, clips)) == 5
+    assert next(iter(caption_templates.write(folder, clips, store))) == "0 empty text files written, 4 videos had one"
+    assert (folder / "x.mp4.txt").read_text() == "a train"
 
 
 @pytest.mark.parametrize(
@@ -113,7 +147,7 @@ def test_a_sidecar_that_could_belong_to_two_videos_is_refused(tmp_path):
         sidecars(tmp_path, {"x.txt": b"which"}, clips)
     stage = CaptionsStage(captions=schema.Captions(), videos_root=str(tmp_path))
     with pytest.raises(UserError, match="could belong to"):  # where the other is another shard's
-        captions.caption_shard(stage, clips[:1], Store(tmp_path / "store"), ["x.mp4", "x.mov"])
+        captions.caption_shard(stage, clips[:1], Store(tmp_path / "store"), clips)
     rows = sidecars(tmp_path, {"x.mp4.txt": b"one", "x.mov.shot000.txt": b"other"}, clips)
     assert [row.caption for row in rows] == ["one", "other"]
 
