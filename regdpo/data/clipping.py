@@ -213,6 +213,12 @@ class Cuts:
         return text_digest(source.digest, schema.canonical(what), _tools("regdpo.data.cut"))
 
     @property
+    def enlarged(self) -> float:
+        """How many times larger a scaled frame is than the source's; the shape may differ by a pixel."""
+        probe = self.span.source.probe
+        return min(self.scaled[0] / probe.width, self.scaled[1] / probe.height)
+
+    @property
     def paths(self) -> list[str]:
         """Of the clips, in the store."""
         return [self.store.relative("clips", text_digest(self.key, f"{w.x},{w.y}"), ".mp4") for w in self.windows]
@@ -244,7 +250,9 @@ class Cuts:
                 frames = video.read_frames(file)
                 if len(frames) != self.clips.frames:
                     raise video.BrokenVideo(f"only {len(frames)} of {self.clips.frames} frames could be written")
-                made.append({"path": path, "sha256": file_digest(file), "scores": filters.scores(frames)})
+                made.append(
+                    {"path": path, "sha256": file_digest(file), "scores": filters.scores(frames, self.enlarged)}
+                )
         _remember(self.store, "cuts", self.measured, made)
         return made
 

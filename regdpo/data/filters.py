@@ -22,10 +22,11 @@ FINE = 96
 
 
 class Look:
-    """What filters look at of one clip: its frames' luma, uint8 (H, W) each, and how much each differs from the one
-    before, mean absolute, 0..255."""
+    """What filters look at of one clip: its frames' luma, uint8 (H, W) each, how much each differs from the one
+    before, mean absolute, 0..255, and how many times larger they are than in the source."""
 
-    def __init__(self, frames: np.ndarray):
+    def __init__(self, frames: np.ndarray, enlarged: float):
+        self.enlarged = enlarged
         self.lumas = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames]
         self.steps = [float(cv2.absdiff(a, b).mean()) for a, b in pairwise(self.lumas)] or [0.0]
 
@@ -45,9 +46,14 @@ def frozen(look: Look) -> float:
     return float(np.mean([step < FROZEN for step in look.steps]))
 
 
-def scores(frames: np.ndarray) -> dict[str, float]:
-    """The score of every filter for uint8 RGB frames (F, H, W, 3)."""
-    look = Look(frames)
+def upscale(look: Look) -> float:
+    """How many times larger a frame is than in the source, before the crop."""
+    return look.enlarged
+
+
+def scores(frames: np.ndarray, enlarged: float = 1.0) -> dict[str, float]:
+    """The score of every filter for uint8 RGB frames (F, H, W, 3), ``enlarged`` as ``Look`` has it."""
+    look = Look(frames, enlarged)
     return {it.score: round(it.measure()(look), 4) for it in FILTERS.values()}
 
 

@@ -5,6 +5,7 @@ import stat
 from collections import Counter
 from fnmatch import fnmatchcase
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 
 from regdpo.config import schema
@@ -12,6 +13,9 @@ from regdpo.core.digests import DigestCache
 from regdpo.core.errors import UserError
 from regdpo.core.rows import ClipRow
 from regdpo.data import footage
+
+MUCH = 1 / 3
+"""Share of a picture lost to the crop that is worth a note."""
 
 
 def source_digests(videos: schema.Videos, cache: DigestCache) -> dict[str, str]:
@@ -38,7 +42,35 @@ def summary(rows: list[ClipRow]) -> list[str]:
     for kind, number in sorted(kinds.items()):
         first = min((row for row in rows if row.reason.split(":")[0] == kind), key=lambda row: row.clip_id)
         lines.append(f"{number} rejected as {kind} (such as {footage.shown(first.source)}: {first.reason})")
+    lost = {source: share for source, share in cropped(rows).items() if share > MUCH}
+    if lost:
+        most = max(lost, key=lost.__getitem__)
+        lines.append(
+            f"note: {len(lost)} videos lose more than a third of their picture to the crop (such as "
+            f"{footage.shown(most)}: {lost[most]:.0%}); clips.width and clips.height of their shape lose none, "
+            "clips.crops takes several windows"
+        )
     return lines
+
+
+def cropped(rows: list[ClipRow]) -> dict[str, float]:
+    """Source -> share of its scaled picture that is in no crop window."""
+    windows: dict[str, list[ClipRow]] = {}
+    for row in rows:
+        if row.path:
+            windows.setdefault(row.source, []).append(row)
+    found = {}
+    for source, members in windows.items():
+        one = members[0]
+        shown = _covered({row.crop_x for row in members}, one.width) * _covered({r.crop_y for r in members}, one.height)
+        found[source] = max(0.0, 1 - shown / (one.source_pixels * one.scores["upscale"] ** 2))
+    return found
+
+
+def _covered(starts: set[int], length: int) -> int:
+    """Of a line, how much stretches of a length cover together."""
+    ordered = sorted(starts)
+    return length + sum(min(length, after - before) for before, after in pairwise(ordered))
 
 
 _USED = (

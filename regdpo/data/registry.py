@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Literal
 
-from regdpo.core.section import Fraction, NonNegative
+from regdpo.core.section import Fraction, NonNegative, Positive
 
 LOOK = "regdpo.data.filters"
 
@@ -49,6 +49,17 @@ class Filter:
 
 
 FILTERS: dict[str, Filter] = {
+    "enlarged": Filter(
+        score="upscale",
+        function=f"{LOOK}:upscale",
+        key="max_upscale",
+        bound="greatest",
+        default=1.5,
+        kind=Positive,
+        description="Greatest factor by which frames are enlarged to the clip's size; above: enlarged. From 480 to 720 "
+        "rows it is 1.5.",
+        says="frames are enlarged {score:.3g} times, more than {limit:g}; clips.width and clips.height ask for it",
+    ),
     "black": Filter(
         score="luma",
         function=f"{LOOK}:luma",

@@ -96,6 +96,12 @@ def test_filters_give_reasons_and_a_broken_video_is_one_row(tmp_path):
     assert reason("frozen") == "frozen: 100% of the frames equal the one before, more than 50%"
     assert reason("static").startswith("static: motion 0.")
     assert reason("short") == "short: the shot has 5 frames, a clip takes 9"
+    enlarged = cut(stage(footage, ("good.mp4",), width=128, height=96), tmp_path)
+    assert {row.reason for row in enlarged} == {
+        "enlarged: frames are enlarged 2 times, more than 1.5; clips.width and clips.height ask for it"
+    }
+    just = cut(stage(footage, ("good.mp4",), width=96, height=72), tmp_path)
+    assert [(row.status, row.scores["upscale"]) for row in just] == [("accepted", 1.5)] * 2
     assert reason("half").startswith("broken: truncated: ")
     assert reason("headless").startswith("broken: ")
     assert summary(rows)[0] == "2 clips accepted, of 1 videos"
@@ -176,7 +182,19 @@ def test_shards_share_the_videos_out(tmp_path):
     assert {shard_of(f"{number}.mp4", 3) for number in range(50)} == {0, 1, 2}
 
 
+def test_a_crop_that_throws_much_away_is_told(tmp_path):
+    make(tmp_path / "footage/upright.mp4", MOVING.replace("64x48", "36x64"))
+    rows = cut(stage(tmp_path / "footage", width=32, height=18), tmp_path)  # scaled to 32x56, of which 18 rows are left
+    assert footage.cropped(rows) == {"upright.mp4": pytest.approx(1 - 18 / 57, abs=0.02)}
+    assert summary(rows)[-1].startswith(
+        "note: 1 videos lose more than a third of their picture to the crop (such as upright.mp4: 67%)"
+    )
+    rows = cut(stage(tmp_path / "footage", width=32, height=18, crops=(3, 1)), tmp_path)
+    assert footage.cropped(rows)["upright.mp4"] < 0.1
+    assert not summary(rows)[-1].startswith("note")
+
+
 def test_measures_by_hand():
     frames = np.zeros((4, 8, 8, 3), np.uint8)
     frames[2:] = 30
-    assert filters.scores(frames) == {"luma": 15.0, "motion": 10.0, "frozen": round(2 / 3, 4)}
+    assert filters.scores(frames, 1.25) == {"upscale": 1.25, "luma": 15.0, "motion": 10.0, "frozen": round(2 / 3, 4)}
