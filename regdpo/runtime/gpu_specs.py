@@ -70,11 +70,17 @@ def parse_memory(text: str) -> float:
 
 def peak_flops(name: str) -> float | None:
     """The bf16 peak in FLOP/s of a GPU by the name that CUDA gives it; None if the table has no such GPU."""
+    known = table_name(name)
+    return GPUS[known].peak_flops if known else None
+
+
+def table_name(name: str) -> str | None:
+    """A GPU of the table by the name that CUDA gives it; None if there is none. Memory is not told apart by it."""
     words = name.upper().replace("-", " ").split()
-    for known, gpu in GPUS.items():
+    for known in GPUS:
         model, *kind = known.upper().split()
         if model == "RTX":
             model, kind = kind[0], []
         if model in words and not {"D", "TI"} & set(words) and (kind != ["PCIE"] or "PCIE" in words):
-            return gpu.peak_flops
+            return known
     return None

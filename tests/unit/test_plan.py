@@ -16,7 +16,7 @@ from regdpo.config import schema
 from regdpo.config.training import Lora, Parallel, TrainSettings
 from regdpo.core.errors import UserError
 from regdpo.models.live import Live
-from regdpo.plan import architecture, check, layouts, table, trace, tracker
+from regdpo.plan import architecture, check, layouts, new, table, trace, tracker
 from regdpo.plan.memory import GIB, Training, memory
 from regdpo.runtime import gpu_specs
 
@@ -314,6 +314,29 @@ def test_checkpoint_on_disk_speaks_for_itself(tmp_path):
     (tmp_path / "transformer" / "config.json").write_text('{"_class_name": "UNet2DModel"}')
     with pytest.raises(UserError, match=r"base.family: .* is a UNet2DModel; Wan needs a WanTransformer3DModel"):
         architecture.find(base)
+
+
+@pytest.mark.parametrize(
+    ("model", "gpu", "gpus", "base", "size"),
+    [
+        (SMALL, "RTX 4090", 1, ("wan", "t2v", None), (81, 480, 832)),
+        (I2V, "H100 SXM", 8, ("wan", "i2v", None), (81, 480, 832)),
+        ("Wan-AI/Wan2.2-T2V-A14B-Diffusers", "H100 SXM", 8, ("wan22", "t2v", "high"), (81, 480, 832)),
+    ],
+)
+def test_a_new_configuration_fits_the_card_and_is_for_the_model(model, gpu, gpus, base, size):
+    card = gpu_specs.GPUS[gpu]
+    folder = model if base[2] else str(architecture.known(model).ref.path)  # as a hub name, and as a folder
+    wish = new.Wish(folder, "main", None, "../my videos", 7, gpu, gpus, card.memory, card.peak_flops)
+    chosen = new.choose(wish)
+    values = schema.check(yaml.safe_load(new.written(wish, chosen)))
+    assert (values.base.family, values.base.task, values.base.expert) == base
+    assert (values.clips.frames, values.clips.height, values.clips.width) == chosen.size == size
+    assert (values.videos.root, values.clips.shards, values.launch.processes) == ("../my videos", 7, gpus)
+    for arm, (settings, losers) in values.trainings().items():
+        check(settings, architecture.find(values.base), size, gpus, card.memory, losers, arm)
+    with pytest.raises(UserError, match=r"no clip of .* fits"):
+        new.choose(replace(wish, memory=2 * GIB))
 
 
 def test_tiny_base_can_be_planned():

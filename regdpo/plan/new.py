@@ -1,0 +1,121 @@
+"""A configuration for somebody's footage, model and GPUs, as commented YAML to go on from."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import jinja2
+
+from regdpo.config.schema import Base
+from regdpo.config.training import Parallel, TrainSettings
+from regdpo.core.errors import UserError
+from regdpo.data.footage import shown
+from regdpo.models.registry import FAMILIES
+from regdpo.plan import architecture, layouts
+from regdpo.plan.memory import Training
+from regdpo.runtime.gpu_specs import GIB
+
+SIZES = ((81, 480, 832), (49, 480, 832), (49, 480, 720), (33, 480, 832), (33, 320, 576), (17, 320, 576))
+"""Frames, height and width of a clip; the first that fits is taken."""
+SMALL = ((9, 64, 64), (9, 128, 128), (9, 256, 256))
+"""The same without a GPU."""
+FPS = {"cogvideox": 8, "hunyuan_video": 24, "ltx_video": 24}
+"""Frames a second that a family's published checkpoints were trained with, where that is not 16 as of Wan."""
+EXPERTS = "A14B"
+"""In the names of Wan 2.2's checkpoints with two experts, whose denoisers are Wan 2.1's."""
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What somebody has."""
+
+    model: str  # hub name, or folder
+    revision: str
+    task: Literal["i2v", "t2v"] | None  # none: what the checkpoint is for
+    videos: str  # as the configuration is to name it
+    count: int  # of videos
+    gpu: str  # its name in the table; empty: none
+    gpus: int
+    memory: float  # bytes of one
+    peak_flops: float
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What fits."""
+
+    base: Base
+    size: tuple[int, int, int]
+    settings: TrainSettings
+    said: str
+
+
+def choose(wish: Wish) -> Chosen:
+    """Family, task, size of the clips and layout.
+
+    Raises:
+        UserError: no family knows the model, or nothing fits.
+    """
+    base, found = _base(wish)
+    machine = layouts.Machine(wish.memory, wish.peak_flops)
+    for size in SIZES if wish.gpu else SMALL:
+        try:
+            found.family.check_geometry(*size)
+        except UserError:
+            continue
+        settings = TrainSettings(batch=wish.gpus, precision="bf16" if wish.gpu else "fp32")
+        fitting = [it for it in layouts.estimates(Training(found, settings, *size, wish.gpus, 2), machine) if it.fits]
+        if fitting:
+            it = fitting[0]
+            said = f"by the plan {it.memory.total / GIB:.1f} of {wish.memory / GIB:.1f} GiB" if wish.gpu else ""
+            return Chosen(base, size, settings.model_copy(update={"parallel": it.parallel}), said)
+    raise UserError(
+        f"--model: by the plan no clip of {wish.model} fits {wish.gpus} x {wish.gpu or 'CPU'} "
+        f"({wish.memory / GIB:.1f} GiB each); take a smaller model or more GPUs"
+    )
+
+
+def _base(wish: Wish) -> tuple[Base, architecture.Architecture]:
+    """The section of the configuration and the denoiser, by the first family that takes the checkpoint."""
+    reasons = []
+    tasks: tuple[Literal["i2v", "t2v"], ...] = (wish.task,) if wish.task else ("t2v", "i2v")
+    folder = Path(wish.model).is_dir()
+    published = None if folder else architecture.known(wish.model)
+    for family in FAMILIES:
+        for task in tasks:
+            expert: Literal["high"] | None = "high" if family == "wan22" and EXPERTS in wish.model else None
+            base = Base(family=family, task=task, model=wish.model, revision=wish.revision or "main", expert=expert)
+            try:
+                found = architecture.find(base)
+                found.family.check()
+            except UserError as error:
+                reasons.append(f"{family}, {task}: {error}")
+                continue
+            if published and (EXPERTS in wish.model) != (family == "wan22" and expert is not None):
+                continue
+            return base, found
+    raise UserError(f"--model: {wish.model} is taken by no family ({'; '.join(reasons)})")
+
+
+def written(wish: Wish, chosen: Chosen) -> str:
+    """The configuration as YAML with comments."""
+    frames, height, width = chosen.size
+    parallel = chosen.settings.parallel.model_dump()
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True)  # noqa: S701 - it is no HTML
+    return (
+        environment.from_string(Path(__file__).with_name("new.yaml.jinja").read_text()).render(
+            wish=wish,
+            base=chosen.base,
+            settings=chosen.settings,
+            said=chosen.said,
+            name=shown(Path(wish.model).name),
+            local=Path(wish.model).is_dir(),
+            frames=frames,
+            height=height,
+            width=width,
+            fps=FPS.get(chosen.base.family, 16),
+            shards=max(1, min(8, wish.count)),
+            layout={key: value for key, value in parallel.items() if value != Parallel.model_fields[key].default},
+        )
+        + "\n"
+    )
