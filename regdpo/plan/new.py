@@ -1,6 +1,7 @@
 """A configuration for somebody's footage, model and GPUs, as commented YAML to go on from."""
 
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Literal
 
@@ -56,7 +57,7 @@ def choose(wish: Wish) -> Chosen:
     Raises:
         UserError: no family knows the model, or nothing fits.
     """
-    base, found = _base(wish)
+    base, found = recognised(wish)
     machine = layouts.Machine(wish.memory, wish.peak_flops)
     for size in SIZES if wish.gpu else SMALL:
         try:
@@ -75,26 +76,25 @@ def choose(wish: Wish) -> Chosen:
     )
 
 
-def _base(wish: Wish) -> tuple[Base, architecture.Architecture]:
-    """The section of the configuration and the denoiser, by the first family that takes the checkpoint."""
+def recognised(wish: Wish) -> tuple[Base, architecture.Architecture]:
+    """The section of the configuration and the denoiser: of a folder by the first family and task that take it."""
+    values = {"model": wish.model, "revision": wish.revision or "main"}
+    if not Path(wish.model).is_dir():
+        ref = architecture.known(wish.model).ref
+        experts = {"family": "wan22", "expert": "high"} if EXPERTS in wish.model else {"family": ref.family}
+        base = Base.model_validate({**values, **experts, "task": wish.task or ref.task})
+        return base, architecture.find(base)
     reasons = []
-    tasks: tuple[Literal["i2v", "t2v"], ...] = (wish.task,) if wish.task else ("t2v", "i2v")
-    folder = Path(wish.model).is_dir()
-    published = None if folder else architecture.known(wish.model)
-    for family in FAMILIES:
-        for task in tasks:
-            expert: Literal["high"] | None = "high" if family == "wan22" and EXPERTS in wish.model else None
-            base = Base(family=family, task=task, model=wish.model, revision=wish.revision or "main", expert=expert)
-            try:
-                found = architecture.find(base)
-                found.family.check()
-            except UserError as error:
-                reasons.append(f"{family}, {task}: {error}")
-                continue
-            if published and (EXPERTS in wish.model) != (family == "wan22" and expert is not None):
-                continue
-            return base, found
-    raise UserError(f"--model: {wish.model} is taken by no family ({'; '.join(reasons)})")
+    for family, task, expert in product(FAMILIES, [wish.task] if wish.task else ["t2v", "i2v"], [None, "high"]):
+        base = Base.model_validate({**values, "family": family, "task": task, "expert": expert})
+        try:
+            found = architecture.find(base)
+            found.family.check()
+        except UserError as error:
+            reasons.append(f"{family}: {error}".replace(wish.model, ""))
+            continue
+        return base, found
+    raise UserError(f"--model: {wish.model} is taken by no family ({'; '.join(dict.fromkeys(reasons))})")
 
 
 def written(wish: Wish, chosen: Chosen) -> str:

@@ -3,6 +3,7 @@
 import json
 import re
 import runpy
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -316,27 +317,46 @@ def test_checkpoint_on_disk_speaks_for_itself(tmp_path):
         architecture.find(base)
 
 
-@pytest.mark.parametrize(
-    ("model", "gpu", "gpus", "base", "size"),
-    [
-        (SMALL, "RTX 4090", 1, ("wan", "t2v", None), (81, 480, 832)),
-        (I2V, "H100 SXM", 8, ("wan", "i2v", None), (81, 480, 832)),
-        ("Wan-AI/Wan2.2-T2V-A14B-Diffusers", "H100 SXM", 8, ("wan22", "t2v", "high"), (81, 480, 832)),
-    ],
-)
-def test_a_new_configuration_fits_the_card_and_is_for_the_model(model, gpu, gpus, base, size):
-    card = gpu_specs.GPUS[gpu]
-    folder = model if base[2] else str(architecture.known(model).ref.path)  # as a hub name, and as a folder
-    wish = new.Wish(folder, "main", None, "../my videos", 7, gpu, gpus, card.memory, card.peak_flops)
+def checkpoint(folder: Path, model: str) -> str:
+    """A folder of JSON files as the hub has them of a Wan 2.1."""
+    shutil.copytree(architecture.known(model).ref.path, folder)
+    scheduler = {
+        "_class_name": "UniPCMultistepScheduler",
+        "use_flow_sigmas": True,
+        "prediction_type": "flow_prediction",
+    }
+    (folder / "scheduler").mkdir()
+    (folder / "scheduler/scheduler_config.json").write_text(json.dumps({**scheduler, "flow_shift": 3.0}))
+    return str(folder)
+
+
+def test_a_new_configuration_is_for_the_model(tmp_path):
+    names = {
+        checkpoint(tmp_path / "i2v", I2V): ("wan", "i2v", None),
+        checkpoint(tmp_path / "t2v", SMALL): ("wan", "t2v", None),
+        I2V: ("wan", "i2v", None),
+        "Wan-AI/Wan2.2-T2V-A14B-Diffusers": ("wan22", "t2v", "high"),
+    }
+    wish = new.Wish("", "main", None, "videos", 7, "RTX 4090", 1, 24 * GIB, 1e14)
+    found = {name: new.recognised(replace(wish, model=name))[0] for name in names}
+    assert {name: (it.family, it.task, it.expert) for name, it in found.items()} == names
+    with pytest.raises(UserError, match="is taken by no family"):
+        new.recognised(replace(wish, model=str(tmp_path)))
+
+
+def test_a_new_configuration_fits_the_card():
+    card = gpu_specs.GPUS["RTX 4090"]
+    wish = new.Wish(SMALL, "main", None, "../my videos", 7, "RTX 4090", 1, card.memory, card.peak_flops)
     chosen = new.choose(wish)
     values = schema.check(yaml.safe_load(new.written(wish, chosen)))
-    assert (values.base.family, values.base.task, values.base.expert) == base
-    assert (values.clips.frames, values.clips.height, values.clips.width) == chosen.size == size
-    assert (values.videos.root, values.clips.shards, values.launch.processes) == ("../my videos", 7, gpus)
-    for arm, (settings, losers) in values.trainings().items():
-        check(settings, architecture.find(values.base), size, gpus, card.memory, losers, arm)
-    with pytest.raises(UserError, match=r"no clip of .* fits"):
-        new.choose(replace(wish, memory=2 * GIB))
+    size = values.clips.frames, values.clips.height, values.clips.width
+    assert size == chosen.size == (81, 480, 832)
+    assert (values.videos.root, values.clips.shards, values.launch.gpu) == ("../my videos", 7, "RTX 4090")
+    settings = values.train.arm_settings("reg_dpo")
+    assert settings == chosen.settings.model_copy(
+        update={"steps": 500, "checkpoint_every": 100, "eval_every": 50, "export": "best"}
+    )
+    check(settings, architecture.find(values.base), size, 1, card.memory)
 
 
 def test_tiny_base_can_be_planned():
