@@ -44,11 +44,13 @@ def take_over(job: Job, say: Callable[[str], None]) -> None:
         best = _best(rows) if settings.export == "best" else 0
         if best and best not in _steps(other, BEST):
             say(
-                f"{what}, cannot be gone on with: its best weights are of its last step, which is no step to evaluate "
-                f"in one of {settings.steps}"
+                f"{what}, cannot be gone on with: the weights of step {best}, the best that one of {settings.steps} "
+                "steps would have evaluated so far, were not kept"
             )
             continue
         say(f"{what}, had come to step {step}: going on from there")
+        if steps < settings.steps:  # else it knows of steps that there will not be, and is asked anew
+            _copy(other / CACHE, run / CACHE)
         _take(other, run, step, best, rows)
         return
 
@@ -73,9 +75,6 @@ def _take(other: Path, run: Path, step: int, best: int, evaluated: list[dict[str
         rows = evaluated if name == "eval.jsonl" else _rows(other / name)
         with atomic(run / name) as temporary:
             temporary.write_text("".join(json.dumps(row) + "\n" for row in rows if row["step"] <= step))
-    if (other / CACHE).exists():
-        with atomic(run / CACHE) as temporary:
-            shutil.copyfile(other / CACHE, temporary)
     if (other / BOARD).is_dir():
         with atomic(run / BOARD) as temporary:
             shutil.copytree(other / BOARD, temporary)
@@ -85,6 +84,12 @@ def _take(other: Path, run: Path, step: int, best: int, evaluated: list[dict[str
             folder.mkdir()
             for file in (other / "checkpoints" / name).iterdir():
                 link_or_copy(file, folder / file.name)
+
+
+def _copy(source: Path, path: Path) -> None:
+    if source.exists():
+        with atomic(path) as temporary:
+            shutil.copyfile(source, temporary)
 
 
 def _steps(run: Path, kind: str) -> list[int]:
@@ -98,4 +103,9 @@ def _best(rows: list[dict[str, Any]]) -> int:
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    """Of a log; a line that was cut off by a kill is left out."""
+    found = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        with suppress(ValueError):
+            found.append(json.loads(line))
+    return found

@@ -41,8 +41,9 @@ def left(made: Job, steps: tuple[int, ...], errors: dict[int, float | None], bes
     (run / "job.json").write_text(made.model_dump_json())
     (run / "metrics.jsonl").write_text("".join(f'{{"step": {n}}}\n' for n in range(1, max(steps) + 1)))
     rows = [{"step": step, "error": error} for step, error in errors.items()]
-    (run / "eval.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (run / "eval.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"step": 6, "er')
     (run / "tensorboard").mkdir()
+    (run / "reference.safetensors").write_text(f"{made.stage.settings.steps} steps")
     return run
 
 
@@ -69,6 +70,7 @@ def test_the_most_advanced_checkpoint_below_is_taken(tmp_path):
     assert [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()] == [1, 2, 3, 4, 5]
     assert [json.loads(line)["step"] for line in (run / "eval.jsonl").read_text().splitlines()] == [2, 4], "5 is extra"
     assert (run / "tensorboard").is_dir()
+    assert (run / "reference.safetensors").read_text() == "5 steps"
     file = "checkpoints/step_0000005/__0_0.distcp"
     assert (run / file).samefile(more / file)
     assert taken(made) == (checkpoints, ""), "it has begun"
@@ -77,6 +79,7 @@ def test_the_most_advanced_checkpoint_below_is_taken(tmp_path):
 def test_fewer_steps_begin_with_an_earlier_checkpoint(tmp_path):
     left(job(tmp_path, "stopped", 90), (4, 6), {2: 0.5, 4: 0.4, 6: 0.3})
     assert taken(job(tmp_path, "new", 6))[0] == ["step_0000004"]
+    assert not (tmp_path / "runs/ab/new/reference.safetensors").exists(), "it has errors of 90 steps"
     assert taken(job(tmp_path, "less", 4)) == ([], "")
 
 
@@ -109,4 +112,6 @@ def test_the_best_weights_are_those_of_a_training_from_the_start(tmp_path, error
     left(job(tmp_path, "few", 5, export="best"), (4, 5), errors, kept)
     checkpoints, said = taken(job(tmp_path, "new", 9, export="best"))
     assert checkpoints == expected
-    assert ("its best weights are of its last step" in said) == (not expected)
+    assert (
+        "the weights of step 4, the best that one of 9 steps would have evaluated so far, were not kept" in said
+    ) == (not expected)
