@@ -1,4 +1,4 @@
-# One caption a clip.
+# One caption per clip.
 rule caption_clips:
     input:
         clips=rules.merge_clips.output.manifest,

@@ -1,4 +1,4 @@
-# What is measured on the samples, one manifest a model and measure. regdpo/evaluate/measures.py declares the measures.
+# What is measured on the samples, one manifest per model and measure. regdpo/evaluate/measures.py declares the measures.
 rule score:
     input:
         unpack(scored),

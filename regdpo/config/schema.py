@@ -232,7 +232,7 @@ class Base(Section):
         None, description="Of a checkpoint with two experts the one that is trained: for `high` or for `low` noise."
     )
     text_length: Count | None = Field(
-        None, description="Tokens a caption is padded to; empty: what the family's pipeline pads to."
+        None, description="Tokens that a caption is padded to; empty: what the family's pipeline pads to."
     )
     pretrain: Pretrain | None = None
 

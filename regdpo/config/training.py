@@ -116,7 +116,7 @@ class TrainSettings(Section):
     """What all arms share. An arm may override any of it under `settings`."""
 
     steps: Count = Field(6000, description="Optimiser steps.")
-    batch: Count = Field(2, description="Pairs an optimiser step, over all ranks.")
+    batch: Count = Field(2, description="Pairs per optimiser step, over all ranks.")
     micro_batch: Count = Field(1, description="Pairs a rank takes through the model at once; the rest accumulates.")
     optimizer: Literal["adamw", "adamw_8bit"] = Field("adamw", description="`adamw_8bit` needs torchao.")
     lr: Positive = Field(5e-6, description="AdamW's learning rate.")

@@ -45,6 +45,11 @@ class ClipRow(Row):
     path: str = ""  # in the store
     sha256: str = ""
 
+    @property
+    def kind(self) -> str:
+        """Of a rejection, the word before the colon of its reason, such as ``short``."""
+        return self.reason.partition(":")[0]
+
 
 class CopyRow(Row):
     """Two shots that show the same footage, of two sources or of one. Frames at the normalised fps."""

@@ -36,11 +36,11 @@ def source_digests(videos: schema.Videos, cache: DigestCache) -> dict[str, str]:
 
 def summary(rows: list[ClipRow]) -> list[str]:
     """One line for the accepted clips and one for each kind of rejection, with counts."""
-    kinds = Counter(row.reason.split(":")[0] for row in rows if row.status == "rejected")
+    kinds = Counter(row.kind for row in rows if row.status == "rejected")
     accepted = [row for row in rows if row.status == "accepted"]
     lines = [f"{len(accepted)} clips accepted, of {len({row.source for row in accepted})} videos"]
     for kind, number in sorted(kinds.items()):
-        first = min((row for row in rows if row.reason.split(":")[0] == kind), key=lambda row: row.clip_id)
+        first = min((row for row in rows if row.kind == kind), key=lambda row: row.clip_id)
         lines.append(f"{number} rejected as {kind} (such as {footage.shown(first.source)}: {first.reason})")
     lost = {source: share for source, share in cropped(rows).items() if share > MUCH}
     if lost:

@@ -52,7 +52,7 @@ def source_splits(clips: list[ClipRow], settings: Pairs) -> dict[str, str]:
 
 
 def _is_duplicate(clip: ClipRow) -> bool:
-    return clip.reason.startswith("duplicate:")
+    return clip.kind == "duplicate"
 
 
 def shared(

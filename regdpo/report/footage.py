@@ -65,5 +65,5 @@ def rejections(inputs: Inputs) -> list[tuple[str, int, str]]:
     reasons = defaultdict(list)
     for clip in inputs.clips.values():
         if clip.status == "rejected":
-            reasons[clip.reason.partition(":")[0]].append(clip.reason)
+            reasons[clip.kind].append(clip.reason)
     return sorted(((kind, len(all_), min(all_)) for kind, all_ in reasons.items()), key=lambda row: (-row[1], row[0]))

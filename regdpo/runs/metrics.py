@@ -27,22 +27,25 @@ def terms(stage: TrainStage, loss: Tensor, e: Tensor, r: Tensor | None, pairs: i
     result = {"loss": loss, "sft_loss": e[:pairs]}
     if r is None:
         return result
-    assert stage.beta is not None
     (e_w, e_l), (r_w, r_l) = e.split(pairs), r.split(pairs)
     errors = (e_w, e_l, r_w, r_l)
     gap = losses.preference_gap(*errors)
-    dgr = losses.dgr(*errors, stage.beta)
-    weight = losses.sft_weight(*errors, stage.beta, stage.r, stage.r_scale or 1.0) if stage.r else torch.zeros_like(dgr)
     win_gap, lose_gap = (e - r).split(pairs)
-    return result | {
-        "dpo_loss": losses.dpo(*errors, stage.beta),
+    result |= {
         "win_gap": win_gap,
         "lose_gap": lose_gap,
-        "margin": -stage.beta / 2 * gap,
         "accuracy": (gap < 0).float(),
+        "loser_dominant_ratio": (lose_gap > -win_gap).float(),
+    }
+    if stage.beta is None:  # an objective without this slope
+        return result
+    dgr = losses.dgr(*errors, stage.beta)
+    weight = losses.sft_weight(*errors, stage.beta, stage.r, stage.r_scale or 1.0) if stage.r else torch.zeros_like(dgr)
+    return result | {
+        "dpo_loss": losses.dpo(*errors, stage.beta),
+        "margin": -stage.beta / 2 * gap,
         "dgr": dgr,
         "r": weight,
-        "loser_dominant_ratio": (lose_gap > -win_gap).float(),
     }
 
 

@@ -2,8 +2,9 @@
 
 Launchers are forked from a process that has everything imported (multiprocessing's forkserver); what they start by
 `python -m MODULE` is forked of them in turn, where subprocess would have called exec. Pids, parents, sessions, signals, files
-and exit codes are those of processes that were started. That the real commands lead to the same is proven by
-`test_killed_and_resumed_is_undisturbed`, tests/workflow and tests/slurm, which start them.
+and exit codes are those of processes that were started. What they hide: an order that a seed for hashes decides (all have one
+here), what is handed on in memory, and the seconds in which a process imports and heeds no signal. So
+`test_killed_and_resumed_is_undisturbed`, `test_asked_before_the_first_step`, tests/workflow and tests/slurm start them for real.
 """
 
 import atexit
@@ -84,6 +85,26 @@ class Launcher:
     def wait(self, timeout: float | None = None) -> None:
         self._process.join(timeout)
         assert self.poll() is not None, f"it lives after {timeout} s"
+
+
+START = """
+import sys
+from regdpo.core import errors
+from regdpo.launch import backends, launcher
+from regdpo.launch.options import LaunchOptions
+from regdpo.runs.job import Job
+job, options, name, backends.MODULE = sys.argv[1:]
+errors.run(lambda: launcher.train(Job.read(job), LaunchOptions.model_validate_json(options), name))
+"""
+
+
+def started(job: Job, options: LaunchOptions, name: str = "", module: str = backends.MODULE) -> "subprocess.Popen[str]":
+    """What `Launcher` is, really started, as are its torchrun and ranks: for what happens while they import."""
+    asked = Path(f"{job.run}.asked.json")
+    asked.write_text(job.model_dump_json())
+    command = [sys.executable, "-c", START, str(asked), options.model_dump_json(), name, module]
+    environment = os.environ | {"PYTHONPATH": str(TESTS)}
+    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True)
 
 
 def _launched(writing: Connection, job: Job, options: LaunchOptions, name: str, module: str) -> None:

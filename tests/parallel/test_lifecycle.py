@@ -6,8 +6,10 @@ import re
 import signal
 import socket
 import time
+from collections.abc import Callable
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import forked
 import psutil
@@ -27,9 +29,9 @@ SETTINGS = {"objective": "sft", "steps": STEPS, "tuning": "full"}
 class Launcher:
     """A launcher in a process group of its own, as a terminal starts one."""
 
-    def __init__(self, job: Job, grace: float = 60):
+    def __init__(self, job: Job, grace: float = 60, start: Callable[..., Any] = forked.Launcher):
         self.run = Path(job.run)
-        self.process = forked.Launcher(job, LaunchOptions(processes=2, grace=grace), "dpo/seed3", forked.LIGHT)
+        self.process = start(job, LaunchOptions(processes=2, grace=grace), "dpo/seed3", forked.LIGHT)
         self.family: list[psutil.Process] = []
 
     def wait_until(self, true) -> None:
@@ -168,13 +170,13 @@ def test_disturbed_in_every_way_it_ends_as_undisturbed(light, tmp_path):
 
 def test_asked_before_the_first_step(light, tmp_path):
     job = tiny.job(light, tmp_path / "run", **SETTINGS)
-    with launched(job) as launcher:
+    with launched(job, start=forked.started) as launcher:
         launcher.wait_until(launcher.children)
         (tmp_path / "run/stop").touch()
         code, line = launcher.end()
     assert code == EXIT_UNFINISHED
     stopped_at(tmp_path / "run", "stop file", line, saved=False)
-    with launched(job) as launcher:
+    with launched(job, start=forked.started) as launcher:
         launcher.wait_until(launcher.children)
         launcher.process.terminate()
         code, line = launcher.end()

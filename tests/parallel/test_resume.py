@@ -3,7 +3,6 @@
 import json
 import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -18,24 +17,8 @@ from regdpo.launch.launcher import train
 from regdpo.launch.options import LaunchOptions
 from regdpo.train.checkpoint import complete
 
-LAUNCH = """
-import sys
-from regdpo.core import errors
-from regdpo.launch.launcher import train
-from regdpo.launch.options import LaunchOptions
-from regdpo.runs.job import Job
-errors.run(lambda: train(Job.read(sys.argv[1]), LaunchOptions(processes=2)))
-"""
 LIGHT = forked.LIGHT
 LORA = {"rank": 2, "targets": ["to_q", "to_v"]}
-
-
-def start(job, folder: Path) -> subprocess.Popen:
-    path = folder / "asked.json"
-    path.write_text(job.model_dump_json())
-    return subprocess.Popen(
-        [sys.executable, "-c", LAUNCH, str(path)], stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
 
 
 def losses(run: Path) -> list[float]:
@@ -46,22 +29,22 @@ AVERAGES = {"ema": 0.9, "reference_ema": {"decay": 0.5, "every": 2}, "export": "
 
 
 @pytest.mark.parametrize(
-    ("settings", "real"),
+    "settings",
     [
-        ({"tuning": "full", "checkpoint_every": 1, **AVERAGES}, False),
-        ({"tuning": "lora", "parallel": {"reference": "cached", "pair": 2}}, True),
+        {"tuning": "full", "checkpoint_every": 1, **AVERAGES},
+        {"tuning": "lora", "parallel": {"reference": "cached", "pair": 2}},
     ],
     ids=["averages", "cached"],
 )
-def test_killed_and_resumed_is_undisturbed(world, tmp_path, settings, real):
-    """Really started, too: as what is forked here and in other tests, to the byte."""
+def test_killed_and_resumed_is_undisturbed(world, tmp_path, settings):
+    """Really started, each with a seed of its own for hashes: as what is forked here and in other tests, to the byte."""
     options = {"lora": LORA, "steps": 8, **settings}
     whole = tiny.job(world, tmp_path / "whole", **options)
     forked.train(whole, LaunchOptions(processes=2))
 
     (tmp_path / "killed").mkdir()
     killed = tiny.job(world, tmp_path / "killed", **options)
-    first = start(killed, tmp_path) if real else forked.Launcher(killed, LaunchOptions(processes=2))
+    first = forked.started(killed, LaunchOptions(processes=2))
     deadline = time.monotonic() + 120
     while not list(Path(killed.run).glob("checkpoints/step_*")):
         assert first.poll() is None, first.stderr.read()
@@ -72,7 +55,7 @@ def test_killed_and_resumed_is_undisturbed(world, tmp_path, settings, real):
     first.wait()
     done = len(losses(Path(killed.run)))
     assert not (Path(killed.run) / "export").exists(), "the kill came too late to test anything"
-    (train if real else forked.train)(killed, LaunchOptions(processes=2))
+    train(killed, LaunchOptions(processes=2))
     assert losses(Path(killed.run)) == losses(Path(whole.run))
     assert len(losses(Path(whole.run))) == 8 > done
     assert folder_digest(Path(killed.run) / "export") == folder_digest(Path(whole.run) / "export")

@@ -19,7 +19,7 @@ ASKED = {  # rule, of scores with the measure -> partition, GPUs, MB of a node, 
 } | {
     f"score {name}": (
         (
-            "cpu" if name == "proxies" else "gpu",
+            "gpu" if it.gpu else "cpu",
             int(it.gpu),
             it.memory[1] or it.memory[0],
             1,

@@ -21,6 +21,7 @@ from regdpo.core.store import Store
 from regdpo.models.family import open_family
 from regdpo.models.registry import FAMILIES
 from regdpo.models.spec import ModelFile, ModelRef
+from regdpo.objectives.registry import OBJECTIVES, Objective
 from regdpo.parallel.mesh import layout
 from regdpo.plan import architecture, layouts, trace, tracker
 from regdpo.plan.memory import GIB, Training, memory
@@ -81,6 +82,29 @@ def test_a_family_of_one_file_is_encoded_trained_and_sampled(toy, tmp_path):
     request = Request("a square", pairs[0].winner, pairs[0].winner_sha256, seed=0)
     (video,) = render("samples", toy.model_copy(update={"ref": after}), [request], sampling, stage.geometry, store, CPU)
     assert store.existing(video.path).exists()
+
+
+def hinge(e_w: torch.Tensor, e_l: torch.Tensor, r_w: torch.Tensor, r_l: torch.Tensor) -> torch.Tensor:
+    return torch.relu(1 + (e_w - r_w) - (e_l - r_l))
+
+
+@pytest.mark.usefixtures("alone")
+def test_an_objective_of_one_declaration_is_trained(toy, tmp_path, monkeypatch):
+    """One without beta, which all of ours have."""
+    monkeypatch.setitem(OBJECTIVES, "hinge", Objective(f"{__name__}:hinge", "a toy"))
+    store, run, manifest = Store(tmp_path / "store"), tmp_path / "run", tmp_path / "latents.parquet"
+    pairs = tiny.pairs(store, 6)
+    stage = stage_inputs.LatentsStage.model_validate({"latents": {"dtype": "fp32"}, "geometry": tiny.GEOMETRY})
+    encoded = latents.encode(stage, toy, pairs, store, CPU)
+    manifests.write(manifest, encoded, LatentRow)
+    run.mkdir()
+    job = tiny.job(tiny.World(store, toy, pairs, encoded, manifest), run, "sft", steps=2)
+    chosen = job.model_copy(update={"stage": job.stage.model_copy(update={"objective": "hinge"})})
+    Trainer(chosen, CPU, layout(CPU, job.parallel, pairs=True)).train()
+    first, second = (json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines())
+    assert first["loss"] == pytest.approx(1)  # at the reference
+    assert second["loss"] == pytest.approx(1 + second["win_gap"] - second["lose_gap"], abs=1e-5)
+    assert "margin" not in first
 
 
 def test_a_family_of_one_file_is_planned(toy, tmp_path):
