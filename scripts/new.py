@@ -71,7 +71,7 @@ def main() -> None:
     print(f"next: cd {shlex.quote(str(args.folder))}")
     print(f"      {snakemake} clips")
     print(f"      {captions} --write-templates captions     # and fill them in")
-    print(f"      {snakemake} --resources gpu={max(1, count)} all")
+    print(f"      {snakemake}{f' --resources gpu={count}' if name else ''} all")
 
 
 def _machine(args: argparse.Namespace) -> tuple[str, int, float, float]:

@@ -80,7 +80,7 @@ def write(folder: Path, clips: list[ClipRow], store: Store) -> Iterator[str]:
     except OSError as error:
         raise UserError(f"{folder}: cannot be written to ({error.strerror})") from None
     yield f"{written} empty text files written, {len(videos) - written} videos had one"
-    yield f"open {folder / PAGE}, fill the files in, and set captions: {{source: sidecar, root: {folder}}}"
+    yield f"open {folder / PAGE} and fill the files in; they are for captions: {{source: sidecar, root: {folder}}}"
 
 
 def _section(source: str, name: str, text: str, shots: dict[int, list[ClipRow]], store: Store) -> str:

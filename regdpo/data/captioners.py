@@ -65,7 +65,10 @@ def _sidecar_root(stage: CaptionsStage) -> Path:
     try:
         return footage_root(stage.captions.root or stage.videos_root)
     except UserError as error:
-        raise UserError(str(error).replace("videos.root", "captions.root") if stage.captions.root else error) from None
+        if not stage.captions.root:
+            raise
+        told = str(error).replace("videos.root", "captions.root")
+        raise UserError(f"{told}; scripts/captions.py --write-templates makes it, with the files to fill in") from None
 
 
 def _qwen_vl(stage: CaptionsStage, clips: list[ClipRow], store: Store, every: Collection[ClipRow]) -> list[CaptionRow]:

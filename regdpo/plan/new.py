@@ -68,8 +68,9 @@ def choose(wish: Wish) -> Chosen:
         fitting = [it for it in layouts.estimates(Training(found, settings, *size, wish.gpus, 2), machine) if it.fits]
         if fitting:
             it = fitting[0]
+            parallel = it.parallel.model_copy(update={"reference": "auto"})  # with LoRA there is but one
             said = f"by the plan {it.memory.total / GIB:.1f} of {wish.memory / GIB:.1f} GiB" if wish.gpu else ""
-            return Chosen(base, size, settings.model_copy(update={"parallel": it.parallel}), said)
+            return Chosen(base, size, settings.model_copy(update={"parallel": parallel}), said)
     raise UserError(
         f"--model: by the plan no clip of {wish.model} fits {wish.gpus} x {wish.gpu or 'CPU'} "
         f"({wish.memory / GIB:.1f} GiB each); take a smaller model or more GPUs"
@@ -101,21 +102,19 @@ def written(wish: Wish, chosen: Chosen) -> str:
     """The configuration as YAML with comments."""
     frames, height, width = chosen.size
     parallel = chosen.settings.parallel.model_dump()
-    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True)  # noqa: S701 - it is no HTML
-    return (
-        environment.from_string(Path(__file__).with_name("new.yaml.jinja").read_text()).render(
-            wish=wish,
-            base=chosen.base,
-            settings=chosen.settings,
-            said=chosen.said,
-            name=shown(Path(wish.model).name),
-            local=Path(wish.model).is_dir(),
-            frames=frames,
-            height=height,
-            width=width,
-            fps=FPS.get(chosen.base.family, 16),
-            shards=max(1, min(8, wish.count)),
-            layout={key: value for key, value in parallel.items() if value != Parallel.model_fields[key].default},
-        )
-        + "\n"
+    template = Path(__file__).with_name("new.yaml.jinja").read_text()
+    strict = jinja2.StrictUndefined
+    return jinja2.Template(template, undefined=strict, trim_blocks=True, keep_trailing_newline=True).render(
+        wish=wish,
+        base=chosen.base,
+        settings=chosen.settings,
+        said=chosen.said,
+        name=shown(Path(wish.model).name),
+        local=Path(wish.model).is_dir(),
+        frames=frames,
+        height=height,
+        width=width,
+        fps=FPS.get(chosen.base.family, 16),
+        shards=max(1, min(8, wish.count)),
+        layout={key: value for key, value in parallel.items() if value != Parallel.model_fields[key].default},
     )
