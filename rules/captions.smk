@@ -2,6 +2,7 @@
 rule caption_clips:
     input:
         clips=rules.merge_clips.output.manifest,
+        splits=ancient(rules.count_splits.output.manifest),
     output:
         manifest=f"{RESULTS}/captions/{{shard}}.parquet",
     log:

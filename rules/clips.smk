@@ -45,6 +45,27 @@ rule merge_clips:
         " 2>&1 | tee -i {log:q}"
 
 
+# Before a GPU is asked for: whether there is footage for train, validation and test.
+rule count_splits:
+    input:
+        clips=rules.merge_clips.output.manifest,
+        copies=rules.merge_clips.output.copies,
+    output:
+        manifest=f"{RESULTS}/splits.parquet",
+    log:
+        f"{LOGS}/splits.log",
+    localrule: True
+    conda:
+        "../envs/regdpo.yaml"
+    params:
+        config=declare.reads(stage_inputs.PairsStage),
+        code=declare.code("splits"),
+    shell:
+        "stage splits --clips {input.clips:q} --copies {input.copies:q} --out {output.manifest:q}"
+        " 2>&1 | tee -i {log:q}"
+
+
 rule clips:
     input:
         rules.merge_clips.output.manifest,
+        rules.count_splits.output,

@@ -9,6 +9,7 @@ from pathlib import Path
 from snakemake.common.configfile import load_configfile
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
+from snakemake.settings.types import DeploymentMethod
 
 import regdpo
 from regdpo.config import schema, stage_inputs
@@ -17,7 +18,7 @@ from regdpo.config.run_file import RUN, SUFFIX, RunFile
 from regdpo.core import environment
 from regdpo.core.errors import UserError
 from regdpo.evaluate.measures import MEASURES
-from regdpo.workflow import controllers, hooks
+from regdpo.workflow import controllers, early, hooks
 from regdpo.workflow.inputs import Inputs
 from regdpo.workflow.naming import comment_of, events_of
 from regdpo.workflow.params import MODEL_PACKAGES, VIDEO_PACKAGES, Params
@@ -47,6 +48,10 @@ try:
     settings = schema.check(located(config, named, schema.Config))
     known, codes = None, {}
     if workflow.is_main_process:
+        early.check(
+            settings,
+            DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method,
+        )
         os.environ[RUN] = str(NOTES / f"{uuid.uuid4().hex}{SUFFIX}")
     elif RUN in os.environ and Path(os.environ[RUN]).exists():
         # A job has to see the environment and the footage that the controlling process sees.
@@ -61,7 +66,7 @@ envvars:
     RUN,
 
 
-# A captioner's environment that is not there is told by the stage, in the one that is.
+# Where the captioner's environment is not there, `python` has its packages: of the rule's conda environment, or of this.
 captioner = "python"
 if settings.captions.source == "qwen_vl" and shutil.which(settings.captions.python):
     captioner = settings.captions.python
@@ -129,6 +134,8 @@ def begin():
         refuse(error)
 
 
-def end():
+def end(failed=()):
     """After the last job, or the first that failed."""
     hooks.draw_timeline(ROOT, RESULTS, LOGS, logger)
+    if failed:
+        hooks.tell_last(failed, Path(os.environ[RUN]).stat().st_mtime)

@@ -4,6 +4,7 @@ rule render_negatives:
         model=f"{RESULTS}/base/model.json",
         clips=rules.merge_clips.output.manifest,
         captions=rules.merge_captions.output.manifest,
+        splits=ancient(rules.count_splits.output.manifest),
     output:
         manifest=f"{RESULTS}/negatives/{{shard}}.parquet",
     log:

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from regdpo.config.training import Lora
 from regdpo.core.errors import UserError
 from regdpo.models.checkpoint_json import read_json
-from regdpo.models.family import Family, check_size
+from regdpo.models.family import Family
 from regdpo.models.registry import Declaration
+from regdpo.models.sizes import check_size
 from regdpo.models.tiling import Direction
 from regdpo.models.weights import FILE, StoredWeights, Weights
 

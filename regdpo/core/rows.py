@@ -64,6 +64,14 @@ class CopyRow(Row):
     other_start: int
 
 
+class SplitRow(Row):
+    """How much footage a split gets."""
+
+    split: str
+    clips: int
+    sources: int  # videos that they are of
+
+
 class CaptionRow(Row):
     """A clip's caption and who wrote it."""
 

@@ -9,6 +9,7 @@ that gap are left out.
 
 import bisect
 import itertools
+import math
 from collections import defaultdict
 
 from regdpo.config.schema import Pairs
@@ -81,6 +82,12 @@ def near(starts: list[int], start: float, far: float) -> bool:
     """Whether one of the sorted starts lies no further than that from another."""
     after = bisect.bisect_left(starts, start - far)
     return after < len(starts) and starts[after] <= start + far
+
+
+def shortest(settings: Pairs, frames: int) -> int:
+    """Frames of a shot from which on each of its three parts has room for a clip, where one starts at every frame."""
+    least = min(1 - settings.validation - settings.test, settings.validation, settings.test)
+    return math.ceil(frames / least) + 2 * (frames + 1)
 
 
 def _segment(clip: ClipRow, settings: Pairs, frames: int) -> str | None:

@@ -3,11 +3,14 @@
 import inspect
 import json
 import math
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from regdpo.core.errors import UserError, first_line
 
+KNOWN = Path(__file__).resolve().parents[2] / "config" / "architectures"
+"""Our own minimal configs of published checkpoints: a family, a task, and the JSON files that the family reads."""
 MOST_BYTES = 2**20
 """Of a configuration."""
 MOST_LAYERS = 1000
@@ -38,6 +41,13 @@ def read_json(path: str | Path) -> dict[str, Any]:
         raise UserError(f"{path}: holds a {type(values).__name__} in the place of a JSON object")
     _bounded(path, values)
     return values
+
+
+@cache
+def known() -> dict[str, Path]:
+    """Name of a published checkpoint, or of its file -> that file in ``KNOWN``."""
+    files = {path: json.loads(path.read_text())["models"] for path in sorted(KNOWN.glob("*.json"))}
+    return {name: path for path, names in files.items() for name in (*names, path.stem)}
 
 
 def check_all(folder: str | Path) -> None:

@@ -60,11 +60,6 @@ class CogVideoX(DiffusersFamily):
         added = not config["use_rotary_positional_embeddings"] or config["use_learned_positional_embeddings"]
         return config["max_text_seq_length"] if added else None
 
-    @property
-    def compression(self) -> tuple[int, int]:
-        config = self._vae_config
-        return int(config["temporal_compression_ratio"]), 2 ** (len(config["block_out_channels"]) - 1)
-
     def example_inputs(self, latent_shape: tuple[int, ...]) -> dict[str, Tensor]:
         channels, _, *size = latent_shape
         return super().example_inputs((channels, 1, *size))  # the condition is one frame, which ``predict`` pads

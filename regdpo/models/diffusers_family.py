@@ -23,7 +23,9 @@ from regdpo.core.errors import UserError, first_line
 from regdpo.models import adapters, flow_sampler
 from regdpo.models.checkpoint_json import completed, read_json
 from regdpo.models.device import DTYPES
-from regdpo.models.family import Family, check_size
+from regdpo.models.family import Family
+from regdpo.models.registry import FAMILIES
+from regdpo.models.sizes import Cut, check_size
 from regdpo.models.tiling import SHARE, Direction, whole
 from regdpo.models.weights import StoredWeights, Weights
 from regdpo.runtime.hub import BROKEN
@@ -89,8 +91,15 @@ class DiffusersFamily(Family):
         return None
 
     @property
+    def cut(self) -> Cut:
+        """As it is declared."""
+        declared = FAMILIES[self.ref.family].cut
+        assert declared is not None
+        return declared
+
+    @property
     def compression(self) -> tuple[int, int]:
-        return self._vae_config["temporal_compression_ratio"], self._vae_config["spatial_compression_ratio"]
+        return self.cut.compression(self._vae_config)
 
     @property
     def channels(self) -> int:
@@ -100,7 +109,7 @@ class DiffusersFamily(Family):
     @property
     def patch(self) -> tuple[int, int]:
         """Latents a token, in time and each way in space."""
-        return self._transformer_config["patch_size_t"] or 1, self._transformer_config["patch_size"]
+        return self.cut.patch(self._transformer_config)
 
     @property
     def context(self) -> bool:

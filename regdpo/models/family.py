@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from regdpo.config.training import Lora
-from regdpo.core.errors import UserError
 from regdpo.core.store import Store
 from regdpo.models.registry import FAMILIES
 from regdpo.models.spec import Autoencoding, ModelRef
@@ -235,27 +234,3 @@ def open_family(
 ) -> Family:
     """The family of a model, ready to load its parts."""
     return family_class(ref.family)(ref, store, device, dtype, autoencoding)
-
-
-def check_size(
-    family: str, size: tuple[int, int, int], compression: tuple[int, int], patch: tuple[int, int] = (1, 1)
-) -> None:
-    """Refuse what cannot be cut into patches of latents.
-
-    Args:
-        size: frames, height and width of a clip. compression: frames and pixels a latent; the first frame has a
-            latent of its own. patch: latents a token, in time and each way in space.
-
-    Raises:
-        UserError: naming the nearest smaller size.
-    """
-    (frames, height, width), (temporal, spatial), (long, wide) = size, compression, patch
-    step, first = temporal * long, temporal * (long - 1) + 1
-    if (frames - first) % step:
-        fits = max(first, frames - (frames - first) % step)
-        raise UserError(f"clips.frames: {family} takes {step}k+{first} frames, got {frames}; {fits} would do")
-    side = spatial * wide
-    for name, value in (("height", height), ("width", width)):
-        if value % side:
-            fits = max(side, value // side * side)
-            raise UserError(f"clips.{name}: {family} takes multiples of {side}, got {value}; {fits} would do")

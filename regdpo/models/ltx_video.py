@@ -24,13 +24,6 @@ class LTXVideo(DiffusersFamily):
     text_width = "caption_channels"
     autoencoders: ClassVar = {"AutoencoderKLLTXVideo": AutoencoderKLLTXVideo}
 
-    @property
-    def compression(self) -> tuple[int, int]:
-        config = self._vae_config
-        factor = 2 ** sum(config["spatio_temporal_scaling"])
-        temporal = config["temporal_compression_ratio"] or config["patch_size_t"] * factor
-        return temporal, config["spatial_compression_ratio"] or config["patch_size"] * factor
-
     @torch.no_grad()
     def encode_text(self, captions: list[str]) -> dict[str, Tensor]:
         self._bring(self._text)

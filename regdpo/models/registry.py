@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from regdpo.models.original_names import LTX_VIDEO, WAN
+from regdpo.models import original_names, sizes
 
 
 @dataclass(frozen=True)
@@ -11,6 +11,7 @@ class Declaration:
     """All that is said of a family outside its own module."""
 
     family: str  # ``module:class``
+    cut: sizes.Cut | None = None  # which sizes it takes; without, that is asked once the checkpoint is there
     original_names: Mapping[str, str] | None = None  # by which ComfyUI knows its layers, if it does
     pipelines: Mapping[str, str] = field(default_factory=dict)  # task -> class; else the checkpoint's own
     fp32_decoder: bool = False  # the autoencoder is to decode in fp32 beside a denoiser in bf16
@@ -24,16 +25,20 @@ class Declaration:
 _WAN = {"t2v": "WanPipeline", "i2v": "WanImageToVideoPipeline"}
 
 FAMILIES = {
-    "wan": Declaration("regdpo.models.wan:Wan", WAN, _WAN, fp32_decoder=True),
-    "wan22": Declaration("regdpo.models.wan22:Wan22", WAN, _WAN, fp32_decoder=True),
+    "wan": Declaration("regdpo.models.wan:Wan", sizes.WAN, original_names.WAN, _WAN, fp32_decoder=True),
+    "wan22": Declaration("regdpo.models.wan22:Wan22", sizes.WAN, original_names.WAN, _WAN, fp32_decoder=True),
     "cogvideox": Declaration(
         "regdpo.models.cogvideox:CogVideoX",
+        sizes.COGVIDEOX,
         pipelines={"t2v": "CogVideoXPipeline", "i2v": "CogVideoXImageToVideoPipeline"},
     ),
-    "hunyuan_video": Declaration("regdpo.models.hunyuan_video:HunyuanVideo", pipelines={"t2v": "HunyuanVideoPipeline"}),
+    "hunyuan_video": Declaration(
+        "regdpo.models.hunyuan_video:HunyuanVideo", sizes.HUNYUAN_VIDEO, pipelines={"t2v": "HunyuanVideoPipeline"}
+    ),
     "ltx_video": Declaration(
         "regdpo.models.ltx_video:LTXVideo",
-        LTX_VIDEO,
+        sizes.LTX_VIDEO,
+        original_names.LTX_VIDEO,
         {"t2v": "LTXPipeline", "i2v": "LTXImageToVideoPipeline"},
         told_rate=True,
     ),

@@ -43,16 +43,8 @@ class Wan(DiffusersFamily):
         return 512 if self._transformer_config["image_dim"] else None
 
     @property
-    def compression(self) -> tuple[int, int]:
-        return self._vae_config["scale_factor_temporal"], self._vae_config["scale_factor_spatial"]
-
-    @property
     def channels(self) -> int:
         return self._vae_config["z_dim"]
-
-    @property
-    def patch(self) -> tuple[int, int]:
-        return tuple(self._transformer_config["patch_size"][:2])
 
     @property
     def context(self) -> bool:

@@ -22,11 +22,10 @@ from regdpo.config.schema import Base, canonical
 from regdpo.core.digests import text_digest
 from regdpo.core.errors import UserError
 from regdpo.core.store import Store
+from regdpo.models import checkpoint_json
 from regdpo.models.family import Family, family_class, open_family
 from regdpo.models.spec import ModelRef
 
-KNOWN = Path(__file__).resolve().parents[2] / "config" / "architectures"
-"""Our own minimal configs of published checkpoints: a family, a task, and the JSON files that the family reads."""
 Given = tuple[tuple[Any, ...], dict[str, Any]]
 """What a module is called with: by place and by name."""
 
@@ -136,7 +135,7 @@ def known(model: str, text_length: int | None = None) -> Architecture:
         UserError: there is none.
     """
     names = []
-    for path in sorted(KNOWN.glob("*.json")):
+    for path in sorted(checkpoint_json.KNOWN.glob("*.json")):
         values = json.loads(path.read_text())
         names += [f"{name} ({path.stem})" for name in values["models"]]
         if model in (*values["models"], path.stem):

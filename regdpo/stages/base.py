@@ -17,7 +17,8 @@ from regdpo.core.store import DIGESTS, Store
 from regdpo.data import video
 from regdpo.models import wan_scratch
 from regdpo.models.checkpoint_json import check_all
-from regdpo.models.family import check_size, family_class, open_family
+from regdpo.models.family import family_class, open_family
+from regdpo.models.sizes import check_size
 from regdpo.models.spec import ModelFile, ModelRef
 from regdpo.models.wan import Wan
 from regdpo.runtime.hub import download

@@ -10,8 +10,8 @@ from regdpo.config.schema import Pairs
 from regdpo.config.stage_inputs import PairsStage
 from regdpo.core.digests import text_digest
 from regdpo.core.errors import UserError
-from regdpo.core.rows import CaptionRow, ClipRow, CopyRow, NegativeRow, PairRow
-from regdpo.data.splits import SPLITS, assign, is_known, shared
+from regdpo.core.rows import CaptionRow, ClipRow, CopyRow, NegativeRow, PairRow, SplitRow
+from regdpo.data.splits import SPLITS, assign, is_known, shared, shortest, source_splits
 
 
 def build(
@@ -29,9 +29,7 @@ def build(
     Raises:
         UserError: a split would be empty, or a clip lacks its caption.
     """
-    new = [clip for clip in clips if not is_known(clip.source, stage.known)]
-    splits = assign(new, stage.pairs, stage.frames)
-    elsewhere = shared(new, splits, copies, stage.frames)
+    splits, elsewhere = _placed(stage, clips, copies)
     texts = {row.clip_id: row.caption for row in captions}
     by_id = {clip.clip_id: clip for clip in clips}
     rows = []
@@ -56,6 +54,59 @@ def build(
             )
         )
     return _limited(_complete(rows), stage.pairs), _told(elsewhere, splits, by_id)
+
+
+def count(stage: PairsStage, clips: list[ClipRow], copies: list[CopyRow]) -> list[SplitRow]:
+    """How much footage each split gets, known before any negative is rendered.
+
+    Raises:
+        UserError: a split would be empty; with what the footage lacks.
+    """
+    splits, elsewhere = _placed(stage, clips, copies)
+    by_id = {clip.clip_id: clip for clip in clips}
+    rows = []
+    for split in SPLITS:
+        mine = [clip_id for clip_id, of in splits.items() if of == split and clip_id not in elsewhere]
+        rows.append(SplitRow(split=split, clips=len(mine), sources=len({by_id[clip_id].source for clip_id in mine})))
+    empty = [row.split for row in rows if not row.clips]
+    if empty:
+        counts = ", ".join(f"{row.split} {row.clips}" for row in rows)
+        accepted = [clip for clip in clips if clip.status == "accepted" and not is_known(clip.source, stage.known)]
+        raise UserError(f"pairs: no clip falls into {' and '.join(empty)} ({counts}); {_lacking(stage, accepted)}")
+    return rows
+
+
+def told(rows: list[SplitRow]) -> str:
+    """The counts in a line, for the reader."""
+    return "clips by split: " + ", ".join(f"{row.split} {row.clips} (videos: {row.sources})" for row in rows)
+
+
+def _placed(
+    stage: PairsStage, clips: list[ClipRow], copies: list[CopyRow]
+) -> tuple[dict[str, str], dict[str, tuple[str, str]]]:
+    """Split of each clip of new footage, and what is held out further and shows the same, as ``splits.shared`` says."""
+    new = [clip for clip in clips if not is_known(clip.source, stage.known)]
+    splits = assign(new, stage.pairs, stage.frames)
+    return splits, shared(new, splits, copies, stage.frames)
+
+
+def _lacking(stage: PairsStage, accepted: list[ClipRow]) -> str:
+    """What the footage lacks for three splits, and what would do."""
+    if not accepted:
+        return "no clip was accepted: the clips' manifest has the reason of each"
+    settings, frames = stage.pairs, stage.frames
+    sources = len({clip.source for clip in accepted})
+    if source_splits(accepted, settings):
+        same = "" if sources < len(SPLITS) else ", and some show what others hold out"
+        return f"they need three videos with accepted clips, and there are {sources}{same}: give more videos"
+    least = shortest(settings, frames)
+    longest = max(clip.shot_frames for clip in accepted)
+    by_source = ", or pairs.split: source, which gives whole videos to a split" if sources >= len(SPLITS) else ""
+    return (
+        f"a shot has to have about {least} frames for a clip in each, and the longest has {longest}: give longer ones, "
+        f"shorter clips (clips.frames is {frames}), larger shares (pairs.validation is {settings.validation:g}, "
+        f"pairs.test {settings.test:g}){by_source}"
+    )
 
 
 def pretraining(stage: PairsStage, clips: list[ClipRow], captions: list[CaptionRow]) -> list[PairRow]:

@@ -108,7 +108,7 @@ class Inputs:
                 )
             return footage.source_digests(videos, self._cache)
         except (OSError, UserError):
-            return {}  # preflight.check_footage tells, once jobs are to run
+            return {}  # the stage tells
         finally:
             self._cache.save()
 

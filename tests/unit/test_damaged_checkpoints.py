@@ -12,7 +12,7 @@ from regdpo.config import schema
 from regdpo.config.schema import Base
 from regdpo.core.errors import UserError
 from regdpo.core.store import Store
-from regdpo.models.checkpoint_json import MOST_BYTES, check_all, read_json
+from regdpo.models.checkpoint_json import KNOWN, MOST_BYTES, check_all, read_json
 from regdpo.models.family import Family, open_family
 from regdpo.models.spec import ModelRef
 from regdpo.plan import architecture
@@ -49,7 +49,7 @@ def test_a_configuration_is_an_object_of_sane_numbers(tmp_path, text, said):
 
 
 def test_the_known_architectures_are_sane():
-    for path in architecture.KNOWN.glob("*.json"):
+    for path in KNOWN.glob("*.json"):
         read_json(path)
 
 

@@ -37,10 +37,12 @@ from regdpo.core.store import Store
 from regdpo.data.latent_files import read_empty_caption, read_latents
 from regdpo.data.video import read_stored, write_frames
 from regdpo.models import adapters, loading
+from regdpo.models.checkpoint_json import completed
+from regdpo.models.codec import BlockPCACodec
 from regdpo.models.device import DTYPES
 from regdpo.models.diffusers_family import DiffusersFamily
 from regdpo.models.errors import mean_squares, residuals
-from regdpo.models.family import Family, open_family
+from regdpo.models.family import Family, family_class, open_family
 from regdpo.models.original_names import original
 from regdpo.models.registry import FAMILIES
 from regdpo.models.spec import ModelRef
@@ -633,6 +635,15 @@ def test_sizes_that_cannot_be_had(made):
         *size, message = SIZES[name]
         with pytest.raises(UserError, match=message):
             made.open().check_geometry(*size)
+
+
+@pytest.mark.parametrize("name", ["wan", "cogvideox", "hunyuan_video", "ltx_video"])
+def test_what_a_checkpoint_does_not_say_of_its_sizes_is_as_in_diffusers(name):
+    """Older ones leave it out, and they are asked before diffusers is loaded."""
+    family, cut = family_class(name), FAMILIES[name].cut
+    (autoencoder,) = (kind for kind in family.autoencoders.values() if kind is not BlockPCACodec)
+    for given, kind in ((cut.compression, autoencoder), (cut.patch, family.transformer_class)):
+        assert given({}) == given(completed("it", {}, kind))
 
 
 def test_adapters_have_the_same_bytes_in_another_process(tmp_path):

@@ -13,7 +13,7 @@ ROOT = Path(regdpo.__file__).parent
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("core",),
     ("runtime",),
-    ("models.original_names",),
+    ("models.original_names", "models.sizes"),
     ("objectives.registry", "models.registry", "data.registry"),  # declarations, which the configuration derives from
     ("config",),
     ("data", "models", "objectives", "parallel"),
@@ -32,8 +32,10 @@ LIGHT = (
     "config",
     "workflow",
     "objectives.registry",
+    "models.checkpoint_json",
     "models.registry",
     "models.loading",
+    "models.sizes",
     "models.spec",
     "data.registry",
 )
@@ -107,7 +109,7 @@ def test_stages_rules_and_scripts_have_the_same_names():
 
 
 STARTS_LIGHT = ["captions", "clips", "halves", "merge", "merge_clips", "pairs", "report", "scores", "timeline", "train"]
-STARTS_LIGHT += ["unlock", "weights"]
+STARTS_LIGHT += ["splits", "unlock", "weights"]
 
 
 def test_what_needs_no_model_starts_without_torch():

@@ -1,6 +1,7 @@
 """Pairs and their split: no footage in two splits."""
 
 import itertools
+import re
 from collections import Counter
 
 import pytest
@@ -100,6 +101,43 @@ def test_a_clip_of_held_out_footage_makes_no_pair_and_a_line():
 def test_few_sources_asked_to_split_by_source_are_refused():
     with pytest.raises(UserError, match="no pair falls into"):
         build(clips(), split="source", validation=0.2, test=0.2)
+
+
+def counted(rows: list[ClipRow], copies: tuple[CopyRow, ...] = (), **settings):
+    stage = PairsStage.model_validate({"pairs": settings, "frames": FRAMES, "known": []})
+    return pairs.count(stage, rows, list(copies))
+
+
+def test_clips_are_counted_by_split_before_there_are_negatives():
+    """As many as the pairs will be, by which the negatives are taken up."""
+    for rows, settings in ((clips(), {"validation": 0.18, "test": 0.18}), (clips(sources=12), {"test": 0.2})):
+        built = build(rows, **settings)
+        found = {row.split: (row.clips, row.sources) for row in counted(rows, **settings)}
+        assert found == {
+            split: (len(mine), len({row.source for row in mine}))
+            for split in SPLITS
+            if (mine := [row for row in built if row.split == split])
+        }
+    line = pairs.told(counted(clips(), validation=0.18, test=0.18))
+    assert re.fullmatch(r"clips by split: train \d+ \(videos: 1\), validation \d+ \(videos: 1\), test \d+ .*", line)
+
+
+def test_too_little_footage_is_refused_with_what_would_do():
+    """What is told to be enough is enough, and a frame less is not."""
+    settings = {"validation": 0.1, "test": 0.2}
+    with pytest.raises(UserError, match=r"no clip falls into validation \(train \d+, validation 0, test 8\)") as caught:
+        counted(clips(shot_frames=100, stride=1), **settings)
+    least = int(re.search(r"about (\d+) frames .* the longest has 100: give longer ones", str(caught.value))[1])
+    counted(clips(shot_frames=least, stride=1), **settings)
+    with pytest.raises(UserError, match=f"about {least} frames"):
+        counted(clips(shot_frames=least - 1, stride=1), **settings)
+    with pytest.raises(UserError, match=r"or pairs\.split: source, which gives"):
+        counted(clips(sources=3, shot_frames=50), **settings)
+    with pytest.raises(UserError, match="need three videos with accepted clips, and there are 2: give more"):
+        counted(clips(sources=2), split="source", **settings)
+    rejected = [row.model_copy(update={"status": "rejected", "reason": "dark: 3"}) for row in clips()]
+    with pytest.raises(UserError, match="no clip was accepted: the clips' manifest has the reason"):
+        counted(rejected, **settings)
 
 
 def test_known_footage_makes_no_pairs():

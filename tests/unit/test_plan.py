@@ -16,6 +16,7 @@ import yaml
 from regdpo.config import schema
 from regdpo.config.training import Lora, Parallel, TrainSettings
 from regdpo.core.errors import UserError
+from regdpo.models import checkpoint_json
 from regdpo.models.live import Live
 from regdpo.plan import architecture, check, layouts, new, table, trace, tracker
 from regdpo.plan.memory import GIB, Training, memory
@@ -214,7 +215,7 @@ def test_cogvideox_beside_published_figures(monkeypatch):
     by then. It trains under autocast, which keeps norms and their inputs in fp32; our trainer does not, and the plan is
     lower by that."""
     five = architecture.known("zai-org/CogVideoX-5b")
-    files = json.loads((architecture.KNOWN / "cogvideox_5b.json").read_text())["files"]
+    files = json.loads((checkpoint_json.KNOWN / "cogvideox_5b.json").read_text())["files"]
     files["transformer/config.json"] |= {"num_attention_heads": 30, "num_layers": 30}
     two = architecture.described("2B", "its paper", files, five.ref.family, five.ref.task, five.ref.text_length)
     lora = Lora(rank=16, alpha=16)

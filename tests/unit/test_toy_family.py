@@ -18,6 +18,7 @@ from regdpo.config.training import Parallel, TrainSettings
 from regdpo.core import manifests
 from regdpo.core.rows import LatentRow
 from regdpo.core.store import Store
+from regdpo.models import checkpoint_json
 from regdpo.models.family import open_family
 from regdpo.models.registry import FAMILIES
 from regdpo.models.spec import ModelFile, ModelRef
@@ -137,5 +138,5 @@ def test_families_are_listed_as_they_are_declared():
     (page,) = (ROOT / "docs").rglob("families.md")
     assert tuple(dict.fromkeys(re.findall(r"^\| `(\w+)` \| [A-Z]", page.read_text(), re.MULTILINE))) == names
     assert {case.family for case in tiny_pipelines.CASES.values()} == set(names)
-    planned = {json.loads(path.read_text())["family"] for path in architecture.KNOWN.glob("*.json")}
+    planned = {json.loads(path.read_text())["family"] for path in checkpoint_json.KNOWN.glob("*.json")}
     assert planned == set(names)

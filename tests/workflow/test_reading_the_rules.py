@@ -98,6 +98,8 @@ def test_text_reaches_the_stages_as_it_was_written(fresh: Project):
     assert {"negatives.sampling.negative_prompt", "report.title", "videos.include[]"} < paths
     for path in paths - {"launch.gpu", "base.model", "base.revision"}:  # known names; what is made here has none
         placed(values, path, TEXT)
+    values["videos"]["include"].append("**")
+    (own / "settings" / TEXT / "a.mp4").touch()
     (own / "settings/my.yaml").write_text(yaml.safe_dump(values))
     command = [sys.executable, "-c", JOBS, fresh.folder / "workflow/Snakefile", "settings/my.yaml"]
     done = subprocess.run(command, cwd=own, env=fresh.command()[1]["env"], capture_output=True, text=True)

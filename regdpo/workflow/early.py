@@ -1,0 +1,93 @@
+"""While the rules are read, so that a dry run tells it too: is what they stand on there, and can the model take it?
+
+Nothing is written, no program is started and no torch is loaded.
+"""
+
+import json
+import shutil
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from regdpo.config.schema import Base, Config
+from regdpo.core.errors import UserError
+from regdpo.data import footage
+from regdpo.models import checkpoint_json
+from regdpo.models.registry import FAMILIES
+from regdpo.models.sizes import check_size
+
+VAE, TRANSFORMER = "vae/config.json", "transformer/config.json"
+CAPTIONING = ("transformers", "torchvision")
+"""Packages that a captioning model needs."""
+
+
+def check(settings: Config, conda: bool = False) -> None:
+    """Refuse what no job has to be started for to know.
+
+    Args:
+        conda: Snakemake makes the rules' environments.
+
+    Raises:
+        UserError: there is no footage; the base cannot take clips of that size; the captioner's environment is missing.
+    """
+    footage.list_videos(settings.videos)
+    geometry(settings)
+    if not conda:
+        captioner(settings)
+
+
+def geometry(settings: Config) -> None:
+    """Hold the size of the clips against the base, as far as the JSON files say that are here; a checkpoint that is not
+    here yet is taken for one of its family's usual ones.
+
+    Raises:
+        UserError: naming a size that it can take.
+    """
+    base, clips = settings.base, settings.clips
+    cut = FAMILIES[base.family].cut
+    if cut is None:
+        return
+    size = clips.frames, clips.height, clips.width
+    if base.pretrain:
+        codec = base.pretrain.codec
+        return check_size(base.family, size, (codec.temporal, codec.spatial), cut.patch({}))
+    files = _files(base)
+    try:
+        compression, patch = cut.compression(files.get(VAE, {})), cut.patch(files.get(TRANSFORMER, {}))
+        check_size(base.family, size, compression, patch)
+    except (TypeError, ValueError, ZeroDivisionError):
+        return  # a damaged checkpoint, of which the base's stage tells more
+
+
+def captioner(settings: Config) -> None:
+    """Refuse a captioning model without an environment to run in, unless all is captioned.
+
+    Raises:
+        UserError: saying how to make it.
+    """
+    captions = settings.captions
+    if captions.source == "sidecar" or shutil.which(captions.python) or all(map(find_spec, CAPTIONING)):
+        return
+    if not Path(settings.paths.results, "captions.parquet").exists():
+        raise UserError(
+            f"captions.python: there is no program {captions.python}; run `make captioning` (it makes "
+            ".venv-captioning), or write the captions yourself and set captions.source to sidecar"
+        )
+
+
+def _files(base: Base) -> Mapping[str, Any]:
+    """Those of the checkpoint that are on this machine, or that are known of a published one."""
+    assert base.model is not None
+    folder = Path(base.model)
+    if not folder.exists():
+        if base.model in checkpoint_json.known():
+            files: dict[str, Any] = json.loads(checkpoint_json.known()[base.model].read_text())["files"]
+            return files
+        from huggingface_hub import try_to_load_from_cache  # here, since it takes long to load
+
+        found = try_to_load_from_cache(base.model, TRANSFORMER, revision=base.revision)
+        if not isinstance(found, str):
+            return {}
+        folder = Path(found).parents[1]
+    return {name: checkpoint_json.read_json(folder / name) for name in (VAE, TRANSFORMER) if (folder / name).is_file()}

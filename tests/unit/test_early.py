@@ -1,0 +1,98 @@
+"""What reading the rules refuses: footage, sizes and a captioner that are not there."""
+
+import copy
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from regdpo.config import schema
+from regdpo.core.errors import UserError
+from regdpo.workflow import early
+
+ROOT = Path(__file__).parents[2]
+DEFAULT = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+WAN = {"model": "Wan-AI/Wan2.1-T2V-1.3B-Diffusers", "revision": "main", "task": "t2v"}
+
+
+def configured(**sections: dict) -> schema.Config:
+    values = copy.deepcopy(DEFAULT)
+    for name, section in sections.items():
+        values[name] = section if name == "base" else values.get(name, {}) | section
+    return schema.check(values)
+
+
+@pytest.mark.parametrize(
+    ("base", "clips", "line"),
+    [
+        (DEFAULT["base"], {"frames": 16}, "clips.frames: wan takes 4k+1 frames, got 16; 13 would do"),
+        (DEFAULT["base"], {"width": 72}, "clips.width: wan takes multiples of 16, got 72; 64 would do"),
+        (WAN, {"frames": 16}, "clips.frames: wan takes 4k+1 frames, got 16; 13 would do"),
+        ({"model": "some/wan", "revision": "main"}, {"frames": 16}, "clips.frames: wan takes 4k+1 frames"),
+        (
+            {"model": "Wan-AI/Wan2.2-TI2V-5B-Diffusers", "revision": "main", "family": "wan22"},
+            {"height": 720, "short_side": None},
+            "clips.height: wan22 takes multiples of 32, got 720; 704 would do",
+        ),
+        (
+            {"model": "Lightricks/LTX-Video", "revision": "main", "family": "ltx_video"},
+            {"frames": 13},
+            "clips.frames: ltx_video takes 8k+1 frames, got 13; 9 would do",
+        ),
+    ],
+)
+def test_sizes_that_the_base_cannot_take(base, clips, line):
+    early.geometry(configured(base=base, clips={"frames": 9, "width": 64, "height": 64}))
+    with pytest.raises(UserError) as caught:
+        early.geometry(configured(base=base, clips=clips))
+    assert str(caught.value).startswith(line)
+
+
+def test_a_local_checkpoint_is_asked_itself(tmp_path):
+    """One with another codec than its family's usual; a damaged one is left to the base's stage."""
+    base = {"model": str(tmp_path), "task": "t2v"}
+    (tmp_path / "vae").mkdir()
+    (tmp_path / "vae/config.json").write_text(json.dumps({"scale_factor_temporal": 2}))
+    early.geometry(configured(base=base, clips={"frames": 11}))
+    with pytest.raises(UserError, match=r"takes 2k\+1 frames"):
+        early.geometry(configured(base=base, clips={"frames": 10}))
+    for damaged in ({"scale_factor_temporal": None}, {"scale_factor_spatial": 0}, {"scale_factor_temporal": "4"}):
+        (tmp_path / "vae/config.json").write_text(json.dumps(damaged))
+        early.geometry(configured(base=base, clips={"frames": 9}))
+
+
+def test_footage_that_is_not_there(tmp_path):
+    with pytest.raises(UserError, match=r"videos.root: nowhere: there is no such folder"):
+        early.check(configured(videos={"root": "nowhere"}))
+    with pytest.raises(UserError, match="no videos under"):
+        early.check(configured(videos={"root": str(tmp_path)}))
+
+
+def test_a_captioner_without_its_environment(tmp_path, monkeypatch):
+    """It is not missed where all is captioned, where conda makes it, and where this environment has its packages."""
+    captions = {"source": "qwen_vl", "model": "Qwen/Qwen3-VL-8B-Instruct", "revision": "main", "python": "none/python"}
+    settings = configured(captions=captions, paths={"results": str(tmp_path)})
+    monkeypatch.setattr(early, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"captions.python: there is no program none/python; run `make captioning`"):
+        early.check(settings)
+    early.check(settings, conda=True)
+    early.captioner(configured(captions=captions | {"python": sys.executable}))
+    (tmp_path / "captions.parquet").touch()
+    early.check(settings)
+    monkeypatch.undo()
+    early.captioner(configured())
+
+
+def test_nothing_heavy_is_loaded():
+    """A dry run waits for it; nor is the hub's library, of checkpoints that are known."""
+    code = (
+        "import sys, yaml\nfrom regdpo.config import schema\nfrom regdpo.workflow import early\n"
+        "early.check(schema.load('config/config.yaml'))\n"
+        f"early._files(schema.Base(**{WAN}))\n"
+        "assert not {'torch', 'diffusers', 'huggingface_hub'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
