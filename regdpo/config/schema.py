@@ -5,10 +5,12 @@ generated from these models. regdpo/config/stage_inputs.py gives the part that o
 that part to its script, so what a stage has not been given cannot shape its result.
 """
 
+import difflib
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_origin
 
 import yaml
 from pydantic import Field, ValidationError, create_model, field_validator, model_validator
@@ -16,7 +18,7 @@ from pydantic import Field, ValidationError, create_model, field_validator, mode
 from regdpo.config.locations import located
 from regdpo.config.training import Arm, TrainSettings
 from regdpo.core.errors import UserError
-from regdpo.core.section import AtLeastOne, Count, Even, Fraction, InputPath, Name, Positive, Section, Share
+from regdpo.core.section import AtLeastOne, Count, Even, Fraction, InputPath, Name, Positive, Section, Share, kinds
 from regdpo.data.registry import FILTERS
 from regdpo.models.registry import FAMILIES, in_comfyui
 from regdpo.objectives.registry import OBJECTIVES
@@ -373,7 +375,7 @@ class Train(Section):
         try:
             return TrainSettings.model_validate(_merge(self.settings.model_dump(), self.arms[name].settings))
         except ValidationError as error:
-            raise ValueError(f"arms.{name}.settings.{_lines(error)[0]}") from None
+            raise ValueError(f"arms.{name}.settings.{_lines(error, TrainSettings)[0]}") from None
 
 
 class Samples(Section):
@@ -547,18 +549,62 @@ ALTERNATIVE = re.compile(r"^constrained-|\[")
 """What pydantic puts between the keys where a value may be of several kinds."""
 
 
-def _lines(error: ValidationError) -> list[str]:
+def _lines(error: ValidationError, model: type[Section]) -> list[str]:
+    """A line a mistake, with the path of its key.
+
+    Args:
+        model: of which the values are.
+    """
     lines = []
     for item in error.errors():
-        parts = (str(part) for part in item["loc"])
-        where = ".".join(part for part in parts if not ALTERNATIVE.search(part))
+        names = [str(part) for part in item["loc"] if not ALTERNATIVE.search(str(part))]
+        where = ".".join(names)
         message = item["msg"].removeprefix("Value error, ")
         if item["type"] == "extra_forbidden":
-            message = "unknown key (config/README.md lists the keys)"
+            message = f"unknown key{_meant(model, names)} (config/README.md lists the keys)"
+        elif item["type"] == "missing":
+            message = "is missing (config/README.md says what it is)"
+        elif item["type"] in ("model_type", "dict_type") and not isinstance(item["input"], list):
+            keys = f" ({', '.join(_keys(model, [*names, ''])[:3])}, ...)" if item["type"] == "model_type" else ""
+            given = "is empty" if item["input"] is None else f"is {item['input']!r}"
+            message = f"{given}; its keys{keys} go below it, indented"
         elif not isinstance(item["input"], dict | list):
             message += f" (got {item['input']!r})"
         lines.append(f"{where}: {message}" if where else message)
     return lines
+
+
+def _meant(model: type[Section], names: list[str]) -> str:
+    """What an unknown key may have been meant for: its namesake elsewhere, or one beside it that is written alike."""
+    *above, key = names
+    namesakes = [path for path in _paths(model) if path.rpartition(".")[2] == key]
+    near = [path for path in namesakes if above and path.startswith(f"{above[0]}.")]
+    meant = near or namesakes or difflib.get_close_matches(key, _keys(model, names), n=1)
+    return f"; did you mean {meant[0]}?" if meant else ""
+
+
+def _keys(model: type[Section], names: list[str]) -> list[str]:
+    """The keys that may stand where the last of ``names`` does, those first that have to."""
+    sections = [model]
+    for name in names[:-1]:
+        found = [section.model_fields[name] for section in sections if name in section.model_fields]
+        # else it is a name of the user's own, as of an arm
+        sections = [it for field in found for it in _below(field.annotation)] if found else sections
+    fields = [(name, field) for section in sections for name, field in section.model_fields.items()]
+    return [name for name, field in sorted(fields, key=lambda it: not it[1].is_required())]
+
+
+def _paths(model: type[Section], above: str = "") -> Iterator[str]:
+    """Every key that is not within a table of the user's own names."""
+    for name, field in model.model_fields.items():
+        yield f"{above}{name}"
+        if get_origin(field.annotation) is not dict:
+            for section in _below(field.annotation):
+                yield from _paths(section, f"{above}{name}.")
+
+
+def _below(annotation: Any) -> list[type[Section]]:
+    return [kind for kind in kinds(annotation) if isinstance(kind, type) and issubclass(kind, Section)]
 
 
 def check(values: dict[str, Any], origin: str = "config") -> Config:
@@ -570,7 +616,7 @@ def check(values: dict[str, Any], origin: str = "config") -> Config:
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        raise UserError(f"{origin}: " + "; ".join(_lines(error))) from None
+        raise UserError(f"{origin}: " + "; ".join(_lines(error, Config))) from None
 
 
 def load(path: str | Path) -> Config:
@@ -579,17 +625,39 @@ def load(path: str | Path) -> Config:
     Raises:
         UserError: the file is missing, is not YAML, or holds mistakes.
     """
-    try:
-        values = yaml.safe_load(Path(path).read_text())
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: is not YAML ({' '.join(str(error).split())})") from None
-    if not isinstance(values, dict):
-        raise UserError(f"{path}: holds no keys")
+    values = read(path)
     if Path(path).is_file():  # not a pipe
         values = located(values, [(Path(path).parent, values)], Config)
     return check(values, str(path))
+
+
+def read(path: str | Path) -> dict[str, Any]:
+    """A configuration as it is written.
+
+    Raises:
+        UserError: the file is missing or is not YAML, with line and column.
+    """
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        there = [other.name for other in Path(path).parent.glob("*.y*ml")]
+        alike = difflib.get_close_matches(Path(path).name, there, n=1)
+        meant = f"; did you mean {Path(path).with_name(alike[0])}?" if alike else ""
+        raise UserError(f"{path}: there is no such configuration{meant}") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: is not text in UTF-8") from None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        about = " ".join(f"{error.problem or ''}{f' {error.context}' if error.context else ''}".split())
+        raise UserError(f"{path}{where}: is not YAML ({about})") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: is not YAML ({' '.join(str(error).split())})") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: {'is empty' if values is None else 'holds no keys'}")
+    return values
 
 
 def canonical(values: Any) -> str:

@@ -7,6 +7,7 @@ the digest of its content, since pages' checksums leave out the footer, which sa
 
 import itertools
 import json
+import shlex
 from pathlib import Path
 from typing import Any, get_args
 
@@ -56,7 +57,7 @@ def read(path: str | Path, model: type[R]) -> list[R]:
     try:
         columns = _columns(path, model)
     except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read as a parquet table ({first_line(error)}); {AGAIN}") from None
+        raise UserError(f"{path}: cannot be read as a parquet table ({first_line(error)}); {_again(path)}") from None
     rows = []
     for number, values in enumerate(zip(*columns.values(), strict=True)):
         try:
@@ -64,11 +65,12 @@ def read(path: str | Path, model: type[R]) -> list[R]:
         except ValidationError as error:
             item = error.errors()[0]
             column = ".".join(map(str, item["loc"]))
-            raise UserError(f"{path}, row {number}, column {column}: {item['msg']}; {AGAIN}") from None
+            raise UserError(f"{path}, row {number}, column {column}: {item['msg']}; {_again(path)}") from None
     return rows
 
 
-AGAIN = "delete it, and the same command makes it again"
+def _again(path: str | Path) -> str:
+    return f"to make it again: rm {shlex.quote(str(path))}, then the same command"
 
 
 def _columns(path: str | Path, model: type[Row]) -> dict[str, list[Any]]:
@@ -79,7 +81,7 @@ def _columns(path: str | Path, model: type[Row]) -> dict[str, list[Any]]:
     for field in schema:
         nested = pa.types.is_nested(field.type)
         if field.name not in model.model_fields or (nested and field.type != wanted.field(field.name).type):
-            raise UserError(f"{path}, column {field.name}: is none of a {model.__name__}; {AGAIN}")
+            raise UserError(f"{path}, column {field.name}: is none of a {model.__name__}; {_again(path)}")
     size = sum(metadata.row_group(index).total_byte_size for index in range(metadata.num_row_groups))
     _bounded(path, metadata.num_rows, metadata.num_columns, size)
     texts = [field.name for field in schema if pa.types.is_string(field.type)]
@@ -94,7 +96,7 @@ def _columns(path: str | Path, model: type[Row]) -> dict[str, list[Any]]:
                 columns[name] += map(dict, values) if pa.types.is_map(column.type) else values
     told = (schema.metadata or {}).get(CONTENT)
     if told is not None and told != _content(columns):
-        raise UserError(f"{path}: is damaged (its content has another digest than it was written with); {AGAIN}")
+        raise UserError(f"{path}: is damaged (its content has another digest than it was written with); {_again(path)}")
     return columns
 
 

@@ -1,5 +1,7 @@
 """What every section of the configuration is made of."""
 
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, get_args
 
@@ -33,10 +35,22 @@ class Section(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _no_truth_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
-        """YAML's ``yes`` is no number, though Python would count it as 1."""
+    def _as_it_is_meant(cls, value: Any, info: ValidationInfo) -> Any:
+        """YAML's ``yes`` is no number, though Python counts it as 1. ``6e3`` is one, though YAML 1.1 reads text: it
+        asks for a dot and a sign."""
         assert info.field_name is not None
-        kind = cls.model_fields[info.field_name].annotation
-        if isinstance(value, bool) and bool not in (kind, *get_args(kind)):
+        if isinstance(value, bool) and bool not in kinds(cls.model_fields[info.field_name].annotation):
             raise ValueError("true and false are no values of this key")
+        if isinstance(value, str) and EXPONENT.fullmatch(value):
+            return value if str in kinds(cls.model_fields[info.field_name].annotation) else float(value)
         return value
+
+
+EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
+
+
+def kinds(annotation: Any) -> Iterator[Any]:
+    """The types that a field may have, those in lists and tables too."""
+    yield annotation
+    for inner in get_args(annotation):
+        yield from kinds(inner)

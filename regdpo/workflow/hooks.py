@@ -1,8 +1,12 @@
 """What a run of the workflow does before its first job, and when it has ended."""
 
+import atexit
+import os
 import subprocess
 import sys
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from logging import Logger
 from pathlib import Path
 from typing import Any
@@ -20,6 +24,8 @@ from regdpo.workflow.params import Params
 
 TRAININGS = {"train_arm": "train.arms.{arm}", "pretrain": "base.pretrain"}
 """Rule of a training -> its key in ``Config.trainings``, with the rule's wildcards."""
+LOOKED_AT = 2**16
+"""Bytes of a log's end."""
 
 
 def before(
@@ -31,9 +37,8 @@ def before(
         path: of the run's file. folders: that the run writes into. jobs: Snakemake's, those that are to run.
 
     Raises:
-        UserError: there is no footage, a folder cannot be written to, a training cannot be laid out or cannot fit.
+        UserError: a folder cannot be written to, a training cannot be laid out or cannot fit.
     """
-    footage.list_videos(settings.videos)
     if overlooked := footage.overlooked(settings.videos):
         log.warning(f"note: {overlooked}")
     for folder in (*folders, Path(settings.paths.store)):
@@ -79,6 +84,51 @@ def trainings(jobs: Iterable[Any]) -> list[preflight.Asked]:
         if job.rule.name in TRAININGS
     }
     return sorted(asked)
+
+
+def tell_last(failed: Iterable[Any], begun: float) -> None:
+    """Say why jobs failed once Snakemake has said all it has to say: it ends with a listing of its own.
+
+    Args:
+        failed: Snakemake's jobs. begun: when the run began; what older logs tell is of another run.
+    """
+    atexit.register(print, "\n".join(causes(failed, begun)), file=sys.stderr)
+
+
+def causes(failed: Iterable[Any], begun: float) -> list[str]:
+    """One line for each cause, with the jobs that it ended, by what their logs say last.
+
+    Args:
+        failed: Snakemake's jobs. begun: when the run began.
+    """
+    jobs = [one for job in failed for one in getattr(job, "jobs", [job])]  # a group has several
+    found: dict[str, list[Any]] = defaultdict(list)
+    for job in sorted(jobs, key=lambda job: (job.rule.name, *job.wildcards)):
+        found[_said_last(job.log, begun)].append(job)
+    lines = []
+    for cause, those in found.items():
+        name = " ".join([those[0].rule.name, *those[0].wildcards])
+        more = f" and {len(those) - 1} more jobs" if len(those) > 1 else ""
+        log = f" ({those[0].log[0]})" if those[0].log else ""
+        lines.append(f"error: {name}{more}: {cause}{log}")
+    return lines
+
+
+def _said_last(logs: Iterable[str], begun: float) -> str:
+    """The last error of a log, or its last line."""
+    for log in logs:
+        with suppress(OSError):
+            path = Path(log)
+            if path.stat().st_mtime < begun:
+                continue
+            with path.open("rb") as file:
+                file.seek(-min(LOOKED_AT, path.stat().st_size), os.SEEK_END)
+                lines = file.read().decode(errors="replace").split("\n")
+            lines = [line.strip() for line in lines if line.strip()]
+            errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+            if errors or lines:
+                return (errors or lines)[-1]
+    return "ended before it said anything; what is above may tell"
 
 
 def draw_timeline(root: Path, results: str, logs: str, log: Logger) -> None:

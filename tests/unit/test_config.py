@@ -68,6 +68,14 @@ def test_shipped_configurations_are_valid(path):
             r"lora.targets: Input should be 'attention' or 'attention\+ff' \(got",
         ),
         ("launch.scheduler", "lsf", r"launch.scheduler: .*'auto', 'local_cwd' or 'slurm'"),
+        ("videos", None, r"^config: videos: is empty; its keys \(root, include, exclude, ...\) go below it, indented$"),
+        ("videos", "clips", r"videos: is 'clips'; its keys \(root, .* go below it"),
+        ("train.arms.dpo", None, r"train.arms.dpo: is empty; its keys \(objective, "),
+        ("clips.frmaes", 9, r"clips.frmaes: unknown key; did you mean frames\? \(config/README.md lists the keys\)"),
+        ("train.lr", 1, r"train.lr: unknown key; did you mean train.settings.lr\?"),
+        ("train.arms.dpo.bta", 1, r"train.arms.dpo.bta: unknown key; did you mean beta\?"),
+        ("train.arms.dpo.settings", {"lora": {"rnk": 1}}, r"settings.lora.rnk: unknown key; did you mean rank\?"),
+        ("xyzzy", 1, r"xyzzy: unknown key \(config"),
     ],
 )
 def test_mistakes_are_refused_with_their_path(path, value, message):
@@ -92,13 +100,54 @@ def test_a_model_name_has_to_be_pinned():
         schema.check(values)
 
 
-def test_not_yaml_and_not_there(tmp_path):
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("videos:\n  root: [a\nclips: {}", "config.yaml, line 3, column 6: is not YAML"),
+        ("videos:\n  root: a: b", "config.yaml, line 2, column 10: is not YAML (mapping values are not allowed here)"),
+        ("videos:\n\troot: a", "config.yaml, line 2, column 1: is not YAML (found character '\\t' that cannot start"),
+        ("", "config.yaml: is empty"),
+        ("- a", "config.yaml: holds no keys"),
+    ],
+)
+def test_a_mistake_in_yaml_is_told_with_its_place(tmp_path, text, message):
     path = tmp_path / "config.yaml"
-    path.write_text("clips: [")
-    with pytest.raises(UserError, match="is not YAML"):
+    path.write_text(text)
+    with pytest.raises(UserError) as caught:
         schema.load(path)
-    with pytest.raises(UserError, match="cannot be read"):
-        schema.load(tmp_path / "none.yaml")
+    assert str(caught.value).startswith(f"{tmp_path}/{message}")
+
+
+def test_a_configuration_that_is_not_there(tmp_path):
+    (tmp_path / "config.yaml").touch()
+    with pytest.raises(UserError, match=r"confg.yml: there is no such configuration; did you mean .*/config.yaml\?$"):
+        schema.load(tmp_path / "confg.yml")
+    with pytest.raises(UserError, match=r"other: there is no such configuration$"):
+        schema.load(tmp_path / "other")
+
+
+@pytest.mark.parametrize(
+    ("path", "written", "meant"),
+    [
+        ("train.settings.lr", "5e-6", 5e-6),
+        ("train.settings.steps", "6e3", 6000),
+        ("train.settings.betas", "[9e-1, .999]", (0.9, 0.999)),
+        ("train.arms.dpo.beta", "5e2", 500),
+        ("train.arms.reg_dpo.r", "1.5e1", 15),
+        ("negatives.sampling.guidance", "5E0", 5),
+        ("clips.fps", "3e1", 30),
+    ],
+)
+def test_numbers_that_yaml_1_1_takes_for_text(path, written, meant):
+    value = schema.check(changed(path, yaml.safe_load(written)))
+    for name in path.split("."):
+        value = value[name] if isinstance(value, dict) else getattr(value, name)
+    assert value == meant
+
+
+def test_text_that_looks_like_a_number_stays_text():
+    values = changed("base", {"model": "some/model", "revision": "5e6"})
+    assert schema.check(values).base.revision == "5e6"
 
 
 def test_paths_are_relative_to_the_file_that_names_them(tmp_path, monkeypatch):

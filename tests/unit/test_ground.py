@@ -217,7 +217,7 @@ def test_no_flipped_bit_changes_a_value_silently(tmp_path):
         try:
             assert manifests.read(path, CaptionRow) == rows, f"bit {bit}"
         except UserError as error:
-            assert "the same command makes it again" in str(error)  # noqa: PT017
+            assert "then the same command" in str(error)  # noqa: PT017
             refused += 1
     assert refused > 75
 
@@ -262,6 +262,14 @@ def test_tables_of_others(tmp_path, columns, what):
     pq.write_table(pa.table(columns), tmp_path / "t")
     with pytest.raises(UserError, match=what):
         manifests.read(tmp_path / "t", CaptionRow)
+
+
+def test_a_truncated_manifest_is_told_with_the_command_that_mends_it(tmp_path):
+    path = tmp_path / "my clips.parquet"
+    manifests.write(path, [caption("a")], CaptionRow)
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(UserError, match=r"; to make it again: rm '.*/my clips.parquet', then the same command$"):
+        manifests.read(path, CaptionRow)
 
 
 def test_an_id_occurs_once(tmp_path):

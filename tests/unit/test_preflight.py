@@ -5,6 +5,7 @@ import os
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -12,6 +13,7 @@ import yaml
 from regdpo.config import command_line, schema
 from regdpo.core.errors import UserError
 from regdpo.core.temporaries import check_writable
+from regdpo.workflow import hooks
 from regdpo.workflow.preflight import Asked, ask_plan, fit, mend_dates
 
 ROOT = Path(__file__).parents[2]
@@ -106,6 +108,26 @@ def test_folders_that_cannot_be_written_to(tmp_path):
             check_writable(folder)
         with pytest.raises(UserError, match=rf"^{folder}: cannot be written to"):  # before a stage begins
             command_line.parser("").parse_args(["--config", "it.yaml", "--out", str(folder / "clips.parquet")])
+
+
+def failed(rule: str, log: Path, *wildcards: str) -> SimpleNamespace:
+    return SimpleNamespace(rule=SimpleNamespace(name=rule), wildcards=list(wildcards), log=[str(log)])
+
+
+def test_why_jobs_failed_is_told_by_what_their_logs_say_last(tmp_path):
+    """Once for each cause; an older log is of another run, and a traceback ends with what was raised."""
+    logs = [tmp_path / name for name in ("0", "1", "train", "old")]
+    said = "frames: 3\nerror: no such thing\nerror: no space left\nbye\n"
+    for log, text in zip(logs, [said, said, "Traceback\n  x\nValueError: broken\n\n", said], strict=True):
+        log.write_text(text)
+    os.utime(logs[3], (1, 1))
+    shards = [failed("cut_clips", logs[index], str(index)) for index in (1, 0)]
+    group = SimpleNamespace(jobs=[failed("train_arm", logs[2], "dpo", "0")])
+    assert hooks.causes([*shards, group, failed("score", logs[3]), failed("other", tmp_path / "none")], 2) == [
+        f"error: cut_clips 0 and 1 more jobs: no space left ({logs[0]})",
+        f"error: other and 1 more jobs: ended before it said anything; what is above may tell ({tmp_path}/none)",
+        f"error: train_arm dpo 0: ValueError: broken ({logs[2]})",
+    ]
 
 
 def test_inputs_of_the_future_are_dated_to_now(tmp_path):

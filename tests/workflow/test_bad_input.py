@@ -35,13 +35,11 @@ def test_a_typo_in_the_configuration(fresh):
     assert "Traceback" not in done.stdout
 
 
-def test_no_videos(fresh):
-    (fresh.folder / "empty").mkdir()
-    done = configured(fresh, "videos", root="empty", include=["**"]).snakemake("clips")
+def test_no_videos_are_told_by_a_dry_run(fresh):
+    done = configured(fresh, "videos", root="nowhere", include=["**"]).snakemake("--dry-run", "clips")
     assert done.returncode == 1
-    assert "no videos under" in done.stdout
+    assert done.stdout.splitlines()[-1].startswith("error: videos.root: nowhere: there is no such folder")
     assert "Traceback" not in done.stdout
-    assert not (fresh.folder / "results").exists()
 
 
 def test_a_training_that_cannot_fit_is_refused_before_the_first_job(fresh):
@@ -98,7 +96,8 @@ def test_a_full_disk_in_the_store(fresh):
     try:
         done = fresh.snakemake("clips")
         assert done.returncode == 1
-        assert f"error: no space left on the device while writing {store}/" in done.stdout
+        last = done.stdout.strip().splitlines()[-1]
+        assert re.match(rf"error: cut_clips \d.*: no space left on the device while writing {store}/", last)
         assert "Traceback" not in done.stdout
         kept = set(store.rglob("*.mp4"))
         assert kept
