@@ -45,6 +45,11 @@ demo: $(VENV) vbench  ## install what is needed, run the embedded default, say w
 	$(SNAKEMAKE) all
 	@echo "The report: $(CURDIR)/results/report/index.html, the weights: $(CURDIR)/results/weights"
 
+CONFIG ?= config/config.yaml
+.PHONY: check
+check: $(VENV)  ## before a GPU is asked for: mistakes, what would run and why, what it costs; CONFIG=my.yaml
+	@.venv/bin/python scripts/check.py --config $(CONFIG)
+
 .PHONY: report
 report: $(VENV)  ## the report alone, and Snakemake's own beside it
 	$(SNAKEMAKE) report

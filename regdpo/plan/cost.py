@@ -73,11 +73,24 @@ def markdown(asked: Asked) -> str:
     )
 
 
-def _stages(asked: Asked) -> str:
+@dataclass(frozen=True)
+class Part:
+    """Of the whole cost."""
+
+    stage: str  # in whose rules it falls
+    name: str
+    what: str  # is counted
+    hours: float  # of a GPU
+    arm: str = ""  # of a training
+
+
+def parts(asked: Asked) -> list[Part]:
+    """Of every stage whose GPU-hours FLOPs tell."""
     settings, ranks = asked.settings, asked.training.ranks
-    rows = [("negatives", *_sampling(asked, settings.negatives.sampling, asked.clips * settings.negatives.per_clip))]
+    what, hours = _sampling(asked, settings.negatives.sampling, asked.clips * settings.negatives.per_clip)
+    found = [Part("negatives", "negatives", what, hours)]
     if settings.base.pretrain:
-        rows.append(("base", "made here, on other footage: not counted", 0.0))
+        found.append(Part("base", "base", "made here, on other footage: not counted", 0.0))
     for name in settings.train.arms:
         arm = _of_arm(asked, name)
         it = chosen(arm, asked.machine)
@@ -85,21 +98,28 @@ def _stages(asked: Asked) -> str:
         what = f"{arm.settings.steps:,} steps of {it.seconds + it.seconds_before:.1f} s"
         what += f" x {seeds} seeds" if seeds > 1 else ""
         what += f" ({it.name})" if it.parallel != arm.settings.parallel else ""
-        rows.append((f"training, {name}", what, seeds * training_seconds(asked, arm, it) * ranks / HOUR))
+        hours = seeds * training_seconds(asked, arm, it) * ranks / HOUR
+        found.append(Part("train", f"training, {name}", what, hours, name))
     models = 1 + len(settings.train.arms) * len(settings.train.seeds)
     videos = models * asked.sampled * len(settings.samples.seeds)
-    rows.append((f"samples of {models} models", *_sampling(asked, settings.samples.sampling, videos)))
+    what, hours = _sampling(asked, settings.samples.sampling, videos)
+    found.append(Part("samples", f"samples of {models} models", what, hours))
     passes = models * asked.sampled * settings.scores.error.timesteps
-    rows.append(("held-out error", f"{passes:,} passes", passes * asked.forward))
-    rows.append(("**all**", "", sum(hours for _, _, hours in rows)))
-    price = asked.price
+    found.append(Part("scores", "held-out error", f"{passes:,} passes", passes * asked.forward))
+    return found
+
+
+def _stages(asked: Asked) -> str:
+    ranks, price = asked.training.ranks, asked.price
+    found = parts(asked)
+    rows = [*found, Part("", "**all**", "", sum(part.hours for part in found))]
     lines = [
         f"| stage | what is counted | GPU-hours | hours on {ranks} GPUs |" + (" price |" if price else ""),
         "|---|---|---:|---:|" + ("---:|" if price else ""),
     ]
-    for stage, what, hours in rows:
-        cost = f" {price * hours:,.0f} |" if price else ""
-        lines.append(f"| {stage} | {what} | {hours:,.0f} | {hours / ranks:,.1f} |{cost}")
+    for part in rows:
+        paid = f" {price * part.hours:,.0f} |" if price else ""
+        lines.append(f"| {part.name} | {part.what} | {part.hours:,.0f} | {part.hours / ranks:,.1f} |{paid}")
     return "\n".join(lines)
 
 

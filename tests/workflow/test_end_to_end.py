@@ -14,7 +14,7 @@ from project import CONFIG, ROOT, Project
 from safetensors.numpy import load_file
 
 from regdpo.core import manifests
-from regdpo.core.rows import ClipRow, PairRow, ScoreRow
+from regdpo.core.rows import ClipRow, PairRow, ScoreRow, SplitRow
 from regdpo.evaluate.measures import MEASURES
 from regdpo.workflow.timeline.rows import JobRow
 
@@ -42,6 +42,8 @@ def test_everything_was_made(finished: Project):
     assert {pair.source for pair in pairs} == {"bigbuckbunny.mp4"}
     assert not (finished.folder / "made").exists(), "the configuration's text was run"
     assert {pair.split for pair in pairs} == {"train", "validation", "test"}
+    counted = manifests.read(results / "splits.parquet", SplitRow)
+    assert {row.split: row.clips for row in counted} == Counter(pair.split for pair in pairs)
     adapters = load_file(results / "weights/reg_dpo_lora/seed0/comfyui.safetensors")
     assert adapters["diffusion_model.blocks.0.self_attn.q.alpha"] == 16
     model = json.loads((results / "train/reg_dpo_lora/seed0/model.json").read_text())
@@ -89,12 +91,14 @@ def test_the_timeline_has_every_job(finished: Project):
     assert Counter(row.rule for row in rows if row.working_s is not None) == benchmarked
     small = dict.fromkeys(("clips", "captions", "negatives", "scores"), 1) | {"latents": 2}
     local = {f"merge_{name}": count for name, count in small.items()}
-    local |= dict.fromkeys(("pretraining_pairs", "gt_pairs", "real_samples", "report_page", "export_comfyui"), 1)
+    local |= dict.fromkeys(
+        ("count_splits", "pretraining_pairs", "gt_pairs", "real_samples", "report_page", "export_comfyui"), 1
+    )
     local["arm_weights"] = 2
     assert Counter(row.rule for row in rows if row.working_s is None) == local
     assert all(row.working_s <= row.running_s + 2 for row in rows if row.working_s is not None)
     page = (finished.folder / "results/report/timeline.html").read_text()
-    assert f"<h1>{28 + SCORES} jobs in" in page
+    assert f"<h1>{29 + SCORES} jobs in" in page
     assert "Nothing of it went through Slurm" in page
     assert 'data="timeline.html"' in (finished.folder / "results/report/index.html").read_text()
 
@@ -134,6 +138,13 @@ def test_one_arms_beta_makes_that_arm_alone_stale(project: Project):
     values["train"]["arms"]["dpo"]["beta"] = 51
     project.configure(values)
     assert project.planned() == one_arm()
+    command, options = [sys.executable, "scripts/check.py"], project.command()[1]
+    said = subprocess.run(command, capture_output=True, check=False, **options)
+    assert said.returncode == 0, said.stderr
+    lines = [line.split() for line in said.stdout.splitlines()]
+    assert ["train", "1", "2"] in lines
+    assert "  train.arms.dpo.beta 50 -> 51: one training, its samples, scores, the report\n" in said.stdout
+    assert said.stdout.endswith("look first at: snakemake --cores 2 train --configfile config/config.yaml\n")
 
 
 def test_one_loss_makes_its_arms_alone_stale(project: Project):

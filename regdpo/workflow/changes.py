@@ -1,0 +1,210 @@
+"""What would run, and why, in the words of the configuration: what Snakemake recorded of each job's parameters when it
+ran, against what they are now."""
+
+import ast
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from regdpo.config.schema import Config
+
+NEW = "not made yet"
+CODE, PACKAGES, RULE = "regdpo's own code", "locked packages (envs/)", "the rules"
+BOOKKEEPING = ("merge_", "count_", "export_")
+"""How the names of rules begin that only gather what other jobs of their stage made, or write it otherwise."""
+LONGEST = 40
+"""Characters of a value."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job as Snakemake plans it. The parameters are given as it records them: by their repr."""
+
+    number: int
+    rule: str
+    stage: str  # the name of its file in rules/
+    wildcards: Mapping[str, str] = field(default_factory=dict)
+    runs: bool = True
+    missing: bool = False  # an output is not there
+    changed: Mapping[str, str] = field(default_factory=dict)  # name of a parameter that differs -> what it is now
+    recorded: frozenset[str] = frozenset()  # the parameters that differ, as they were; without names
+    others: tuple[str, ...] = ()  # why else
+    above: frozenset[int] = frozenset()  # jobs whose outputs it reads
+
+    @property
+    def counts(self) -> bool:
+        """Whether it is spoken of."""
+        return not self.rule.startswith(BOOKKEEPING)
+
+
+PLACES = {
+    "geometry": "clips",
+    "known": "base.pretrain.sources",
+    "same_footage": "clips.filters.same_footage",
+    "videos_root": "videos.root",
+    "shift": "negatives.sampling.shift",
+    "frames": "clips.frames",
+    "error": "scores.error",
+    "split": "samples.split",
+    "dimensions": "scores.vbench.dimensions",
+}
+"""What parts of the configuration are called by ``stage_inputs`` -> where they stand in it."""
+FILES = {"videos": "the videos", "sidecars": "the captions' text files", "weights": "the files of the model"}
+"""Parameters that are digests of what the workflow does not make."""
+
+
+def causes(jobs: Iterable[Job], settings: Config) -> dict[str, list[Job]]:
+    """Why jobs would run -> those that would run for it: what it touches itself, and what follows from that."""
+    jobs = [job for job in jobs if job.runs]
+    below: dict[int, list[Job]] = defaultdict(list)
+    for job in jobs:
+        for number in job.above:
+            below[number].append(job)
+    own = {job.number: _own(job, settings) for job in jobs}
+    told = {_key(cause) for job in jobs if job.stage != "report" for cause in own[job.number]}
+    found: dict[str, dict[int, Job]] = defaultdict(dict)
+    for job in jobs:
+        # The page shows the whole configuration, so what others run for changes it too, if by another name
+        for cause in (it for it in own[job.number] if job.stage != "report" or _key(it) not in told or it in found):
+            pending = [job]
+            while pending:
+                one = pending.pop()
+                if one.number not in found[cause]:
+                    found[cause][one.number] = one
+                    pending += below[one.number]
+    return {cause: [those[number] for number in sorted(those)] for cause, those in found.items()}
+
+
+def _key(cause: str) -> str:
+    return cause.partition(" ")[0]
+
+
+def _own(job: Job, settings: Config) -> list[str]:
+    """What a job would run for by itself."""
+    if job.missing:
+        return [NEW]
+    found = list(job.others)
+    for name, value in job.changed.items():
+        if name == "config":
+            found += _keys(job, value, settings)
+        elif name in ("code", "env"):
+            found.append(CODE if name == "code" else PACKAGES)
+        elif name == "shards":
+            found.append(f"{'clips' if job.stage == 'captions' else job.stage}.shards -> {value}")
+        elif name != "seed":  # the configuration tells it too
+            found.append(FILES.get(name, f"{name} of {job.rule}"))
+    return list(dict.fromkeys(found))
+
+
+def _keys(job: Job, now: str, settings: Config) -> list[str]:
+    """The keys of the configuration that differ, each with what it was and is."""
+    before = next((values for text in sorted(job.recorded) if isinstance(values := _read(text), dict)), None)
+    after = _read(now)
+    if before is None or not isinstance(after, dict):
+        return ["the configuration"]
+    return [
+        f"{_place(path, job, settings)} {_shown(old)} -> {_shown(new)}" for path, old, new in _differ(before, after)
+    ]
+
+
+def _read(text: str) -> Any:
+    """A parameter of JSON, from its repr; None of another one."""
+    try:
+        value = ast.literal_eval(text)
+        return json.loads(value) if isinstance(value, str) else None
+    except (ValueError, SyntaxError, RecursionError):
+        return None
+
+
+def _differ(before: Mapping[str, Any], after: Mapping[str, Any], above: tuple[str, ...] = ()) -> Iterator[Any]:
+    for name in [*before, *(name for name in after if name not in before)]:
+        old, new = before.get(name), after.get(name)
+        if isinstance(old, dict) and isinstance(new, dict):
+            yield from _differ(old, new, (*above, name))
+        elif old != new:
+            yield (*above, name), old, new
+
+
+def _place(path: tuple[str, ...], job: Job, settings: Config) -> str:
+    """Where a key of a stage's part stands in the configuration."""
+    first, *rest = path
+    if job.stage == "report":
+        return ".".join(rest) if first == "config" else f"train.{first}"
+    if job.rule == "pretrain":
+        return ".".join(["base.pretrain", *path])
+    if job.stage == "train":
+        arm = job.wildcards["arm"]
+        shared = first == "settings" and rest[0] not in settings.train.arms[arm].settings
+        return ".".join(["train", *path] if shared else ["train.arms", arm, *path])
+    return ".".join([PLACES.get(first, first), *rest])
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "(nothing)"
+    if isinstance(value, float):
+        return f"{value:g}"
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    text = " ".join(text.split())
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
+
+
+def touched(jobs: Iterable[Job]) -> str:
+    """Jobs in words: how many trainings, shards and so on."""
+    jobs = [job for job in jobs if job.counts]
+    numbers = Counter(job.stage for job in jobs)
+    own = "its" if numbers["train"] == 1 else "their"
+    words = []
+    for stage, number in numbers.items():
+        shards = sum(1 for job in jobs if job.stage == stage and "shard" in job.wildcards)
+        if stage == "train":
+            words.append("one training" if number == 1 else f"{number} trainings")
+        elif stage in ("samples", "scores") and numbers["train"]:
+            words.append(f"{own} {stage}" if stage == "samples" or not numbers["samples"] else stage)
+        elif stage in ("base", "report"):
+            words.append("the base model" if stage == "base" else "the report")
+        elif shards:
+            words.append(f"{shards} shard{'s' if shards > 1 else ''} of {stage}")
+        else:
+            words.append(stage)
+    return ", ".join(words) or "what is collected of it"
+
+
+def table(jobs: Iterable[Job], hours: Mapping[str, float]) -> list[str]:
+    """Jobs by stage, aligned: those that would run, of all, and GPU-hours where they are known.
+
+    Args:
+        hours: stage -> GPU-hours of those that would run.
+    """
+    everything: Counter[str] = Counter()
+    running: Counter[str] = Counter()
+    for job in jobs:
+        if job.counts:
+            everything[job.stage] += 1
+            running[job.stage] += job.runs
+    head = ("stage", "to run", "of", *(["GPU-hours"] if hours else []))
+    rows = [head]
+    for stage, number in everything.items():
+        told = [f"{hours[stage]:,.1f}" if stage in hours else ""] if hours else []
+        rows.append((stage, str(running[stage]), str(number), *told))
+    total = [f"{sum(hours.values()):,.1f}"] if hours else []
+    rows.append(("all", str(running.total()), str(everything.total()), *total))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
+    return [
+        "  ".join(
+            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        )
+        for row in rows
+    ]
+
+
+def first_target(jobs: Iterable[Job], targets: Mapping[str, str]) -> str:
+    """The target to make and look at first: of the first stage that has something to run, or the next with a target.
+
+    Args:
+        jobs: in the order of the stages. targets: stage -> the rule that stands for it.
+    """
+    stages = list(dict.fromkeys(job.stage for job in jobs if job.runs))
+    return next((targets[stage] for stage in stages if stage in targets), "")

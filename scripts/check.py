@@ -1,0 +1,117 @@
+"""Look before a GPU is asked for: is the configuration right, what would run, what does it cost, and why.
+
+Tells mistakes with their place; then the jobs by stage, GPU-hours by the plan where launch.gpu names the card, the
+disk, for each reason to run again one line, and what to make and look at first. Starts no job. For example
+
+    python scripts/check.py --config my.yaml
+    make check CONFIG=my.yaml
+"""
+
+import argparse
+import io
+import shlex
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import yaml
+from snakemake.api import SnakemakeApi
+from snakemake.exceptions import WorkflowError
+from snakemake.settings.types import (
+    ConfigSettings,
+    DAGSettings,
+    OutputSettings,
+    Quietness,
+    ResourceSettings,
+)
+
+from regdpo.config import schema
+from regdpo.core import errors
+from regdpo.core.errors import UserError
+from regdpo.workflow import changes, early, outlook
+from regdpo.workflow.changes import Job
+
+ROOT = Path(__file__).resolve().parents[1]
+PROFILE = ROOT / "profiles/default/profile.v9+.yaml"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", default="config/config.yaml", help="a whole configuration; default: %(default)s")
+    parser.add_argument("target", nargs="?", default="all", help="of the workflow; default: %(default)s")
+    args = parser.parse_args()
+    settings = schema.load(args.config)
+    early.check(settings)
+    jobs, targets = planned(Path(args.config), args.target)
+    hours, notes = outlook.estimate(settings, jobs)
+    print("\n".join([f"{args.config}: is right", "", *changes.table(jobs, hours), "", *notes]))
+    if not any(job.runs for job in jobs):
+        print("nothing is to be done")
+        return
+    print("\nwhy, and what for:")
+    for cause, those in changes.causes(jobs, settings).items():
+        print(f"  {cause}: {changes.touched(those)}")
+    first = changes.first_target(jobs, targets)
+    print(f"\nlook first at: snakemake --cores 2 {first} --configfile {shlex.quote(args.config)}")
+
+
+def planned(config: Path, target: str) -> tuple[list[Job], dict[str, str]]:
+    """The jobs of a target, as a dry run finds them, in the order of the stages; and the target of each stage."""
+    profile = yaml.safe_load(PROFILE.read_text())
+    dag_settings = DAGSettings(
+        targets={target},
+        max_checksum_file_size=profile["max-checksum-file-size"],
+        force_incomplete=profile["rerun-incomplete"],
+    )
+    quiet = OutputSettings(quiet={Quietness.ALL})
+    with SnakemakeApi(quiet) as api:
+        workflow = api.workflow(
+            ResourceSettings(cores=1), ConfigSettings(configfiles=[config]), snakefile=ROOT / "workflow/Snakefile"
+        )
+        try:
+            rules = list(workflow._workflow.rules)
+            targets = {_stage(rule): rule.name for rule in rules if not rule.output and rule.name != "all"}
+            if target not in ("all", *targets.values()):
+                raise UserError(f"{target}: there is no such target; there are all, {', '.join(targets.values())}")
+            with redirect_stdout(io.StringIO()):
+                workflow.dag(dag_settings).summary()
+        except WorkflowError as error:
+            raise UserError(" ".join(str(error).split())) from None
+        dag = workflow._workflow.dag
+        order = {rule.name: number for number, rule in enumerate(rules)}
+        numbers = {job: number for number, job in enumerate(sorted(dag.jobs, key=lambda job: order[job.rule.name]))}
+        jobs = [described(dag, job, numbers) for job in numbers if job.output]
+    return jobs, targets
+
+
+def described(dag: Any, job: Any, numbers: dict[Any, int]) -> Job:
+    """Of Snakemake's what is to be told."""
+    reason = dag.reason(job)
+    change = reason.params_changed
+    why = {
+        changes.RULE: reason.code_changed,
+        "its inputs are others": reason.input_changed,
+        "an input has another content": bool(reason.updated_input),
+        "it was interrupted": bool(reason.incomplete_output),
+    }
+    return Job(
+        number=numbers[job],
+        rule=job.rule.name,
+        stage=_stage(job.rule),
+        wildcards=dict(job.wildcards_dict),
+        runs=dag.needrun(job),
+        missing=bool(reason.missing_output),
+        changed={name: repr(value) for name, value in job.params.items() if change and repr(value) in change.only_new},
+        recorded=frozenset(change.only_old) if change else frozenset(),
+        others=tuple(name for name, holds in why.items() if holds),
+        above=frozenset(numbers[other] for other in dag.dependencies[job]),
+    )
+
+
+def _stage(rule: Any) -> str:
+    """The name of the file that has the rule."""
+    return Path(rule.snakefile).stem
+
+
+if __name__ == "__main__":
+    errors.run(main)

@@ -1,0 +1,142 @@
+"""Why jobs would run, in the words of the configuration; Snakemake's records are made up here."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import yaml
+
+from regdpo.config import schema, stage_inputs
+from regdpo.workflow import changes
+from regdpo.workflow.changes import Job
+
+ROOT = Path(__file__).parents[2]
+DEFAULT = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+
+
+def configured(path: str = "", value: object = None) -> schema.Config:
+    values = copy.deepcopy(DEFAULT)
+    *folders, key = path.split(".")
+    place = values
+    for folder in folders:
+        place = place.setdefault(folder, {})
+    if path:
+        place[key] = value
+    return schema.check(values)
+
+
+def repr_of(part: dict) -> str:
+    """As Snakemake records a parameter."""
+    return repr(schema.canonical(part))
+
+
+def following(now: schema.Config, before: schema.Config) -> list[Job]:
+    """The training of two arms, their samples and scores, and the report; changed is what the configuration says."""
+    jobs: list[Job] = []
+
+    def add(rule: str, stage: str, part: str, above: set[int], which: tuple = (), **wildcards: str) -> int:
+        read = getattr(stage_inputs, part).of
+        old, new = (repr_of(read(settings, *which)) for settings in (before, now))
+        differs = old != new
+        changed, recorded = ({"config": new}, frozenset({old, "'0123'"})) if differs else ({}, frozenset())
+        runs = differs or any(job.runs for job in jobs if job.number in above)
+        job = Job(len(jobs), rule, stage, wildcards, runs, changed=changed, recorded=recorded, above=frozenset(above))
+        jobs.append(job)
+        return job.number
+
+    negatives = add("render_negatives", "negatives", "NegativesStage", set(), shard="0")
+    scored = set()
+    for arm in ("dpo", "reg_dpo"):
+        trained = add("train_arm", "train", "TrainStage", {negatives}, (arm, 0), arm=arm, seed="0")
+        sampled = add("render_samples", "samples", "SamplesStage", {trained}, model=f"{arm}/seed0")
+        scored.add(add("score", "scores", "ErrorsStage", {sampled}, model=f"{arm}/seed0"))
+    merged = add("merge_scores", "scores", "PairsStage", scored)
+    add("report_page", "report", "ReportStage", {merged})
+    return jobs
+
+
+def said(path: str, value: object) -> list[str]:
+    now = configured(path, value)
+    jobs = following(now, configured())
+    return [f"{cause}: {changes.touched(those)}" for cause, those in changes.causes(jobs, now).items()]
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "line"),
+    [
+        (
+            "train.arms.reg_dpo.beta",
+            30,
+            "train.arms.reg_dpo.beta 50 -> 30: one training, its samples, scores, the report",
+        ),
+        ("train.settings.lr", 1e-3, "train.settings.lr 3e-05 -> 0.001: 2 trainings, their samples, scores, the report"),
+        ("report.title", "x", "report.title Big Buck Bunny, new to a small model -> x: the report"),
+        (
+            "negatives.sampling.steps",
+            7,
+            "negatives.sampling.steps 20 -> 7: 1 shard of negatives, 2 trainings, their samples, scores, the report",
+        ),
+        ("scores.error.timesteps", 4, "scores.error.timesteps 8 -> 4: scores, the report"),
+        ("samples.limit", 4, "samples.limit (nothing) -> 4: samples, scores, the report"),
+    ],
+)
+def test_one_line_for_one_changed_key(path, value, line):
+    assert said(path, value) == [line]
+
+
+def test_an_arm_that_goes_changes_the_page_alone():
+    arms = {name: arm for name, arm in DEFAULT["train"]["arms"].items() if name != "sft"}
+    lines = said("train.arms", arms)
+    assert [line.rpartition(": ")[2] for line in lines] == ["the report", "the report"]
+    assert lines[0].startswith('train.arms ["sft", "dpo", ')
+    assert lines[1].startswith("train.arms.sft {")
+
+
+def test_an_override_is_told_where_it_stands():
+    assert said("train.arms.dpo.settings", {"lr": 1e-3}) == [
+        "train.arms.dpo.settings.lr 3e-05 -> 0.001: one training, its samples, scores, the report"
+    ]
+
+
+def test_every_part_of_a_stage_has_its_place_in_the_configuration():
+    """So that what a line names can be found there."""
+    known = set(schema._paths(schema.Config))
+    settings = configured()
+    for stage in stage_inputs.STAGES:
+        if stage is stage_inputs.ReportStage:
+            continue
+        rule = Job(0, stage.__name__, "x")
+        for name in stage.model_fields:
+            assert changes._place((name,), rule, settings) in known, f"{stage.__name__}.{name}"
+
+
+def test_other_reasons():
+    now = configured()
+    jobs = [
+        Job(
+            0, "cut_clips", "clips", {"shard": "0"}, changed={"videos": "'b'", "code": "'c'"}, recorded=frozenset("ab")
+        ),
+        Job(1, "cut_clips", "clips", {"shard": "1"}, changed={"code": "'c'"}),
+        Job(2, "merge_clips", "clips", above=frozenset({0, 1})),
+        Job(
+            3, "caption_clips", "captions", {"shard": "0"}, missing=True, changed={"shards": "3"}, above=frozenset({2})
+        ),
+        Job(4, "caption_clips", "captions", {"shard": "1"}, changed={"shards": "3"}, others=("it was interrupted",)),
+        Job(5, "gt_pairs", "pairs", runs=False, above=frozenset({4})),
+    ]
+    assert {cause: changes.touched(those) for cause, those in changes.causes(jobs, now).items()} == {
+        "the videos": "1 shard of clips, 1 shard of captions",
+        changes.CODE: "2 shards of clips, 1 shard of captions",
+        changes.NEW: "1 shard of captions",
+        "it was interrupted": "1 shard of captions",
+        "clips.shards -> 3": "1 shard of captions",
+    }
+    assert changes.table(jobs, {"captions": 1.25}) == [
+        "stage     to run  of  GPU-hours",
+        "clips          2   2           ",
+        "captions       2   2        1.2",
+        "pairs          0   1           ",
+        "all            4   5        1.2",
+    ]
+    assert changes.first_target(jobs[2:], {"captions": "captions", "clips": "clips"}) == "clips"
+    assert changes.first_target(jobs[3:], {"captions": "captions", "clips": "clips"}) == "captions"
