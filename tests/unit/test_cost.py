@@ -2,16 +2,21 @@
 
 import runpy
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from regdpo.config import schema
+from regdpo.core import manifests
 from regdpo.core.errors import UserError
+from regdpo.core.rows import SplitRow
 from regdpo.plan import cost, layouts
 from regdpo.plan.architecture import find
 from regdpo.plan.memory import GIB, Training
 from regdpo.runtime.gpu_specs import GPUS
+from regdpo.workflow import outlook
+from regdpo.workflow.changes import Job
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
@@ -55,6 +60,33 @@ def test_gpu_hours_by_hand():
     names = list(listed)
     stages = names[names.index("negatives") : names.index("**all**")]
     assert number(listed["**all**"][1]) == pytest.approx(sum(number(listed[stage][1]) for stage in stages), abs=4)
+
+
+def test_gpu_hours_of_what_would_run():
+    """All of it is what the listing says; of one arm's training and two of 64 shards, their parts."""
+    of = asked()
+    hours = {part.name: part.hours for part in cost.parts(of)}
+    shards = [Job(n, "render_negatives", "negatives", {"shard": str(n)}) for n in range(64)]
+    arms = [Job(64 + n, "train_arm", "train", {"arm": arm}) for n, arm in enumerate(of.settings.train.arms)]
+    every = outlook.gpu_hours(of, [*shards, *arms])
+    assert every["negatives"] == pytest.approx(hours["negatives"])
+    assert every["train"] == pytest.approx(sum(it for name, it in hours.items() if name.startswith("training, ")))
+    some = [replace(job, runs=job.number < 2) for job in shards]
+    some += [replace(job, runs=job.wildcards["arm"] == "dpo") for job in arms]
+    part = outlook.gpu_hours(of, some)
+    assert part["negatives"] == pytest.approx(hours["negatives"] / 32)
+    assert part["train"] == pytest.approx(hours["training, dpo"])
+
+
+def test_pairs_to_train_on_are_known_once_the_clips_are_counted(tmp_path):
+    paths = schema.Paths(results=str(tmp_path), store=str(tmp_path / "store"))
+    settings = schema.load(RECIPE).model_copy(update={"paths": paths})
+    limited = settings.model_copy(update={"pairs": schema.Pairs(limit=50)})
+    assert [outlook.training_pairs(it) for it in (settings, limited)] == [None, 50]
+    rows = [SplitRow(split=split, clips=clips, sources=1) for split, clips in (("train", 70), ("test", 9))]
+    manifests.write(tmp_path / "splits.parquet", rows, SplitRow)
+    assert [outlook.training_pairs(it) for it in (settings, limited)] == [70, 50]
+    assert outlook.room(settings).endswith(f" GB are free where the store lies ({tmp_path})")
 
 
 def test_jobs_and_requeues():
