@@ -155,14 +155,15 @@ def touched(jobs: Iterable[Job]) -> str:
     """Jobs in words: how many trainings, shards and so on."""
     jobs = [job for job in jobs if job.counts]
     numbers = Counter(job.stage for job in jobs)
-    own = "its" if numbers["train"] == 1 else "their"
+    own = "its " if numbers["train"] == 1 else "their "
     words = []
     for stage, number in numbers.items():
         shards = sum(1 for job in jobs if job.stage == stage and "shard" in job.wildcards)
         if stage == "train":
             words.append("one training" if number == 1 else f"{number} trainings")
-        elif stage in ("samples", "scores") and numbers["train"]:
-            words.append(f"{own} {stage}" if stage == "samples" or not numbers["samples"] else stage)
+        elif stage in ("weights", "samples", "scores") and numbers["train"]:
+            words.append(f"{own}{stage}")
+            own = ""
         elif stage in ("base", "report"):
             words.append("the base model" if stage == "base" else "the report")
         elif shards:
