@@ -52,7 +52,8 @@ def main() -> None:
     for cause, those in changes.causes(jobs, settings).items():
         print(f"  {cause}: {changes.touched(those)}")
     first = changes.first_target(jobs, targets)
-    print(f"\nlook first at: snakemake --cores 2 {first} --configfile {shlex.quote(args.config)}")
+    here = "" if Path.cwd() == ROOT else f" -s {shlex.quote(str(ROOT / 'workflow/Snakefile'))}"
+    print(f"\nlook first at: snakemake{here} --cores 2 {first} --configfile {shlex.quote(args.config)}")
 
 
 def planned(config: Path, target: str) -> tuple[list[Job], dict[str, str]]:
