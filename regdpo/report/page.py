@@ -10,9 +10,11 @@ import yaml
 from markupsafe import Markup
 
 import regdpo
+from regdpo.config.training import Arm
 from regdpo.core.temporaries import atomic
 from regdpo.evaluate.measures import PRIMARY, metrics
 from regdpo.evaluate.stats import Interval
+from regdpo.objectives.registry import OBJECTIVES
 from regdpo.report import figures, videos
 from regdpo.report.contents import Contents
 from regdpo.report.gather import Inputs
@@ -46,6 +48,7 @@ def render(inputs: Inputs, contents: Contents) -> str:
     )
     environment.filters |= {"num": number, "span": span, "signed": signed, "change": change}
     environment.filters |= {"apart": apart, "breakable": breakable}
+    environment.filters["objective"] = objective
     environment.filters["uri"] = partial(videos.data_uri, store=inputs.store, clips=inputs.config.clips)
     return environment.get_template("template.html").render(
         **vars(contents),
@@ -68,6 +71,16 @@ def _forests(contents: Contents, inputs: Inputs) -> list[Markup]:
     shown = [key for key in FOREST if key in metrics(inputs.config.base.task)]
     columns = ((key, {arm: contents.table[arm][key] for arm in inputs.arms}) for key in shown)
     return [Markup(figures.forest(cells, f"forest-{key}")) for key, cells in columns]  # noqa: S704
+
+
+def objective(arm: Arm) -> str:
+    """An arm's objective and the terms that it declares, such as ``reg_dpo · β 50 · r = DGR``."""
+    parts = [arm.objective]
+    for term in OBJECTIVES[arm.objective].terms:
+        value, label = getattr(arm, term), {"beta": "β"}.get(term, term)
+        if value is not None:
+            parts.append(f"{label} = {value.upper()}" if isinstance(value, str) else f"{label} {value:g}")
+    return " · ".join(parts)
 
 
 def breakable(name: str) -> Markup:

@@ -14,12 +14,14 @@ import report_inputs
 from report_inputs import EVIL, NO_VBENCH
 
 from regdpo.config import schema
+from regdpo.config.training import Arm
 from regdpo.core import manifests
 from regdpo.core.errors import UserError
 from regdpo.core.rows import ClipRow, HalfRow
 from regdpo.data.video import read_frames
 from regdpo.evaluate.measures import metrics
 from regdpo.evaluate.stats import Interval
+from regdpo.objectives.registry import OBJECTIVES
 from regdpo.report import contents, examples, footage, gather, page, videos
 from regdpo.report.halves import differences
 from regdpo.report.results import Scores, word
@@ -76,6 +78,16 @@ def rescored(inputs, change):
 
 def judged(inputs):
     return verdicts(inputs, Scores(inputs))
+
+
+def test_an_arm_is_told_by_every_term_that_it_declares():
+    for name, declared in OBJECTIVES.items():
+        if not declared.configurable:
+            continue
+        values = {term: 0.25 + number / 4 for number, term in enumerate(declared.terms) if term != "r_scale"}
+        said = page.objective(Arm.model_validate({"objective": name, **values}))
+        assert said.split(" · ") == [name, *(f"{'β' if t == 'beta' else t} {v:g}" for t, v in values.items())]
+    assert page.objective(Arm(objective="reg_dpo", beta=50, r="dgr")) == "reg_dpo · β 50 · r = DGR"
 
 
 def test_same_inputs_same_bytes_and_no_video_is_opened(made, html, tmp_path):
