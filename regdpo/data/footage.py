@@ -12,7 +12,6 @@ from regdpo.config import schema
 from regdpo.core.digests import DigestCache
 from regdpo.core.errors import UserError
 from regdpo.core.rows import ClipRow
-from regdpo.data import footage
 
 MUCH = 1 / 3
 """Share of a picture lost to the crop that is worth a note."""
@@ -24,11 +23,11 @@ def source_digests(videos: schema.Videos, cache: DigestCache) -> dict[str, str]:
     Raises:
         UserError: there are none, or one cannot be read.
     """
-    root = footage.footage_root(videos.root)
+    root = footage_root(videos.root)
     digests = {}
-    for name in footage.list_videos(videos):
+    for name in list_videos(videos):
         try:
-            digests[name] = "" if footage.refusal(root, name) else cache.digest(root / name)
+            digests[name] = "" if refusal(root, name) else cache.digest(root / name)
         except OSError as error:
             raise UserError(f"{root / name}: {error.strerror}; mend that or name it in videos.exclude") from None
     return digests
@@ -41,13 +40,13 @@ def summary(rows: list[ClipRow]) -> list[str]:
     lines = [f"{len(accepted)} clips accepted, of {len({row.source for row in accepted})} videos"]
     for kind, number in sorted(kinds.items()):
         first = min((row for row in rows if row.kind == kind), key=lambda row: row.clip_id)
-        lines.append(f"{number} rejected as {kind} (such as {footage.shown(first.source)}: {first.reason})")
+        lines.append(f"{number} rejected as {kind} (such as {shown(first.source)}: {first.reason})")
     lost = {source: share for source, share in cropped(rows).items() if share > MUCH}
     if lost:
         most = max(lost, key=lost.__getitem__)
         lines.append(
             f"note: {len(lost)} videos lose more than a third of their picture to the crop (such as "
-            f"{footage.shown(most)}: {lost[most]:.0%}); clips.width and clips.height of their shape lose none, "
+            f"{shown(most)}: {lost[most]:.0%}); clips.width and clips.height of their shape lose none, "
             "clips.crops takes several windows"
         )
     return lines
