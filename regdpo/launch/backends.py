@@ -22,11 +22,13 @@ from contextlib import ExitStack, chdir, suppress
 from pathlib import Path
 
 import psutil
+from pydantic import ValidationError
 from torchx.runner import Runner, get_runner
 from torchx.specs import AppDef, AppState, Resource, Role, is_terminal, macros
 
 from regdpo.core.digests import file_digest
 from regdpo.core.errors import EXIT_USER_ERROR, UserError
+from regdpo.core.section import Section
 from regdpo.core.store import names_in
 from regdpo.core.temporaries import atomic
 from regdpo.launch.options import Shape
@@ -97,6 +99,20 @@ class Ranks(ABC):
             hearing[task].hear(text)
 
 
+class Refusal(Section):
+    """What a machine prints that cannot take part, as a line of JSON: it may not see the run folder."""
+
+    refused: str  # for the reader
+
+    @classmethod
+    def of(cls, line: str) -> "Refusal | None":
+        """None if the line is no refusal."""
+        try:
+            return cls.model_validate_json(line) if line.startswith("{") else None
+        except ValidationError:
+            return None
+
+
 class _Report:
     """Of one torchrun."""
 
@@ -106,8 +122,8 @@ class _Report:
     def hear(self, line: str) -> None:
         if re.match(r"\[\d+\]:|srun: error|slurmstepd: error", line):
             self.ranks.run_log.say(self.machine + line)
-        elif line.startswith("error: "):
-            self.ranks.refused = self.ranks.refused or line.removeprefix("error: ")
+        elif refusal := Refusal.of(line):
+            self.ranks.refused = self.ranks.refused or refusal.refused
         elif found := re.search(r"Sending process (\d+) closing signal", line):
             self.ended.add(found[1])
         elif found := re.match(r" *rank +: (\d+) ", line):
@@ -362,11 +378,11 @@ def main() -> None:
     while _digest(args.run) != args.digest and time.monotonic() < end:
         time.sleep(1)
     if _digest(args.run) != args.digest:
-        print(
-            f"error: machine {slurm.node_name()} does not see {args.run} as {args.head} does: paths.store must be on a "
-            "file system that all machines of the job share",
-            flush=True,
+        reason = (
+            f"machine {slurm.node_name()} does not see {args.run} as {args.head} does: paths.store must be on a file "
+            "system that all machines of the job share"
         )
+        print(Refusal(refused=reason).model_dump_json(), flush=True)
         sys.exit(EXIT_USER_ERROR)
     os.environ[HEAD] = args.head
     application = _application(args.run, Shape(args.nodes, args.each), args.port)

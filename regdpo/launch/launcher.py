@@ -24,7 +24,7 @@ from regdpo.launch.options import LaunchOptions
 from regdpo.launch.run_log import RunLog
 from regdpo.launch.time_limit import OUT_OF_TIME, TimeLimit
 from regdpo.runs.job import ERROR, EXPORT, Job
-from regdpo.runs.stop import STOP, UNFINISHED, Left
+from regdpo.runs.stop import STOP, UNFINISHED, Asked, Left
 from regdpo.runtime import slurm
 from regdpo.runtime.lease import living
 from regdpo.runtime.slurm import Allocation
@@ -127,7 +127,7 @@ class Launch:
             time.sleep(1)
         if said and (self.run / UNFINISHED).exists() and not self._done():
             left = Left.model_validate_json((self.run / UNFINISHED).read_text())
-            if left.reason != OUT_OF_TIME:
+            if not left.out_of_time:
                 raise self._unfinished(left)
 
     def _start(self) -> None:
@@ -202,11 +202,11 @@ class Launch:
             if asked and not first:
                 first = now
                 self.run_log.say(f"{asked[0].name}: the ranks save and leave; once more ends them at once")
-                self._ask(ranks, asked[0].name)
+                self._ask(ranks, Asked(reason=asked[0].name))
             elif not first and not self.out_of_time and time_limit.near():
                 self.out_of_time = True
                 self.run_log.say(f"{OUT_OF_TIME}: the ranks save and leave")
-                self._ask(ranks, OUT_OF_TIME)
+                self._ask(ranks, Asked(reason=OUT_OF_TIME, out_of_time=True))
             if first and now < first + TWICE:
                 del asked[1:]
             late = first and (len(asked) > 1 or now > first + self.options.grace)
@@ -216,10 +216,10 @@ class Launch:
             time.sleep(0.2)
         return state
 
-    def _ask(self, ranks: Ranks, reason: str) -> None:
+    def _ask(self, ranks: Ranks, asked: Asked) -> None:
         """Ranks that are training save and leave. Those that load, or are not there yet, have nothing to save."""
-        with suppress(OSError):  # of a full disk: a signal does
-            (self.run / STOP).write_text(reason)
+        with suppress(OSError), atomic(self.run / STOP) as temporary:  # of a full disk: a signal does
+            temporary.write_text(asked.model_dump_json())
         owner = living(self.run)
         if owner is None:
             ranks.kill()
@@ -229,7 +229,7 @@ class Launch:
                     process.terminate()
 
     def _unfinished(self, left: Left) -> Unfinished:
-        kind = OutOfTime if left.reason == OUT_OF_TIME else Unfinished
+        kind = OutOfTime if left.out_of_time else Unfinished
         where = f"step {left.step}/{left.steps}"
         return kind(f"{self.name} stopped at {where} as asked ({left.reason}); the same command goes on")
 

@@ -9,6 +9,8 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from pydantic import ValidationError
+
 from regdpo.core.section import Section
 from regdpo.core.temporaries import atomic
 
@@ -21,12 +23,28 @@ UNFINISHED = "unfinished.json"
 _BY_FILE = 128  # above all signals: the file may say more than they do
 
 
+class Asked(Section):
+    """The file ``stop`` as a launcher writes it, in JSON. What a person writes there is the reason, whatever it is."""
+
+    reason: str
+    out_of_time: bool = False  # the time limit of its Slurm job is near
+
+    @classmethod
+    def read(cls, text: str) -> "Asked":
+        """Of either."""
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError:
+            return cls(reason=" ".join(text.split())[:200] or "stop file")
+
+
 class Left(Section):
     """``unfinished.json``: where a training was left. The next start removes it."""
 
     step: int
     steps: int
     reason: str
+    out_of_time: bool = False
 
 
 class Stop:
@@ -34,7 +52,7 @@ class Stop:
 
     def __init__(self, run: Path):
         self.run, self.file, self.signal = run, run / STOP, 0
-        self.reason = ""  # known, and the same on all ranks, once they agreed
+        self.reason, self.out_of_time = "", False  # known, and the same on all ranks, once they agreed
         for number in SIGNALS:
             signal.signal(number, self._ask)
 
@@ -53,7 +71,8 @@ class Stop:
             text = ""
             with suppress(FileNotFoundError):  # only another rank sees it yet, or the first has removed it
                 text = self.file.read_text(errors="replace")
-            self.reason = " ".join(text.split())[:200] or "stop file"
+            asked = Asked.read(text)
+            self.reason, self.out_of_time = asked.reason, asked.out_of_time
         elif number:
             self.reason = signal.Signals(number).name
         return number > 0
@@ -61,7 +80,8 @@ class Stop:
     def leave(self, step: int, steps: int) -> None:
         """What the first rank leaves when all is saved."""
         with atomic(self.run / UNFINISHED) as temporary:
-            temporary.write_text(Left(step=step, steps=steps, reason=self.reason).model_dump_json())
+            left = Left(step=step, steps=steps, reason=self.reason, out_of_time=self.out_of_time)
+            temporary.write_text(left.model_dump_json())
         self.file.unlink(missing_ok=True)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:

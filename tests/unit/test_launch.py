@@ -14,12 +14,14 @@ from torchx.specs import AppState, macros
 
 from regdpo.core.errors import UserError
 from regdpo.launch import backends
-from regdpo.launch.backends import CRASH, HEAD, ROLE, _application
+from regdpo.launch.backends import CRASH, HEAD, ROLE, Refusal, _application
 from regdpo.launch.launcher import Launch, OutOfTime
 from regdpo.launch.options import LaunchOptions, Shape
 from regdpo.launch.plan_check import planned
 from regdpo.launch.run_log import RunLog
+from regdpo.launch.time_limit import OUT_OF_TIME
 from regdpo.plan.memory import GIB
+from regdpo.runs.stop import Asked
 from regdpo.runtime.gpus import taken
 from regdpo.runtime.lease import Lease
 from regdpo.runtime.slurm import Allocation
@@ -120,3 +122,22 @@ def test_a_job_that_accounting_does_not_know_is_waited_for_while_it_may_be_new(t
     os.utime(handle, (time.time() - age,) * 2)
     monkeypatch.setattr(backends, "_state", lambda runner, handle: AppState.UNKNOWN)
     assert bool(backends.left_behind(tmp_path)) == lives
+
+
+def test_what_a_person_writes_into_stop_is_a_reason_whatever_it_is():
+    for text, reason in {
+        "end of the\nweek\n": "end of the week",
+        OUT_OF_TIME: OUT_OF_TIME,
+        "": "stop file",
+        "5": "5",
+        '{"out_of_time": true}': '{"out_of_time": true}',
+    }.items():
+        assert Asked.read(text) == Asked(reason=reason)
+    asked = Asked(reason=OUT_OF_TIME, out_of_time=True)
+    assert Asked.read(asked.model_dump_json()) == asked
+
+
+def test_what_a_machine_refuses_is_no_other_line():
+    refusal = Refusal(refused="machine n2 does not see it")
+    assert Refusal.of(refusal.model_dump_json()) == refusal
+    assert not any(Refusal.of(line) for line in ("error: anything", "{", '{"refused": 1}', "[0]:{}", ""))
