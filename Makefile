@@ -56,14 +56,15 @@ report: $(VENV)  ## the report alone, and Snakemake's own beside it
 	$(SNAKEMAKE) --report results/report/snakemake.zip
 	@echo "The report: $(CURDIR)/results/report/index.html, Snakemake's: results/report/snakemake.zip"
 
-# Two at a time, the longest first, since they wait much: for Slurm, for ranks, for ffmpeg.
+# Two at a time, since they wait much: for Slurm, for ranks, for ffmpeg. All ask for vbench, so that the first, the longest,
+# is not overtaken by those that need not wait for it.
 .PHONY: test
 test: $(DEV) vbench captioning  ## run the tests
 	@$(MAKE) --jobs=2 SLURM=tests/slurm slurm-test test-parallel test-workflow test-slow-units test-units
 
 PYTEST := .venv/bin/python -m pytest --durations=25
 .PHONY: test-parallel
-test-parallel: $(DEV)
+test-parallel: $(DEV) vbench
 	$(PYTEST) tests/parallel
 
 .PHONY: test-workflow
@@ -71,7 +72,7 @@ test-workflow: $(DEV) vbench
 	$(PYTEST) -m "not quick" tests/workflow
 
 .PHONY: test-slow-units
-test-slow-units: $(DEV)
+test-slow-units: $(DEV) vbench
 	$(PYTEST) -m slow tests/unit
 
 .PHONY: test-units
