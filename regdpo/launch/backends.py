@@ -24,6 +24,7 @@ from pathlib import Path
 import psutil
 from pydantic import ValidationError
 from torchx.runner import Runner, get_runner
+from torchx.schedulers.local_scheduler import SignalException
 from torchx.specs import AppDef, AppState, Resource, Role, is_terminal, macros
 
 from regdpo.core.digests import file_digest
@@ -151,7 +152,11 @@ class OneMachine(Ranks):
 
             names, mine = visible(), self._stack.enter_context(taken(shape.each))
             application.roles[0].env["CUDA_VISIBLE_DEVICES"] = ",".join(names[number] for number in mine)
-        self.handle = _schedule_here(self.runner, run, application)
+        try:
+            self.handle = _schedule_here(self.runner, run, application)
+        except SignalException:
+            _kill_children()
+            raise
         self._relay(self.runner.log_lines(self.handle, ROLE, 0, should_tail=True))
 
     def ended(self) -> str:

@@ -14,6 +14,7 @@ from typing import NoReturn
 from unittest.mock import patch
 
 import psutil
+from torchx.schedulers.local_scheduler import SignalException
 
 from regdpo.core.errors import Unfinished, UserError
 from regdpo.core.store import kept_at, names_in
@@ -145,7 +146,10 @@ class Launch:
         try:
             with ExitStack() as stack:
                 stack.enter_context(patch.dict(os.environ, self._environment()))
-                ranks = stack.enter_context(self._ranks())
+                try:
+                    ranks = stack.enter_context(self._ranks())
+                except SignalException as error:  # of torchx, which heeds signals until we do
+                    raise self._ended(signal.Signals(error.sigval).name, Unfinished) from None
                 for number in SIGNALS:  # torchx has set its own
                     if handlers[number] != signal.SIG_IGN:  # as nohup and `&` of scripts have them
                         signal.signal(number, lambda number, frame: self.asked.append(signal.Signals(number)))
@@ -161,9 +165,7 @@ class Launch:
             raise self._unfinished(Left.model_validate_json((run / UNFINISHED).read_text()))
         if (self.asked or self.out_of_time) and not (run / ERROR).exists():
             why = self.asked[-1].name if self.asked else OUT_OF_TIME
-            raise (Unfinished if self.asked else OutOfTime)(
-                f"{self.name} was ended ({why}) with nothing saved; the same command goes on from its last checkpoint"
-            )
+            raise self._ended(why, Unfinished if self.asked else OutOfTime)
         if not self._other_came_first():
             raise UserError(self._cause(state, ranks))
 
@@ -227,6 +229,10 @@ class Launch:
             if owner and process.pid == owner.pid:
                 with suppress(psutil.NoSuchProcess):
                     process.terminate()
+
+    def _ended(self, why: str, kind: type[Unfinished]) -> Unfinished:
+        line = f"{self.name} was ended ({why}) with nothing saved; the same command goes on from its last checkpoint"
+        return kind(line)
 
     def _unfinished(self, left: Left) -> Unfinished:
         kind = OutOfTime if left.out_of_time else Unfinished

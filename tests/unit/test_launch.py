@@ -1,6 +1,7 @@
 """What a launcher does before ranks start, and what it makes of their end."""
 
 import os
+import signal
 import sys
 import tempfile
 import threading
@@ -10,9 +11,10 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
+from torchx.schedulers.local_scheduler import SignalException
 from torchx.specs import AppState, macros
 
-from regdpo.core.errors import UserError
+from regdpo.core.errors import Unfinished, UserError
 from regdpo.launch import backends
 from regdpo.launch.backends import CRASH, HEAD, ROLE, Refusal, _application
 from regdpo.launch.launcher import Launch, OutOfTime
@@ -141,3 +143,17 @@ def test_what_a_machine_refuses_is_no_other_line():
     refusal = Refusal(refused="machine n2 does not see it")
     assert Refusal.of(refusal.model_dump_json()) == refusal
     assert not any(Refusal.of(line) for line in ("error: anything", "{", '{"refused": 1}', "[0]:{}", ""))
+
+
+def test_a_signal_while_ranks_are_being_started(world, tmp_path, monkeypatch):
+    """torchx heeds it until the launcher does."""
+
+    def interrupted(self: Launch) -> None:
+        raise SignalException("Process 1 got signal: 2", signal.SIGINT)
+
+    monkeypatch.setattr(Launch, "_ranks", interrupted)
+    launch = Launch(tiny.job(world, tmp_path / "run"), LaunchOptions(processes=1), "dpo/seed0")
+    with pytest.raises(
+        Unfinished, match=r"^training dpo/seed0 was ended \(SIGINT\) with nothing saved; the same command"
+    ):
+        launch.to_the_end()
