@@ -26,6 +26,8 @@ class ClipRow(Row):
     reason: str = ""
     source: str  # path below videos.root
     source_digest: str
+    group: str = ""  # footage of one origin, as the table of videos names it; it is never divided between splits
+    licence: str = ""  # of the source, as the table of videos has it
     source_pixels: int = 0  # of one frame of the chosen stream
     source_rate: float = 0.0  # bits of the file a second
     stream: int = -1  # index of the video stream in the container
