@@ -43,8 +43,9 @@ class ClipRow(Row):
     crop_x: int = 0  # pixels of the scaled frame
     crop_y: int = 0
     scores: dict[str, float] = {}  # of each filter that regdpo/data/registry.py declares, by name
+    measured: str = ""  # what was measured of all windows of its span, in the store: scores, and small pictures
     fingerprint: str = ""  # what the shot looks like; only in a shard's manifest, in the row of its first clip
-    path: str = ""  # in the store
+    path: str = ""  # in the store; what is rejected by its scores is not encoded
     sha256: str = ""
 
     @property

@@ -1,8 +1,6 @@
-"""Cutting and measuring the clips of one video. What was found out about it, and what was cut and measured of a span,
-is remembered in the store."""
+"""Measuring and cutting the clips of one video. What was found out about it, and what was measured and cut of a span,
+is remembered in the store, so that other thresholds are a matter of what was measured."""
 
-import hashlib
-import json
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -22,6 +20,7 @@ from regdpo.core.rows import ClipRow
 from regdpo.core.store import Store
 from regdpo.data import cut, filters, video
 from regdpo.data.decode import Damage
+from regdpo.data.notes import recall, remember
 from regdpo.data.registry import FILTERS
 from regdpo.data.shots import SHORT_SIDE, Part, Shot, watch
 
@@ -126,9 +125,9 @@ def _seen(
     """
     settings = schema.canonical({"fps": clips.fps, "shots": clips.shots.model_dump(), "part": part})
     key = text_digest(digest, settings, _tools("regdpo.data.shots"))
-    frames = store.relative("shots", key, ".npz")
-    known = _recall(store, "shots", key, [frames])
-    if known is not None and known["seen"] == file_digest(store.resolve(frames)):
+    frames, told_in = store.relative("shots", key, ".npz"), store.relative("shots", key, ".json")
+    known = recall(store, told_in)
+    if known is not None and store.resolve(frames).exists() and known["seen"] == file_digest(store.resolve(frames)):
         return known, store.resolve(frames)
     if first is None:
         probe = video.probe(path, clips.limits)
@@ -149,12 +148,12 @@ def _seen(
         "shots": [asdict(shot) for shot in seen.shots],
         "damage": [asdict(damage) for damage in seen.damage],
     }
-    _remember(store, "shots", key, told)
+    remember(store, told_in, told)
     return told, store.resolve(frames)
 
 
 def video_rows(spans: list[Span], clips: schema.Clips, store: Store) -> Iterator[list[ClipRow]]:
-    """The rows of each span of one video. What the store does not have is cut in one pass over the video."""
+    """The rows of each span of one video. What the store does not have is measured and cut in one pass over it."""
     source = spans[0].source
     scaled = cut.scaled_size(source.probe, clips.width, clips.height, clips.short_side)
     windows = cut.windows(scaled, clips.width, clips.height, clips.crops)
@@ -169,8 +168,8 @@ def video_rows(spans: list[Span], clips: schema.Clips, store: Store) -> Iterator
         reason = reason or filters.repeated(shown[those], times[those], pictures, clips.fps, clips.filters)
         if reason:
             yield [cuts.rejected(reason)]
-        elif (made := cuts.known()) is not None:
-            yield cuts.rows(made)
+        elif (rows := cuts.known()) is not None:
+            yield rows
         else:
             missing[span.first] = cuts
     try:
@@ -184,7 +183,7 @@ def video_rows(spans: list[Span], clips: schema.Clips, store: Store) -> Iterator
                 ]
                 continue
             try:
-                yield cuts.rows(cuts.make(taken.cuts))
+                yield cuts.make(taken.cuts)
             except video.BrokenVideo as error:
                 yield [cuts.rejected(f"broken: {error}")]
     except video.BrokenVideo as error:
@@ -204,13 +203,19 @@ class Cuts:
     seconds: float  # of the first frame, by the source's clock
 
     @property
-    def key(self) -> str:
-        settings = self.clips.model_dump(include={"frames", "fps", "width", "height", "encode"})
+    def place(self) -> str:
+        """A key of their frames, before they are encoded."""
+        settings = self.clips.model_dump(include={"frames", "fps", "width", "height"})
         settings["gap"] = self.clips.shots.gap
         source = self.span.source
         what = {**settings, "stream": source.probe.number, "first": self.span.first, "scaled": self.scaled}
         what["part"] = source.part
         return text_digest(source.digest, schema.canonical(what), _tools("regdpo.data.cut"))
+
+    @property
+    def key(self) -> str:
+        """The same, as they are encoded."""
+        return text_digest(self.place, schema.canonical(self.clips.encode.model_dump()))
 
     @property
     def enlarged(self) -> float:
@@ -224,43 +229,76 @@ class Cuts:
         return [self.store.relative("clips", text_digest(self.key, f"{w.x},{w.y}"), ".mp4") for w in self.windows]
 
     @property
+    def written(self) -> str:
+        """The SHA-256 of those that were encoded, in the store."""
+        return self.store.relative("cuts", self.key, ".json")
+
+    @property
     def measured(self) -> str:
-        """The key of what was measured of them."""
+        """What was measured of them, in the store."""
         modules = {filters.__name__, *(it.module for it in FILTERS.values())}
-        return text_digest(self.key, *self.paths, _tools(*sorted(modules)))
+        key = text_digest(self.place, *map(str, self.windows), _tools(*sorted(modules)))
+        return self.store.relative("measures", key, ".json")
 
-    def known(self) -> list[dict[str, Any]] | None:
-        """Path, sha256 and measures of each clip, if the store has them, and as they were written."""
-        made = _recall(self.store, "cuts", self.measured, self.paths)
-        whole = made and all(file_digest(self.store.resolve(clip["path"])) == clip["sha256"] for clip in made)
-        return made if whole else None
+    def known(self) -> list[ClipRow] | None:
+        """The rows, if the store has what was measured, and each accepted clip as it was written."""
+        measures, written = recall(self.store, self.measured), recall(self.store, self.written) or {}
+        if measures is None or any(not self._is_whole(path, written) for path in self._accepted(measures)):
+            return None
+        return self._rows(measures, written)
 
-    def make(self, taken: list[np.ndarray]) -> list[dict[str, Any]]:
-        """The same of clips that are written now, from what was kept of the span (``cut.Taken.cuts``).
+    def make(self, taken: list[np.ndarray]) -> list[ClipRow]:
+        """The same. What the store does not have is measured or written now, from what was kept of the span
+        (``cut.Taken.cuts``): only accepted clips are encoded.
 
         Raises:
             BrokenVideo: ffmpeg fails.
             OSError: ENOSPC, the disk is full.
         """
-        made = []
+        measures, written = recall(self.store, self.measured), recall(self.store, self.written) or {}
+        if measures is None:
+            measures = [self._measure(planes) for planes in taken]
+            remember(self.store, self.measured, measures)
+        accepted = self._accepted(measures)
+        missing = [path for path in accepted if not self._is_whole(path, written)]
         with ExitStack() as stack:
             for path, planes in zip(self.paths, taken, strict=True):
-                file = stack.enter_context(self.store.writing(path))
-                cut.write(file, planes, self.clips)
-                frames = video.read_frames(file)
-                if len(frames) != self.clips.frames:
-                    raise video.BrokenVideo(f"only {len(frames)} of {self.clips.frames} frames could be written")
-                made.append(
-                    {"path": path, "sha256": file_digest(file), "scores": filters.scores(frames, self.enlarged)}
-                )
-        _remember(self.store, "cuts", self.measured, made)
-        return made
+                if path in missing:
+                    file = stack.enter_context(self.store.writing(path))
+                    cut.write(file, planes, self.clips)
+                    if (frames := video.count_frames(file)) != self.clips.frames:
+                        raise video.BrokenVideo(f"only {frames} of {self.clips.frames} frames could be written")
+                    written[path] = file_digest(file)
+        if missing:
+            remember(self.store, self.written, written)
+        return self._rows(measures, written)
 
-    def rows(self, made: list[dict[str, Any]]) -> list[ClipRow]:
+    def _measure(self, planes: np.ndarray) -> dict[str, Any]:
+        """Scores and a small picture of one clip, from its planes of yuv420p."""
+        width, height = self.clips.width, self.clips.height
+        lumas = planes[:, : width * height].reshape(-1, height, width)
+        picture = cut.thumbnail(planes[len(planes) // 2], width, height)
+        return {"scores": filters.scores(filters.Look(lumas, self.enlarged)), "picture": picture}
+
+    def _accepted(self, measures: list[dict[str, Any]]) -> list[str]:
+        """The paths of clips that no filter rejects."""
+        limits = self.clips.filters
+        return [
+            path
+            for path, one in zip(self.paths, measures, strict=True)
+            if not filters.reject_reason(one["scores"], limits)
+        ]
+
+    def _is_whole(self, path: str, written: dict[str, str]) -> bool:
+        """Whether a clip lies in the store as it was written."""
+        file = self.store.resolve(path)
+        return path in written and file.exists() and file_digest(file) == written[path]
+
+    def _rows(self, measures: list[dict[str, Any]], written: dict[str, str]) -> list[ClipRow]:
         """A row a clip, accepted or rejected by what was measured."""
         rows = []
-        for number, (window, clip) in enumerate(zip(self.windows, made, strict=True)):
-            reason = filters.reject_reason(clip["scores"], self.clips.filters)
+        for number, (window, path, one) in enumerate(zip(self.windows, self.paths, measures, strict=True)):
+            reason = filters.reject_reason(one["scores"], self.clips.filters)
             values = {
                 "frames": self.clips.frames,
                 "fps": self.clips.fps,
@@ -268,10 +306,11 @@ class Cuts:
                 "height": self.clips.height,
                 "crop_x": window.x,
                 "crop_y": window.y,
-                "path": clip["path"],
-                "sha256": clip["sha256"],
-                "scores": clip["scores"],
+                "scores": one["scores"],
+                "measured": self.measured,
             }
+            if not reason:
+                values |= {"path": path, "sha256": written[path]}
             rows.append(self._row(f"-c{number:02}", reason, **values))
         return rows
 
@@ -301,21 +340,6 @@ def _damaged(frames: slice, damage: list[Damage]) -> str:
         if start < end:
             return f"damaged: frames {start - frames.start} to {end - 1 - frames.start} of the clip ({one.reason})"
     return ""
-
-
-def _recall(store: Store, kind: str, key: str, needs: list[str]) -> Any:
-    """What is remembered by the key, as it was written, as long as the files that it needs are there; else None."""
-    file = store.resolve(store.relative(kind, key, ".json"))
-    if not file.exists() or not all(store.resolve(needed).exists() for needed in needs):
-        return None
-    digest, _, text = file.read_bytes().partition(b"\n")
-    return json.loads(text) if hashlib.sha256(text).hexdigest().encode() == digest else None
-
-
-def _remember(store: Store, kind: str, key: str, value: Any) -> None:
-    with store.writing(store.relative(kind, key, ".json")) as temporary:
-        text = schema.canonical(value).encode()
-        temporary.write_bytes(hashlib.sha256(text).hexdigest().encode() + b"\n" + text)
 
 
 @cache

@@ -4,19 +4,26 @@ Times are counted in frames at a normalised rate from the chosen stream's first 
 ``k / fps`` seconds after it, if its clock does not jump.
 """
 
+import base64
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import av
+import cv2
 import ffmpeg
 import numpy as np
+from av.video.reformatter import ColorRange, Colorspace
 
 from regdpo.config import schema
 from regdpo.data import picture
 from regdpo.data.decode import Decoding, threads
 from regdpo.data.fingerprint import look
 from regdpo.data.video import KEYLESS, BrokenVideo, Probe, encoding, even, frame_rate, keyframes, reading, run
+
+THUMBNAIL = 160
+"""Pixels of the longer side of a small picture."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +117,36 @@ def write(target: Path, planes: np.ndarray, clips: schema.Clips) -> None:
     layout = {"format": "rawvideo", "pix_fmt": "yuv420p", "video_size": (clips.width, clips.height)}
     stream = picture.tagged(ffmpeg.input("pipe:", **layout, framerate=str(frame_rate(clips.fps))).video)
     run(stream.output(str(target), **encoding(clips.encode, clips.frames)), planes.tobytes(), clips.limits)
+
+
+def pictures(planes: np.ndarray, width: int, height: int, size: tuple[int, int] | None = None) -> list[np.ndarray]:
+    """Frames as one sees them.
+
+    Args:
+        planes: of frames of a clip, as in ``Taken.cuts``.
+        width: of the clip, in pixels.
+        height: likewise.
+        size: width and height of what is wanted; None for the clip's.
+
+    Returns:
+        uint8 RGB (H, W, 3) each.
+    """
+    found = []
+    for one in planes:
+        frame = av.VideoFrame.from_ndarray(one.reshape(-1, width), format="yuv420p")
+        frame.colorspace, frame.color_range = Colorspace.ITU709, ColorRange.MPEG
+        wide, high = size or (width, height)
+        found.append(frame.reformat(wide, high, "rgb24", interpolation="AREA").to_ndarray())
+    return found
+
+
+def thumbnail(planes: np.ndarray, width: int, height: int) -> str:
+    """A small JPEG picture of a frame, as base64. The arguments are as for ``pictures``, of one frame."""
+    shrink = THUMBNAIL / max(width, height, THUMBNAIL)
+    size = even(width * shrink), even(height * shrink)
+    (rgb,) = pictures(planes[None], width, height, size)
+    _, data = cv2.imencode(".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 80])
+    return base64.b64encode(data.tobytes()).decode()
 
 
 def cropped(planes: np.ndarray, window: Window, width: int, height: int) -> np.ndarray:

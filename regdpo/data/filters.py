@@ -1,6 +1,8 @@
 """What is measured on a clip, and why one is rejected."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 
 import cv2
@@ -21,29 +23,40 @@ FINE = 96
 6. A frame in the place of another that differs by less shows no displacement."""
 
 
-class Look:
-    """What filters look at of one clip: its frames' luma, uint8 (H, W) each, how much each differs from the one
-    before, mean absolute, 0..255, and how many times larger they are than in the source."""
+FULL = 255 / 219
+"""A step of luma in the limited range, in steps of the full one."""
 
-    def __init__(self, frames: np.ndarray, enlarged: float):
-        self.enlarged = enlarged
-        self.lumas = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames]
-        self.steps = [float(cv2.absdiff(a, b).mean()) for a, b in pairwise(self.lumas)] or [0.0]
+
+@dataclass(frozen=True)
+class Look:
+    """What filters look at of one clip, before it is encoded."""
+
+    lumas: np.ndarray
+    """Of its frames, uint8 (F, H, W) in the limited range, 16..235."""
+    enlarged: float = 1.0
+    """How many times larger they are than in the source."""
+
+    @cached_property
+    def steps(self) -> np.ndarray:
+        """How much each frame differs from the one before: mean absolute, of luma 0..255; (F - 1,)."""
+        size = self.lumas[0].size
+        found = [cv2.norm(a, b, cv2.NORM_L1) * FULL / size for a, b in pairwise(self.lumas)]
+        return np.array(found or [0.0])
 
 
 def luma(look: Look) -> float:
     """Mean luma, 0..255."""
-    return float(np.mean([luma.mean() for luma in look.lumas]))
+    return float((look.lumas.mean() - 16) * FULL)
 
 
 def motion(look: Look) -> float:
     """Mean absolute luma difference of neighbouring frames, 0..255."""
-    return float(np.mean(look.steps))
+    return float(look.steps.mean())
 
 
 def frozen(look: Look) -> float:
     """Share of frames equal to the one before."""
-    return float(np.mean([step < FROZEN for step in look.steps]))
+    return float((look.steps < FROZEN).mean())
 
 
 def upscale(look: Look) -> float:
@@ -51,9 +64,8 @@ def upscale(look: Look) -> float:
     return look.enlarged
 
 
-def scores(frames: np.ndarray, enlarged: float = 1.0) -> dict[str, float]:
-    """The score of every filter for uint8 RGB frames (F, H, W, 3), ``enlarged`` as ``Look`` has it."""
-    look = Look(frames, enlarged)
+def scores(look: Look) -> dict[str, float]:
+    """The score of every filter."""
     return {it.score: round(it.measure()(look), 4) for it in FILTERS.values()}
 
 

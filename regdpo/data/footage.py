@@ -56,7 +56,7 @@ def cropped(rows: list[ClipRow]) -> dict[str, float]:
     """Source -> share of its scaled picture that is in no crop window."""
     windows: dict[str, list[ClipRow]] = {}
     for row in rows:
-        if row.path:
+        if row.scores:
             windows.setdefault(row.source, []).append(row)
     found = {}
     for source, members in windows.items():

@@ -194,6 +194,16 @@ def read_frames(path: str | Path) -> np.ndarray:
     return np.stack(frames)
 
 
+def count_frames(path: str | Path) -> int:
+    """Frames of a clip that was just written, counted without decoding them.
+
+    Raises:
+        BrokenVideo: the file cannot be opened or holds no video.
+    """
+    with _open(path) as container:
+        return sum(packet.size > 0 for packet in container.demux(_choose(container)))
+
+
 def read_stored(store: Store, relative: str, sha256: str) -> np.ndarray:
     """All frames of a clip that a manifest names, uint8 RGB (F, H, W, 3).
 

@@ -1,9 +1,11 @@
 """The clips stage: cuts found, clips, reasons for rejections, going on."""
 
+import base64
 import os
 import subprocess
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from imageio_ffmpeg import get_ffmpeg_exe
@@ -15,9 +17,11 @@ from regdpo.core.digests import DigestCache, file_digest, shard_of
 from regdpo.core.errors import UserError
 from regdpo.core.rows import ClipRow
 from regdpo.core.store import Store
+from regdpo.data import cut as cut_module
 from regdpo.data import filters, footage, shots, video
 from regdpo.data.fingerprint import steps_of
 from regdpo.data.footage import summary
+from regdpo.data.notes import recall
 from regdpo.stages import clips
 
 pytestmark = pytest.mark.slow
@@ -142,7 +146,8 @@ def test_metadata_of_another_encoding_does_not_matter(tmp_path):
 
 def test_a_second_run_finds_everything_and_a_lost_clip_comes_back_the_same(tmp_path):
     make(tmp_path / "footage/a.mp4", "testsrc2=s=64x48:r=25:d=1")
-    what = stage(tmp_path / "footage", crops=(1, 2))
+    keep = {"max_frozen": 1, "min_motion": 0}
+    what = stage(tmp_path / "footage", crops=(1, 2), filters=keep)
     rows = cut(what, tmp_path)
     assert [(row.crop_x, row.crop_y) for row in rows] == [(0, 0), (10, 0)] * 2
     store = Store(tmp_path / "store")
@@ -154,7 +159,12 @@ def test_a_second_run_finds_everything_and_a_lost_clip_comes_back_the_same(tmp_p
     assert cut(what, tmp_path) == rows
     lost.write_bytes(other.read_bytes())  # or damaged
     assert cut(what, tmp_path) == rows
-    for pattern in ("shots/*/*.npz", "shots/*/*.json", "cuts/*/*.json"):  # so is what is known of them
+    for pattern in (
+        "shots/*/*.npz",
+        "shots/*/*.json",
+        "measures/*/*.json",
+        "cuts/*/*.json",
+    ):  # so is what is known of them
         for file in store.root.glob(pattern):
             data = bytearray(file.read_bytes())
             data[-len(data) // 3] ^= 1
@@ -162,7 +172,7 @@ def test_a_second_run_finds_everything_and_a_lost_clip_comes_back_the_same(tmp_p
         assert cut(what, tmp_path) == rows
     assert file_digest(store.existing(rows[0].path)) == rows[0].sha256
     assert video.read_frames(store.existing(rows[0].path)).shape == (9, 32, 32, 3)
-    changed = cut(stage(tmp_path / "footage", crops=(1, 2), encode={"crf": 30}), tmp_path)
+    changed = cut(stage(tmp_path / "footage", crops=(1, 2), filters=keep, encode={"crf": 30}), tmp_path)
     assert {row.path for row in changed}.isdisjoint(row.path for row in rows)
 
 
@@ -195,6 +205,37 @@ def test_a_crop_that_throws_much_away_is_told(tmp_path):
 
 
 def test_measures_by_hand():
-    frames = np.zeros((4, 8, 8, 3), np.uint8)
-    frames[2:] = 30
-    assert filters.scores(frames, 1.25) == {"upscale": 1.25, "luma": 15.0, "motion": 10.0, "frozen": round(2 / 3, 4)}
+    lumas = np.full((4, 8, 8), 16, np.uint8)
+    lumas[2:] += 73  # of the limited range: 85 of the full one
+    found = filters.scores(filters.Look(lumas, enlarged=1.25))
+    assert found["upscale"] == 1.25
+    assert (found["luma"], found["motion"]) == (42.5, round(85 / 3, 4))
+    assert found["frozen"] == round(2 / 3, 4)
+
+
+def test_another_threshold_is_decided_from_what_was_measured_and_encodes_new_clips_alone(tmp_path, monkeypatch):
+    make(tmp_path / "footage/a.mp4", "color=s=64x48:r=25:d=0.8,geq=lum='mod(8*X+N*(1+10*gte(N,10)),256)':cb=128:cr=128")
+    encoded, passes = [], []
+    write, spans = cut_module.write, cut_module.spans
+    monkeypatch.setattr(cut_module, "write", lambda target, *rest: (encoded.append(target.name), write(target, *rest)))
+    monkeypatch.setattr(cut_module, "spans", lambda *what: (passes.append(len(what[2])), spans(*what))[1])
+
+    def run(**limits: float) -> list[ClipRow]:
+        encoded.clear()
+        passes.clear()
+        return cut(stage(tmp_path / "footage", filters=limits), tmp_path)
+
+    slow, fast = run(min_motion=20)
+    assert (slow.status, fast.status, slow.path) == ("rejected", "accepted", "")
+    assert slow.scores["motion"] < 20 < fast.scores["motion"]
+    assert (len(encoded), passes) == (1, [2])  # of a rejected clip nothing is encoded
+    both = run(min_motion=0)
+    assert [row.status for row in both] == ["accepted", "accepted"]
+    assert (both[1].path, both[1].sha256, len(encoded), passes) == (fast.path, fast.sha256, 1, [1])
+    assert [row.scores for row in both] == [slow.scores, fast.scores]
+    assert run(min_motion=20) == [slow, fast]
+    assert run(min_motion=0) == both
+    assert (encoded, passes) == ([], [])
+    measured = recall(Store(tmp_path / "store"), slow.measured)
+    picture = cv2.imdecode(np.frombuffer(base64.b64decode(measured[0]["picture"]), np.uint8), cv2.IMREAD_COLOR)
+    assert picture.shape == (32, 32, 3)

@@ -112,12 +112,12 @@ def test_a_filter_scores_and_rejects(monkeypatch):
     lenient = {it.key: -np.inf if it.bound == "least" else np.inf for it in FILTERS.values()}
     limits = SimpleNamespace(**lenient, max_brightest=200.0)
     monkeypatch.setitem(FILTERS, "glaring", toy)
-    frames = np.full((3, 8, 8, 3), 40, np.uint8)
-    found = filters.scores(frames)
+    lumas = np.full((3, 8, 8), 40, np.uint8)
+    found = filters.scores(filters.Look(lumas))
     assert found["brightest"] == 40
     assert filters.reject_reason(found, limits) == ""
-    frames[1] = 255
-    assert filters.reject_reason(filters.scores(frames), limits) == "glaring: 255 > 200"
+    lumas[1] = 255
+    assert filters.reject_reason(filters.scores(filters.Look(lumas)), limits) == "glaring: 255 > 200"
 
 
 def test_what_is_declared_is_there():
