@@ -16,7 +16,7 @@ def main() -> None:
     args = parser.parse_args()
     store = run_file.open_store(args.store)
     stage = stage_inputs.read(stage_inputs.LatentsStage, args.config)
-    pairs = manifests.in_shard(manifests.read(args.pairs, PairRow), *args.shard)
+    pairs = manifests.read_shard(args.pairs, PairRow, *args.shard)
     where = device.pick(run_file.current().device)
     rows = latents.encode(stage, ModelFile.read(args.model, store), pairs, store, where)
     manifests.write(args.out, rows, LatentRow)

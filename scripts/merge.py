@@ -14,8 +14,7 @@ def main() -> None:
     parser.add_argument("--out", required=True, help="the manifest to write")
     parser.add_argument("manifests", nargs="+")
     args = parser.parse_args()
-    model = MODELS[args.rows]
-    manifests.write(args.out, [row for path in args.manifests for row in manifests.read(path, model)], model)
+    manifests.merge(args.out, args.manifests, MODELS[args.rows])
 
 
 if __name__ == "__main__":

@@ -16,11 +16,12 @@ def main() -> None:
     parser.add_argument("--shard", type=command_line.shard, default=(0, 1), help="INDEX/COUNT; default: all")
     args = parser.parse_args()
     stage = stage_inputs.read(stage_inputs.NegativesStage, args.config)
-    clips, captions = manifests.read(args.clips, ClipRow), manifests.read(args.captions, CaptionRow)
+    clips = manifests.read_shard(args.clips, ClipRow, *args.shard, status="accepted")
+    captions = manifests.read(args.captions, CaptionRow, {clip.clip_id for clip in clips})
     store = run_file.open_store(args.store)
     model = ModelFile.read(args.model, store)
     where = device.pick(run_file.current().device)
-    rows = negatives.render(stage, model, manifests.in_shard(clips, *args.shard), captions, store, where)
+    rows = negatives.render(stage, model, clips, captions, store, where)
     manifests.write(args.out, rows, NegativeRow)
 
 

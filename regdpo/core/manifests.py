@@ -1,34 +1,44 @@
 """Typed parquet manifests: one pydantic row model each.
 
-Rows are ordered by their first field, the id, so equal content is equal bytes. Reading checks every row and names
-file, row and column of what does not fit: a manifest comes from strangers. A file carries checksums of its pages and
-the digest of its content, since pages' checksums leave out the footer, which says what the pages mean.
+Rows are ordered by their first field, the id, so equal content is equal bytes. Reading checks every value, by columns
+(regdpo/core/columns.py), and names file, row and column of what does not fit: a manifest comes from strangers. A file
+carries checksums of its pages and digests of its columns, since pages' checksums leave out the footer, which says what
+the pages mean.
+
+Rows lie in groups of ``GROUP``. A shard is a stretch of the rows that are to be shared out, so that any number of
+shards reads a part of the file that hangs together, and nothing else of it. Whole manifests are handled as tables; rows
+are objects where a stage has those of one shard.
 """
 
-import itertools
 import json
 import shlex
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from pydantic import ValidationError
 
-from regdpo.core.digests import shard_of, text_digest
+from regdpo.core.columns import ColumnDigest, Problem, columns_of, conform, rows_of, schema_of
 from regdpo.core.errors import UserError, first_line
 from regdpo.core.rows import R, Row
 from regdpo.core.temporaries import atomic
 
-CONTENT = b"regdpo.content"
-"""Key of a file's metadata: the digest of its content."""
+CONTENT = b"regdpo.columns"
+"""Key of a file's metadata: the digests of its columns, one a group of rows."""
+GROUP = 2**13
+"""Rows of a group."""
 MOST_ROWS = 20_000_000
 """Of a manifest."""
 MOST_BYTES = 4 * 2**30
-"""Of a manifest in memory; a million pairs take two thirds."""
+"""Of a manifest in memory."""
 A_ROW, A_VALUE = 500, 60
-"""Bytes that a row takes, and each value of it beside its text; measured for pairs."""
+"""Bytes that a row takes as an object, and each value of it beside its text; measured for pairs."""
+PART = 2**10
+"""Rows of each part that wait while parts are merged."""
 
 
 def write(path: str | Path, rows: list[R], model: type[R]) -> None:
@@ -38,75 +48,298 @@ def write(path: str | Path, rows: list[R], model: type[R]) -> None:
         UserError: an id occurs twice.
     """
     rows = sorted(rows, key=lambda row: row.key)
-    for before, row in itertools.pairwise(rows):
-        if before.key == row.key:
-            raise UserError(f"{path}: the id {row.key} occurs twice")
     columns = {name: [getattr(row, name) for row in rows] for name in model.model_fields}
-    table = pa.table(columns, schema=_schema(model)).replace_schema_metadata({CONTENT: _content(columns)})
-    with atomic(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
+    with _writing(path, model) as writer:
+        writer.add(pa.table(columns, schema=schema_of(model)))
 
 
-def read(path: str | Path, model: type[R]) -> list[R]:
-    """Read and check every row.
+def write_table(path: str | Path, table: pa.Table, model: type[Row]) -> None:
+    """The same of a table, whose values are checked.
 
     Raises:
-        UserError: the file is not a parquet table, is damaged, would take too much memory, or a row does not fit; file,
-            row and column are named.
+        UserError: a row does not fit, or an id occurs twice.
     """
-    try:
-        columns = _columns(path, model)
-    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read as a parquet table ({first_line(error)}); {_again(path)}") from None
-    rows = []
-    for number, values in enumerate(zip(*columns.values(), strict=True)):
-        try:
-            rows.append(model.model_validate(dict(zip(columns, values, strict=True))))
-        except ValidationError as error:
-            item = error.errors()[0]
-            column = ".".join(map(str, item["loc"]))
-            raise UserError(f"{path}, row {number}, column {column}: {item['msg']}; {_again(path)}") from None
-    return rows
+    checked = conform(table, model)
+    if isinstance(checked, Problem):
+        raise UserError(f"{path}, row {checked.row}, column {checked.column}: {checked.what}")
+    ids = checked.column(0)
+    if not _ascends(ids):
+        checked = checked.take(pc.sort_indices(ids))
+    with _writing(path, model) as writer:
+        writer.add(checked)
+
+
+def merge(path: str | Path, parts: list[str] | list[Path], model: type[Row]) -> None:
+    """Write the rows of several manifests into one. Of each part few rows are held at a time, of all parts the ids.
+
+    Raises:
+        UserError: as ``read_table`` and ``write``.
+    """
+    name = next(iter(model.model_fields))
+    ids = [read_table(part, model, [name])[name] for part in parts]
+    if not all(map(_ascends, ids)):  # not written by us
+        return write_table(path, pa.concat_tables([read_table(part, model) for part in parts]), model)
+    together = pa.chunked_array([chunk for those in ids for chunk in those.chunks], type=pa.string())
+    part_of = np.repeat(np.arange(len(parts)), [len(those) for those in ids])[pc.sort_indices(together).to_numpy()]
+    del ids, together
+    cursors = [_Cursor(_File(part, model)) for part in parts]
+    with _writing(path, model) as writer:
+        for begin in range(0, len(part_of), GROUP):
+            those = part_of[begin : begin + GROUP]
+            taken = [cursors[part].take(count) for part, count in enumerate(np.bincount(those)) if count]
+            place = np.empty(len(those), np.int64)
+            place[np.argsort(those, kind="stable")] = np.arange(len(those))
+            writer.add(pa.concat_tables(taken).combine_chunks().take(pa.array(place)))
+
+
+def read(path: str | Path, model: type[R], ids: Collection[str] | None = None) -> list[R]:
+    """Read and check every row, or those of some ids.
+
+    Raises:
+        UserError: the file is not a parquet table, is damaged, would take too much memory, an id occurs twice, or a row
+            does not fit; file, row and column are named.
+    """
+    file = _File(path, model)
+    if ids is None:
+        file.bounded(file.count, file.count * (A_ROW + file.metadata.num_columns * A_VALUE))
+        return file.rows(file.table())
+    groups = file.groups_with(min(ids), max(ids)) if ids else []
+    table = file.table(groups=groups)
+    return file.rows(table.filter(pc.is_in(table.column(0), value_set=pa.array(sorted(ids), pa.string()))))
+
+
+def read_table(path: str | Path, model: type[Row], columns: Iterable[str] | None = None) -> pa.Table:
+    """The same as a table, or some columns of it. It has the model's types.
+
+    Raises:
+        UserError: as ``read``.
+    """
+    return _File(path, model).table(tuple(columns) if columns is not None else None)
+
+
+def read_shard(path: str | Path, model: type[R], index: int, count: int, **where: str) -> list[R]:
+    """The rows of one of ``count`` shards; of the file little more is read.
+
+    Args:
+        where: values of columns that rows must have to be shared out, such as ``status="accepted"``.
+
+    Raises:
+        UserError: as ``read``, for what is read.
+    """
+    file = _File(path, model)
+    places = np.arange(file.count)
+    if where:
+        table = file.table(tuple(where))
+        fits = [np.asarray(pc.fill_null(pc.equal(table[name], value), False)) for name, value in where.items()]
+        places = np.flatnonzero(np.logical_and.reduce(fits))
+    places = places[stretch(len(places), index, count)]
+    groups, numbers = file.groups_at(places)
+    return file.rows(file.table(groups=groups).take(pa.array(numbers)))
+
+
+def in_shard(rows: list[R], index: int, count: int) -> list[R]:
+    """Those of one of ``count`` shards of rows that are in the order of their ids."""
+    return rows[stretch(len(rows), index, count)]
+
+
+def stretch(length: int, index: int, count: int) -> slice:
+    """The part of a sequence that a shard has: none differs from another by more than one."""
+    return slice(length * index // count, length * (index + 1) // count)
 
 
 def _again(path: str | Path) -> str:
     return f"to make it again: rm {shlex.quote(str(path))}, then the same command"
 
 
-def _columns(path: str | Path, model: type[Row]) -> dict[str, list[Any]]:
-    """The values of every column, once the file has said how many there are; texts are unfolded last."""
-    metadata = pq.read_metadata(path)
-    schema = metadata.schema.to_arrow_schema()
-    wanted = _schema(model)
-    for field in schema:
-        nested = pa.types.is_nested(field.type)
-        if field.name not in model.model_fields or (nested and field.type != wanted.field(field.name).type):
-            raise UserError(f"{path}, column {field.name}: is none of a {model.__name__}; {_again(path)}")
-    size = sum(metadata.row_group(index).total_byte_size for index in range(metadata.num_row_groups))
-    _bounded(path, metadata.num_rows, metadata.num_columns, size)
-    texts = [field.name for field in schema if pa.types.is_string(field.type)]
-    with pq.ParquetFile(path, metadata=metadata, read_dictionary=texts, page_checksum_verification=True) as file:
-        columns: dict[str, list[Any]] = {name: [] for name in schema.names}
-        rows = size = 0
-        for batch in file.iter_batches(batch_size=2**14):
-            rows, size = rows + batch.num_rows, size + sum(map(_unfolded, batch.columns))
-            _bounded(path, rows, metadata.num_columns, size)
-            for name, column in zip(schema.names, batch.columns, strict=True):
-                values = column.to_pylist()
-                columns[name] += map(dict, values) if pa.types.is_map(column.type) else values
-    told = (schema.metadata or {}).get(CONTENT)
-    if told is not None and told != _content(columns):
-        raise UserError(f"{path}: is damaged (its content has another digest than it was written with); {_again(path)}")
-    return columns
+class _File:
+    """A manifest that is there.
 
+    Raises:
+        UserError: it is no parquet table, is none of the model, or would take too much memory.
+    """
 
-def _bounded(path: str | Path, rows: int, columns: int, size: int) -> None:
-    size += rows * (A_ROW + columns * A_VALUE)
-    if rows > MOST_ROWS or size > MOST_BYTES:
-        raise UserError(
-            f"{path}: unfolds to {rows} rows of {size / 2**30:.1f} GiB; a manifest has at most {MOST_ROWS} and "
-            f"{MOST_BYTES / 2**30:.0f} GiB"
+    def __init__(self, path: str | Path, model: type[Row]):
+        self.path, self.model = path, model
+        with self._told():
+            self.metadata = pq.read_metadata(path)
+            self.schema = self.metadata.schema.to_arrow_schema()
+            self.told = json.loads((self.metadata.metadata or {}).get(CONTENT, b"null"))
+        wanted = schema_of(model)
+        for field in self.schema:
+            nested = pa.types.is_nested(field.type)
+            if field.name not in model.model_fields or (nested and field.type != wanted.field(field.name).type):
+                raise UserError(f"{path}, column {field.name}: is none of a {model.__name__}; {_again(path)}")
+        self.count = self.metadata.num_rows
+        self.groups = [self.metadata.row_group(index) for index in range(self.metadata.num_row_groups)]
+        lengths = np.array([group.num_rows for group in self.groups], np.int64)
+        self.starts = np.cumsum(lengths) - lengths
+        if self.told is not None and (len(lengths) != len(self.told) or lengths.sum() != self.count):
+            raise self._damaged()
+        self.bounded(self.count, sum(group.total_byte_size for group in self.groups))
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, ValueError, pa.ArrowException) as error:
+            raise UserError(
+                f"{self.path}: cannot be read as a parquet table ({first_line(error)}); {_again(self.path)}"
+            ) from None
+
+    def _damaged(self) -> UserError:
+        return UserError(
+            f"{self.path}: is damaged (its content has another digest than it was written with); {_again(self.path)}"
         )
+
+    def bounded(self, rows: int, size: int) -> None:
+        if rows > MOST_ROWS or size > MOST_BYTES:
+            raise UserError(
+                f"{self.path}: unfolds to {rows} rows of {size / 2**30:.1f} GiB; a manifest has at most {MOST_ROWS} "
+                f"and {MOST_BYTES / 2**30:.0f} GiB"
+            )
+
+    def batches(
+        self, names: tuple[str, ...] | None = None, groups: list[int] | None = None, size: int = GROUP
+    ) -> Iterator[pa.Table]:
+        """Checked rows, at most ``size`` at a time. A group that is damaged is told once all of it was seen."""
+        wanted = columns_of(self.model)
+        have = [name for name in self.schema.names if names is None or name in names]
+        texts = [field.name for field in self.schema if pa.types.is_string(field.type)]
+        rows = held = 0
+        options = {"read_dictionary": texts, "page_checksum_verification": True}
+        with self._told(), pq.ParquetFile(self.path, metadata=self.metadata, **options) as file:
+            for group in range(len(self.groups)) if groups is None else groups:
+                digests = {name: ColumnDigest(wanted[name]) for name in wanted if names is None or name in names}
+                number = int(self.starts[group])
+                for batch in file.iter_batches(batch_size=size, row_groups=[group], columns=have):
+                    rows += batch.num_rows
+                    if held + sum(map(_at_most, batch.columns)) > MOST_BYTES:
+                        self.bounded(rows, held + sum(map(_unfolded, batch.columns)))
+                    table = conform(pa.Table.from_batches([batch]), self.model, names)
+                    if isinstance(table, Problem):
+                        raise UserError(
+                            f"{self.path}, row {number + table.row}, column {table.column}: {table.what}; "
+                            f"{_again(self.path)}"
+                        )
+                    number, held = number + batch.num_rows, held + table.nbytes
+                    for name, digest in digests.items():
+                        for chunk in table[name].chunks:
+                            digest.update(chunk)
+                    yield table
+                if self.told is not None:
+                    told = self.told[group]
+                    if any(name in told and told[name] != digest.hex() for name, digest in digests.items()):
+                        raise self._damaged()
+
+    def table(self, names: tuple[str, ...] | None = None, groups: list[int] | None = None) -> pa.Table:
+        """All columns or some, of all groups or some; ids are unique among them."""
+        schema = schema_of(self.model)
+        if names is not None:
+            schema = pa.schema([field for field in schema if field.name in names])
+        found = list(self.batches(names, groups))
+        table = pa.concat_tables(found) if found else schema.empty_table()
+        name = next(iter(self.model.model_fields))
+        if name in table.column_names and not _ascends(table[name]):
+            self._unique(table[name])
+        return table
+
+    def _unique(self, ids: pa.ChunkedArray) -> None:
+        order = pc.sort_indices(ids)
+        ordered = ids.take(order).combine_chunks()
+        same = pc.index(pc.equal(ordered[1:], ordered[:-1]), True).as_py()
+        if same >= 0:
+            row = max(order[same].as_py(), order[same + 1].as_py())
+            name = next(iter(self.model.model_fields))
+            raise UserError(
+                f"{self.path}, row {row}, column {name}: the id {ordered[same]} occurs twice; {_again(self.path)}"
+            )
+
+    def rows(self, table: pa.Table) -> list[Any]:
+        """As objects."""
+        many = len(table) * (A_ROW + table.num_columns * A_VALUE)
+        self.bounded(len(table), many + table.nbytes)
+        return rows_of(table, self.model)
+
+    def groups_at(self, places: np.ndarray) -> tuple[list[int], np.ndarray]:
+        """The groups that rows are in, by their numbers in the file, and their numbers in those groups together."""
+        of = np.searchsorted(self.starts, places, "right") - 1
+        groups = np.unique(of)
+        lengths = np.array([self.groups[group].num_rows for group in groups], np.int64)
+        before = np.cumsum(lengths) - lengths
+        return groups.tolist(), places - self.starts[of] + before[np.searchsorted(groups, of)]
+
+    def groups_with(self, first: str, last: str) -> list[int]:
+        """The groups that may hold ids between two."""
+        found = []
+        for number, group in enumerate(self.groups):
+            known = group.column(0).statistics if self.told is not None and group.num_columns else None
+            if known is None or not known.has_min_max or (known.min <= last and first <= known.max):
+                found.append(number)
+        return found
+
+
+class _Cursor:
+    """The next rows of a file."""
+
+    def __init__(self, file: _File):
+        self._batches = file.batches(size=PART)
+        self._waiting: pa.Table | None = None
+
+    def take(self, count: int) -> pa.Table:
+        taken = []
+        while count:
+            if self._waiting is None or not len(self._waiting):
+                self._waiting = next(self._batches)
+            taken.append(self._waiting[:count])
+            self._waiting = self._waiting[count:]
+            count -= len(taken[-1])
+        return pa.concat_tables(taken)
+
+
+class _Writer:
+    """Writes conforming tables whose ids ascend, in groups."""
+
+    def __init__(self, path: str | Path, file: pq.ParquetWriter, model: type[Row]):
+        self.path, self.model, self._file = path, model, file
+        self._digests: list[dict[str, str]] = []
+        self._last: str | None = None
+
+    def add(self, table: pa.Table) -> None:
+        """All of a group, but for the last table; or all of a manifest."""
+        for begin in range(0, len(table), GROUP):
+            group = table[begin : begin + GROUP].combine_chunks()
+            ids = group.column(0)
+            same = pc.index(pc.equal(ids[1:], ids[:-1]), True).as_py()
+            if same >= 0 or ids[0].as_py() == self._last:
+                raise UserError(f"{self.path}: the id {ids[max(same, 0)]} occurs twice")
+            self._last = ids[-1].as_py()
+            digests = {}
+            for name, column in columns_of(self.model).items():
+                digest = ColumnDigest(column)
+                for chunk in group[name].chunks:
+                    digest.update(chunk)
+                digests[name] = digest.hex()
+            self._digests.append(digests)
+            self._file.write_table(group, row_group_size=GROUP)
+
+    def close(self) -> None:
+        self._file.add_key_value_metadata({CONTENT: json.dumps(self._digests).encode()})
+
+
+@contextmanager
+def _writing(path: str | Path, model: type[Row]) -> Iterator[_Writer]:
+    options: Mapping[str, Any] = {"compression": "zstd", "write_page_checksum": True}
+    with atomic(path) as temporary, pq.ParquetWriter(temporary, schema_of(model), **options) as file:
+        writer = _Writer(path, file, model)
+        yield writer
+        writer.close()
+
+
+def _at_most(column: pa.Array) -> int:
+    """The same or more, found sooner."""
+    if not pa.types.is_dictionary(column.type):
+        return int(column.nbytes)
+    return len(column) * int(pc.max(pc.binary_length(column.dictionary)).as_py() or 0)
 
 
 def _unfolded(column: pa.Array) -> int:
@@ -117,25 +350,8 @@ def _unfolded(column: pa.Array) -> int:
     return int(pc.sum(lengths).as_py() or 0) + int(column.indices.nbytes)
 
 
-def _content(columns: dict[str, list[Any]]) -> bytes:
-    return text_digest(json.dumps(columns, ensure_ascii=False, sort_keys=True, default=str)).encode()
-
-
-def in_shard(rows: list[R], index: int, count: int) -> list[R]:
-    """The rows of one of ``count`` shards, by hash of the id."""
-    return [row for row in rows if shard_of(row.key, count) == index]
-
-
-def _schema(model: type[Row]) -> pa.Schema:
-    numbers = pa.map_(pa.string(), pa.float64())
-    types = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_(), dict[str, float]: numbers}
-
-    def arrow(annotation: Any) -> pa.DataType:
-        for candidate in (annotation, *get_args(annotation)):
-            if candidate in types:
-                return types[candidate]
-            if isinstance(candidate, str):  # a Literal's values
-                return pa.string()
-        raise AssertionError(f"no arrow type for {annotation}")
-
-    return pa.schema([(name, arrow(field.annotation)) for name, field in model.model_fields.items()])
+def _ascends(ids: pa.ChunkedArray) -> bool:
+    """Whether each is larger than the one before."""
+    if len(ids) < 2:
+        return True
+    return bool(pc.all(pc.greater(ids[1:], ids[:-1])).as_py())

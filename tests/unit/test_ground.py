@@ -1,4 +1,4 @@
-"""The ground floor: store, tables, provenance, errors."""
+"""The ground floor: store, provenance, errors."""
 
 import errno
 import json
@@ -10,13 +10,11 @@ import tempfile
 import time
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from regdpo.core import code_digest, digests, environment, errors, manifests, progress, temporaries
 from regdpo.core.errors import UserError
-from regdpo.core.rows import CaptionRow, ScoreRow
+from regdpo.core.rows import CaptionRow
 from regdpo.core.store import Store, kept_at
 from regdpo.core.temporaries import atomic
 from regdpo.models.spec import ModelFile, ModelRef
@@ -179,102 +177,6 @@ def test_a_model_has_the_bytes_that_its_file_names(tmp_path):
         with pytest.raises(UserError, match=rf"{place}.*--forcerun {rule}"):
             ModelFile.read(path, store)
         (place / "weights").write_bytes(b"good")
-
-
-def test_equal_rows_are_equal_bytes(tmp_path):
-    rows = [caption("b"), caption("a")]
-    manifests.write(tmp_path / "one", rows, CaptionRow)
-    manifests.write(tmp_path / "two", rows[::-1], CaptionRow)
-    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
-    assert [row.clip_id for row in manifests.read(tmp_path / "one", CaptionRow)] == ["a", "b"]
-
-
-def test_a_missing_score_stays_missing(tmp_path):
-    manifests.write(tmp_path / "s", [ScoreRow(score_id="x", model="base", metric="psnr", missing="no GPU")], ScoreRow)
-    assert manifests.read(tmp_path / "s", ScoreRow)[0].value is None
-
-
-def test_a_wrong_row_is_named(tmp_path):
-    pq.write_table(pa.table({"clip_id": ["a", "b"], "caption": ["x", None], "captioner": ["m", "m"]}), tmp_path / "t")
-    with pytest.raises(UserError, match=r"row 1, column caption"):
-        manifests.read(tmp_path / "t", CaptionRow)
-    (tmp_path / "no").write_text("PAR?")
-    with pytest.raises(UserError, match="cannot be read as a parquet table"):
-        manifests.read(tmp_path / "no", CaptionRow)
-
-
-def test_no_flipped_bit_changes_a_value_silently(tmp_path):
-    """Anywhere in the file, its footer too."""
-    rows = [caption(f"clip-{number:03}", f"a cat, take {number}") for number in range(60)]
-    path = tmp_path / "t"
-    manifests.write(path, rows, CaptionRow)
-    data = path.read_bytes()
-    refused = 0
-    for bit in range(0, 8 * len(data), 8 * len(data) // 150 + 1):
-        flipped = bytearray(data)
-        flipped[bit // 8] ^= 1 << bit % 8
-        path.write_bytes(flipped)
-        try:
-            assert manifests.read(path, CaptionRow) == rows, f"bit {bit}"
-        except UserError as error:
-            assert "then the same command" in str(error)  # noqa: PT017
-            refused += 1
-    assert refused > 75
-
-
-def _bomb(kind: str) -> pa.Table:
-    if kind == "rows":
-        return pa.table({"clip_id": pa.nulls(manifests.MOST_ROWS + 1, pa.string())})
-    if kind == "empty rows":
-        return pa.table(dict.fromkeys(("clip_id", "caption"), pa.nulls(8_000_000, pa.string())))
-    size, count = (2**20, 5000) if kind == "one text in many rows" else (2**24, 300)
-    text = pa.array(["x" * size])
-    column = pa.DictionaryArray.from_arrays(pa.array([0] * count, pa.int32()), text)
-    return pa.table({"clip_id": pa.array(map(str, range(count))), "caption": column})
-
-
-@pytest.mark.parametrize("kind", ["rows", "empty rows", "one text in many rows", "a large text"])
-def test_a_table_that_unfolds_to_gigabytes_is_refused(tmp_path, kind):
-    pq.write_table(_bomb(kind), tmp_path / "t", compression="zstd")
-    assert (tmp_path / "t").stat().st_size < 400_000
-    before = pa.default_memory_pool().max_memory()
-    with pytest.raises(
-        UserError, match=r"unfolds to \d+ rows of [\d.]+ GiB; a manifest has at most 20000000 and 4 GiB"
-    ):
-        manifests.read(tmp_path / "t", CaptionRow)
-    assert pa.default_memory_pool().max_memory() - before < 500e6
-
-
-@pytest.mark.parametrize(
-    ("columns", "what"),
-    [
-        ({"clip_id": ["a"], "x": [1]}, "column x: is none of a CaptionRow"),
-        ({"clip_id": [["a"]]}, "column clip_id: is none of a CaptionRow"),
-        (
-            {"clip_id": [1], "caption": ["a"], "captioner": ["m"]},
-            "row 0, column clip_id: Input should be a valid string",
-        ),
-        ({"clip_id": ["a"]}, "row 0, column caption: Field required"),
-        ({"clip_id": pa.array([b"\xff"]).cast(pa.string(), safe=False)}, "cannot be read as a parquet table"),
-    ],
-)
-def test_tables_of_others(tmp_path, columns, what):
-    pq.write_table(pa.table(columns), tmp_path / "t")
-    with pytest.raises(UserError, match=what):
-        manifests.read(tmp_path / "t", CaptionRow)
-
-
-def test_a_truncated_manifest_is_told_with_the_command_that_mends_it(tmp_path):
-    path = tmp_path / "my clips.parquet"
-    manifests.write(path, [caption("a")], CaptionRow)
-    path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(UserError, match=r"; to make it again: rm '.*/my clips.parquet', then the same command$"):
-        manifests.read(path, CaptionRow)
-
-
-def test_an_id_occurs_once(tmp_path):
-    with pytest.raises(UserError, match="the id a occurs twice"):
-        manifests.write(tmp_path / "t", [caption("a"), caption("a", "a dog")], CaptionRow)
 
 
 def test_digest_cache_reads_a_file_once(tmp_path, monkeypatch):
