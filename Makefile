@@ -125,7 +125,7 @@ vbench: $(VENV)  ## .venv-vbench: VBench beside .venv (Python 3.11)
 	fi
 
 .PHONY: captioning
-captioning: $(CAPTIONING)  ## .venv-captioning: torchvision beside .venv, for captions.source qwen_vl
+captioning: $(CAPTIONING)  ## .venv-captioning: torchvision beside .venv, for captions.source transformers
 
 $(VENV):
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" || \

@@ -9,18 +9,18 @@ rule caption_clips:
         f"{LOGS}/captions/{{shard}}.log",
     benchmark:
         f"{LOGS}/benchmarks/captions/{{shard}}.tsv"
-    localrule: settings.captions.source == "sidecar"
+    localrule: not CAPTIONER.model
     conda:
         "../envs/captioning.yaml"
     threads: 1
     resources:
-        mem_mb=declare.memory(64000 if settings.captions.source == "qwen_vl" else 2000),
+        mem_mb=declare.memory(64000 if CAPTIONER.gpu else 2000),
         runtime=240,
-        gpu=int(settings.captions.source == "qwen_vl"),
+        gpu=int(CAPTIONER.gpu),
     params:
         config=declare.reads(stage_inputs.CaptionsStage),
-        code=declare.code("captions"),
-        env=declare.env("transformers") if settings.captions.source == "qwen_vl" else "",
+        code=declare.code("captions", CAPTIONER.module),
+        env=declare.env(*CAPTIONER.packages) if CAPTIONER.packages else "",
         sidecars=lambda wildcards: found.sidecars(wildcards.shard),
         shards=settings.clips.shards,
         weights=lambda wildcards: found.weights(settings.captions.model),

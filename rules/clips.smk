@@ -31,6 +31,8 @@ rule merge_clips:
     output:
         manifest=f"{RESULTS}/clips.parquet",
         copies=f"{RESULTS}/copies.parquet",
+        # Once decided it stays when videos are added; to decide anew, delete it.
+        split=update(f"{RESULTS}/split.json"),
     log:
         f"{LOGS}/clips/merge.log",
     localrule: True
@@ -41,8 +43,8 @@ rule merge_clips:
         code=declare.code("merge_clips"),
         env=declare.env("numpy", "pyarrow"),
     shell:
-        "stage merge_clips --out {output.manifest:q} --copies {output.copies:q} {input.shards:q}"
-        " 2>&1 | tee -i {log:q}"
+        "stage merge_clips --out {output.manifest:q} --copies {output.copies:q} --split {output.split:q}"
+        " {input.shards:q} 2>&1 | tee -i {log:q}"
 
 
 # Before a GPU is asked for: whether there is footage for train, validation and test.
@@ -50,6 +52,7 @@ rule count_splits:
     input:
         clips=rules.merge_clips.output.manifest,
         copies=rules.merge_clips.output.copies,
+        split=rules.merge_clips.output.split,
     output:
         manifest=f"{RESULTS}/splits.parquet",
     log:
@@ -61,12 +64,11 @@ rule count_splits:
         config=declare.reads(stage_inputs.PairsStage),
         code=declare.code("splits"),
     shell:
-        "stage splits --clips {input.clips:q} --copies {input.copies:q} --out {output.manifest:q}"
-        " 2>&1 | tee -i {log:q}"
+        "stage splits --clips {input.clips:q} --copies {input.copies:q} --split {input.split:q}"
+        " --out {output.manifest:q} 2>&1 | tee -i {log:q}"
 
 
 rule clips:
     input:
         rules.merge_clips.output.manifest,
         rules.count_splits.output,
-        f"{RESULTS}/clips.html",

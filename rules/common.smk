@@ -17,6 +17,7 @@ from regdpo.config.locations import located
 from regdpo.config.run_file import RUN, SUFFIX, RunFile
 from regdpo.core import environment
 from regdpo.core.errors import UserError
+from regdpo.data.captioner_registry import CAPTIONERS
 from regdpo.evaluate.measures import MEASURES
 from regdpo.workflow import controllers, early, hooks
 from regdpo.workflow.inputs import Inputs
@@ -68,7 +69,8 @@ envvars:
 
 # Where the captioner's environment is not there, `python` has its packages: of the rule's conda environment, or of this.
 captioner = "python"
-if settings.captions.source == "qwen_vl" and shutil.which(settings.captions.python):
+CAPTIONER = CAPTIONERS[settings.captions.source]
+if CAPTIONER.environment and shutil.which(settings.captions.python):
     captioner = settings.captions.python
 
 # Rules call `python`: the one that runs Snakemake, or that of the rule's conda environment. `stage NAME` is

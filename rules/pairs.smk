@@ -3,6 +3,7 @@ rule gt_pairs:
     input:
         clips=rules.merge_clips.output.manifest,
         copies=rules.merge_clips.output.copies,
+        split=rules.merge_clips.output.split,
         captions=rules.merge_captions.output.manifest,
         negatives=rules.merge_negatives.output.manifest,
     output:
@@ -17,7 +18,7 @@ rule gt_pairs:
         code=declare.code("pairs"),
     shell:
         "stage pairs --clips {input.clips:q} --copies {input.copies:q} --captions {input.captions:q}"
-        " --negatives {input.negatives:q} --out {output.manifest:q} 2>&1 | tee -i {log:q}"
+        " --negatives {input.negatives:q} --split {input.split:q} --out {output.manifest:q} 2>&1 | tee -i {log:q}"
 
 
 rule pairs:

@@ -4,6 +4,7 @@ python scripts/captions.py --config config/config.yaml --clips clips.parquet --s
 python scripts/captions.py --config my.yaml --write-templates my-captions     # once the clips are made
 """
 
+import sys
 from importlib import import_module
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from regdpo.core import errors, manifests
 from regdpo.core.digests import shard_of
 from regdpo.core.rows import CaptionRow, ClipRow
 from regdpo.core.store import Store
-from regdpo.stages.captions import caption_shard
+from regdpo.stages.captions import caption_shard, told
 
 
 def main() -> None:
@@ -40,7 +41,11 @@ def main() -> None:
     every = accepted(arguments.clips)
     clips = [clip for clip in every if shard_of(clip.source, shards) == index]
     store = run_file.open_store(arguments.store)
-    manifests.write(arguments.out, caption_shard(stage, clips, store, every), CaptionRow)
+    server = stage_inputs.read(stage_inputs.CaptionServerStage, arguments.config).server
+    rows = caption_shard(stage, clips, store, every, server)
+    manifests.write(arguments.out, rows, CaptionRow)
+    if line := told(rows):
+        print(line, file=sys.stderr)
 
 
 def accepted(manifest: str | Path) -> list[ClipRow]:

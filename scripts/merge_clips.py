@@ -6,6 +6,7 @@ What was accepted and rejected, and why, is counted on standard error. For examp
 """
 
 import sys
+from pathlib import Path
 
 from regdpo.config import command_line, stage_inputs
 from regdpo.core import errors, manifests
@@ -16,11 +17,12 @@ from regdpo.data import duplicates, footage
 def main() -> None:
     parser = command_line.parser(__doc__)
     parser.add_argument("--copies", required=True, help="where to write which shots show the same footage")
+    parser.add_argument("--split", type=Path, help="how footage is split; decided if it is not there yet")
     parser.add_argument("shards", nargs="+", help="manifests of the shards")
     args = parser.parse_args()
     stage = stage_inputs.read(stage_inputs.MergeStage, args.config)
     rows = [row for shard in args.shards for row in manifests.read(shard, ClipRow)]
-    merged, copies = duplicates.merge(rows, stage)
+    merged, copies = duplicates.merge(rows, stage, args.split)
     manifests.write(args.copies, copies, CopyRow)
     manifests.write(args.out, merged, ClipRow)
     print("\n".join(footage.summary(merged)), file=sys.stderr)

@@ -14,8 +14,9 @@ def main() -> None:
     parser.add_argument("--captions", required=True, help="manifest of the captions stage")
     parser.add_argument("--negatives", help="manifest of the negatives stage; without it, the clips for pretraining")
     parser.add_argument("--copies", help="which shots show the same footage, from the clips stage; with --negatives")
+    parser.add_argument("--split", help="how the footage is split, as the merging of clips decided; else decided now")
     args = parser.parse_args()
-    stage = stage_inputs.read(stage_inputs.PairsStage, args.config)
+    stage = pairs.settled(stage_inputs.read(stage_inputs.PairsStage, args.config), args.split)
     clips, captions = manifests.read(args.clips, ClipRow), manifests.read(args.captions, CaptionRow)
     if args.negatives:
         copies = manifests.read(args.copies, CopyRow) if args.copies else []

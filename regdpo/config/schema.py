@@ -19,6 +19,7 @@ from regdpo.config.locations import located
 from regdpo.config.training import Arm, TrainSettings
 from regdpo.core.errors import UserError
 from regdpo.core.section import AtLeastOne, Count, Even, Fraction, InputPath, Name, Positive, Section, Share, kinds
+from regdpo.data.captioner_registry import CAPTIONERS
 from regdpo.data.registry import FILTERS
 from regdpo.models.registry import FAMILIES, in_comfyui
 from regdpo.objectives.registry import OBJECTIVES
@@ -147,11 +148,40 @@ class Clips(Section):
     shards: Count = Field(8, description="Jobs the footage is spread over, by hash of the video's path.")
 
 
+class CaptionServer(Section):
+    """The server that the captioner `endpoint` asks. Where it is and how patient one is with it shapes no caption."""
+
+    url: str = Field(
+        pattern=r"^https?://[^/?#@\s]+(/[^?#@\s]*)?$",
+        description="Its address up to the version, such as `http://node7:8000/v1`; without a user or a key.",
+    )
+    key_env: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
+        description="Name of the environment variable that holds its key; empty: it wants none. The key itself is in "
+        "no file and no log.",
+    )
+    concurrency: Count = Field(16, description="Requests at once, of each job; the jobs are `clips.shards`.")
+    timeout: Positive = Field(180, description="Seconds that a request may take, up to the last byte of its answer.")
+    attempts: Count = Field(
+        6, description="Times that a clip is asked about, where the server is busy, fails, is late or answers nonsense."
+    )
+    longest_wait: Positive = Field(
+        60, description="Most seconds between two tries; they double from one, and `Retry-After` is heeded up to this."
+    )
+
+
+if TYPE_CHECKING:
+    CaptionerName = str
+else:
+    CaptionerName = Literal[tuple(CAPTIONERS)]
+
+
 class Captions(Section):
     """One caption per clip."""
 
-    source: Literal["sidecar", "qwen_vl"] = Field(
-        "sidecar", description="`sidecar`: text files; `qwen_vl`: a Qwen2.5-VL or Qwen3-VL model by transformers."
+    source: CaptionerName = Field(
+        "sidecar", description="; ".join(f"`{name}`: {it.description}" for name, it in CAPTIONERS.items()) + "."
     )
     root: Annotated[str, InputPath()] | None = Field(
         None,
@@ -159,26 +189,47 @@ class Captions(Section):
         "`a.txt`, that of its first shot alone `a.shot000.txt`.",
     )
     model: Annotated[str, InputPath(always=False)] | None = Field(
-        None, description="qwen_vl: hub name or local folder."
+        None, description="transformers: hub name or local folder; endpoint: the name by which the server has it."
     )
-    revision: str | None = Field(None, description="qwen_vl: pinned revision; needed for a hub name.")
+    revision: str | None = Field(
+        None,
+        description="Pinned revision of the model; needed for a hub name. endpoint: the one that the server was "
+        "started with, which nothing else can tell.",
+    )
     prompt: str = Field(
         "Describe this video in one paragraph: the subject, what it does, the setting, the camera.",
-        description="qwen_vl: the instruction.",
+        min_length=1,
+        description="The instruction to a model.",
     )
-    frames: Count = Field(8, description="qwen_vl: frames shown to the model.")
-    max_new_tokens: Count = Field(160, description="qwen_vl: longest caption in tokens.")
-    batch: Count = Field(4, description="qwen_vl: clips per forward pass.")
+    frames: Count = Field(8, description="Frames shown to the model.")
+    send: Literal["frames", "video"] = Field(
+        "frames", description="endpoint: `frames`: as pictures, which every server takes; `video`: the clip itself."
+    )
+    max_new_tokens: Count = Field(400, description="Longest caption of a model, in its tokens.")
+    batch: Count = Field(4, description="transformers: clips per forward pass.")
     python: Annotated[str, InputPath(program=True)] = Field(
         ".venv-captioning/bin/python",
-        description="qwen_vl: interpreter of its environment (`make captioning`). It is a program "
+        description="transformers: interpreter of its environment (`make captioning`). It is a program "
         "that jobs run: whoever sets this key runs code.",
     )
+    script: str | None = Field(
+        None,
+        pattern=r"^[A-Z]+$",
+        description="Script that most letters of a caption have to be in, by their names in Unicode (`LATIN`, `CJK`, "
+        "`CYRILLIC`), as the base model reads it; empty: any.",
+    )
+    unusable: Literal["stop", "leave_out"] = Field(
+        "stop",
+        description="What becomes of a caption that is empty, cut off, a refusal or not in `script`: `stop` ends the "
+        "run with all of them, `leave_out` leaves their clips out of the pairs, with the reason in `captions.parquet`.",
+    )
+    server: CaptionServer | None = None
 
     @model_validator(mode="after")
     def _model_is_pinned(self) -> Self:
-        if self.source == "qwen_vl" and not self.model:
-            raise ValueError("source `qwen_vl` needs `model`")
+        for needed in CAPTIONERS[self.source].needs:
+            if not getattr(self, needed):
+                raise ValueError(f"source `{self.source}` needs `{needed}`")
         if self.model and not self.revision and not Path(self.model).exists():
             raise ValueError(f"`revision` is missing: pin the revision of {self.model}")
         return self
@@ -312,12 +363,13 @@ class Pairs(Section):
 
     split: Literal["auto", "source", "segment"] = Field(
         "auto",
-        description="`source`: a video belongs to one split. `segment`: every shot is cut in time into train, "
-        "validation and test with gaps wider than a clip. `auto`: by source from `min_sources` videos on.",
+        description="`source`: a video, or a group of them, belongs to one split by the hash of its bytes. `segment`: "
+        "every shot is cut in time into train, validation and test with gaps wider than a clip. `auto`: by source from "
+        "`min_sources` videos on that leave no split empty, decided once (`split.json` among the results).",
     )
-    min_sources: Count = Field(10, description="auto: sources needed for a split by source.")
-    validation: Share = Field(0.1, description="Share of sources (expected, at least one), or of a shot's frames.")
-    test: Share = Field(0.1, description="Share of sources (expected, at least one), or of a shot's frames.")
+    min_sources: Count = Field(10, description="auto: videos, or groups of them, needed for a split by source.")
+    validation: Share = Field(0.1, description="Share of videos (expected), or of a shot's frames.")
+    test: Share = Field(0.1, description="Share of videos (expected), or of a shot's frames.")
     limit: Count | None = Field(None, description="Most training pairs, chosen by seed; empty: all.")
     seed: int = 0
 

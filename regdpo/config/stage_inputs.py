@@ -52,7 +52,18 @@ class CaptionsStage(Section):
 
     @classmethod
     def of(cls, config: c.Config) -> dict[str, Any]:
-        return {"captions": _dump(config.captions, exclude={"python"}), "videos_root": config.videos.root}
+        captions = _dump(config.captions, exclude={"python", "server"})
+        return {"captions": captions, "videos_root": config.videos.root}
+
+
+class CaptionServerStage(Section):
+    """No rule's parameter: it shapes no caption."""
+
+    server: c.CaptionServer | None
+
+    @classmethod
+    def of(cls, config: c.Config) -> dict[str, Any]:
+        return {"server": _dump(config.captions.server) if config.captions.server else None}
 
 
 class BaseStage(Section):
@@ -87,16 +98,6 @@ class PairsStage(Section):
     @classmethod
     def of(cls, config: c.Config) -> dict[str, Any]:
         return {"pairs": _dump(config.pairs), "frames": config.clips.frames, "known": _known(config)}
-
-
-class FunnelStage(PairsStage):
-    """The page of the clips counts the splits too."""
-
-    filters: c.Filters
-
-    @classmethod
-    def of(cls, config: c.Config) -> dict[str, Any]:
-        return {**PairsStage.of(config), "filters": _dump(config.clips.filters)}
 
 
 class LatentsStage(Section):
@@ -172,7 +173,8 @@ class ReportStage(Section):
 
     @classmethod
     def of(cls, config: c.Config) -> dict[str, Any]:
-        return {"config": _dump(config, exclude={"paths", "launch"}), "arms": list(config.train.arms)}
+        shown = config.model_dump(mode="json", exclude={"paths": True, "launch": True, "captions": {"server"}})
+        return {"config": shown, "arms": list(config.train.arms)}
 
     def ordered(self) -> dict[str, Any]:
         """The configuration with its arms in the order they were written in."""

@@ -73,6 +73,7 @@ class SplitRow(Row):
     split: str
     clips: int
     sources: int  # videos that they are of
+    way: str = ""  # "source": a video belongs to one split; "segment": shots are cut in time
 
 
 class CaptionRow(Row):
@@ -81,6 +82,13 @@ class CaptionRow(Row):
     clip_id: str
     caption: str
     captioner: str  # "sidecar:FILE" or "MODEL@REVISION"
+    cut: bool = False  # it ran into the limit of tokens
+    reason: str = ""  # why it cannot be used, and so neither can its clip; empty: it can
+
+    @property
+    def kind(self) -> str:
+        """Of what is wrong with it, the word before the colon, such as ``refusal``."""
+        return self.reason.partition(":")[0]
 
 
 class NegativeRow(Row):

@@ -1,6 +1,7 @@
 """The shards' clips as one manifest, in which the same footage is kept once."""
 
 from collections import defaultdict
+from pathlib import Path
 
 import numpy as np
 
@@ -15,12 +16,16 @@ Shot = tuple[str, int]
 """Source, and number of the shot."""
 
 
-def merge(rows: list[ClipRow], stage: MergeStage) -> tuple[list[ClipRow], list[CopyRow]]:
+def merge(rows: list[ClipRow], stage: MergeStage, decision: Path | None = None) -> tuple[list[ClipRow], list[CopyRow]]:
     """Reject clips whose footage another source shows too, and tell which shots show the same.
 
     Kept is the clip that is held out (test before validation before train), so that a copy moves no footage into
     another split; then the one whose source has more pixels, then more bits a second, then the first name. Of one
     source all clips are kept.
+
+    Args:
+        rows: of all shards. stage: the configuration.
+        decision: file that says how the footage is split (``splits.decide``), which is made if it is not there.
 
     Raises:
         UserError: no clip is accepted, or a fingerprint is none.
@@ -28,8 +33,10 @@ def merge(rows: list[ClipRow], stage: MergeStage) -> tuple[list[ClipRow], list[C
     accepted = [row for row in rows if row.status == "accepted"]
     if not accepted:
         raise UserError("no clip is accepted: " + "; ".join(summary(rows)))
-    splits = source_splits([row for row in accepted if not is_known(row.source, stage.known)], stage.pairs)
-    rank = {source: len(SPLITS) - SPLITS.index(split) for source, split in splits.items()}
+    new = [row for row in accepted if not is_known(row.source, stage.known)]
+    settings = splits.decide(decision, new, stage.pairs) if decision else stage.pairs
+    sides = source_splits(new, settings)
+    rank = {source: len(SPLITS) - SPLITS.index(side) for source, side in sides.items()}
     last = len(SPLITS) + 1
     clips: dict[Shot, list[ClipRow]] = defaultdict(list)
     for row in sorted(

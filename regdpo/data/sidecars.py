@@ -163,12 +163,16 @@ def text_of(data: bytes) -> str:
         name = "UTF-8" if encoding == "utf-8-sig" else encoding.upper()
         raise ValueError(f"is not {name} text (byte {error.start}); save it as UTF-8") from None
     caption = " ".join(text.split())
-    for character in caption:
-        if unicodedata.category(character) in ("Cc", "Cn", "Co", "Cs"):
-            raise ValueError(f"holds the character U+{ord(character):04X}, which is no text; take it out")
+    if found := unprintable(caption):
+        raise ValueError(f"holds the character U+{ord(found):04X}, which is no text; take it out")
     if is_blank(caption):
         raise ValueError("is empty; write what the video shows, or delete the file")
     return caption
+
+
+def unprintable(text: str) -> str:
+    """The first character that is no text: a control, half of a pair, or one that Unicode does not assign."""
+    return next((char for char in text if unicodedata.category(char) in ("Cc", "Cn", "Co", "Cs")), "")
 
 
 def is_blank(text: str) -> bool:

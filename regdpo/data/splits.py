@@ -1,20 +1,28 @@
 """Train, validation and test: no footage that is found to be the same is in two of them.
 
-With enough sources a source belongs to one split, by the hash of its name, so that a new source moves no other. With
-few, every shot is cut in time: its first part trains, the middle validates, the end tests, and between the parts lies a
-gap wider than a clip, so that no clip has a frame, or a neighbouring frame, in two splits. Where two shots show the
-same footage (a trimmed copy, a recap), what is held out stays, and clips of the other shot that come nearer to it than
-that gap are left out.
+By source a video belongs to one split, by a threshold on the hash of its origin: a video that is added moves no other.
+The origin is the group that the table of videos gives, or else the digest of the file's bytes, not its path: a file
+that is renamed or moved stays on its side, and two equal files are on the same one. By segment every shot is cut in
+time: its first part trains, the middle validates, the end tests, and between the parts lies a gap wider than a clip, so
+that no clip has a frame, or a neighbouring frame, in two splits. Where two shots show the same footage (a trimmed copy,
+a recap), what is held out stays, and clips of the other shot that come nearer to it than that gap are left out.
 """
 
 import bisect
-import itertools
 import math
 from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ValidationError
 
 from regdpo.config.schema import Pairs
 from regdpo.core.digests import text_digest
+from regdpo.core.errors import UserError
 from regdpo.core.rows import ClipRow, CopyRow
+from regdpo.core.section import Section
+from regdpo.core.temporaries import atomic
 from regdpo.data.footage import matches
 
 SPLITS = ("train", "validation", "test")
@@ -35,21 +43,106 @@ def assign(clips: list[ClipRow], settings: Pairs, frames: int) -> dict[str, str]
 
 
 def source_splits(clips: list[ClipRow], settings: Pairs) -> dict[str, str]:
-    """Source -> split, by the hash of its name alone, but that validation and test get one source at least; nothing
-    where shots are cut in time instead.
+    """Source -> split, by the hash of its origin alone; nothing where shots are cut in time instead.
 
     Args:
         clips: of the sources that there are, without regard to which of several copies is kept.
         settings: how to split.
     """
-    place = {clip.source: int(text_digest(str(settings.seed), clip.source)[:13], 16) / 16**13 for clip in clips}
-    if settings.split == "segment" or (settings.split == "auto" and len(place) < settings.min_sources):
-        return {}
-    order = sorted(place, key=lambda source: (place[source], source))
-    tests = max(1, sum(where < settings.test for where in place.values()))
-    held = sum(where < settings.test + settings.validation for where in place.values())
-    names = ["test"] * tests + ["validation"] * max(1, held - tests)
-    return dict(itertools.zip_longest(order, names[: len(order)], fillvalue="train"))
+    found = {clip.source: side(origin(clip), settings) for clip in clips}
+    return {} if _way(found.values(), {origin(clip) for clip in clips}, settings) == "segment" else found
+
+
+def origin(clip: ClipRow) -> str:
+    """What all clips of one origin share, and no others."""
+    return f"group {clip.group}" if clip.group else f"content {clip.source_digest}"
+
+
+def side(origin: str, settings: Pairs) -> str:
+    """The split of an origin: where the hash of the seed and of it lies in [0, 1), to be held against the shares."""
+    place = int(text_digest(str(settings.seed), origin)[:13], 16) / 16**13
+    if place < settings.test:
+        return "test"
+    return "validation" if place < settings.test + settings.validation else "train"
+
+
+def _way(sides: Iterable[str], origins: set[str], settings: Pairs) -> Literal["source", "segment"]:
+    if settings.split != "auto":
+        return settings.split
+    return "source" if len(origins) >= settings.min_sources and set(sides) == set(SPLITS) else "segment"
+
+
+HOW = ("split", "min_sources", "validation", "test", "seed")
+"""What of the settings says how to split."""
+
+
+class Decision(Section):
+    """How the footage is split, and for which settings that was decided."""
+
+    way: Literal["source", "segment"]
+    origins: int
+    """How many there were then."""
+    asked: dict[str, Any]
+
+    def settings(self, asked: Pairs) -> Pairs:
+        """Those settings with the decision in the place of ``auto``."""
+        return asked.model_copy(update={"split": self.way})
+
+    def serves(self, asked: Pairs) -> bool:
+        """Whether it was decided for settings that split in the same way."""
+        return self.asked == asked.model_dump(include=set(HOW))
+
+
+def decide(file: Path, clips: list[ClipRow], settings: Pairs) -> Pairs:
+    """Settings without ``auto``: as the file says, so that videos which are added do not change it; where there is
+    none, or one for other settings, it is decided now and written.
+
+    Args:
+        file: of the decision.
+        clips: accepted ones, without regard to which of several copies is kept. settings: how to split.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    if file.exists():
+        kept = _read(file)
+        if kept.serves(settings):
+            _write(file, kept)
+            return kept.settings(settings)
+    origins = {origin(clip) for clip in clips}
+    way = _way((side(one, settings) for one in origins), origins, settings)
+    made = Decision(way=way, origins=len(origins), asked=settings.model_dump(include=set(HOW)))
+    _write(file, made)
+    return made.settings(settings)
+
+
+def decided(file: str | Path, settings: Pairs) -> Pairs:
+    """Settings without ``auto``, as the file of ``decide`` says.
+
+    Raises:
+        UserError: it cannot be read, or is for other settings.
+    """
+    kept = _read(Path(file))
+    if not kept.serves(settings):
+        raise UserError(f"{file}: says how to split by other settings of `pairs`; run the merging of clips again")
+    return kept.settings(settings)
+
+
+def _read(file: Path) -> Decision:
+    try:
+        return Decision.model_validate_json(file.read_bytes())
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read ({error.strerror}); run the merging of clips again") from None
+    except ValidationError:
+        raise UserError(
+            f"{file}: does not say how the footage was split; delete it, and it is decided anew, which may move videos "
+            "between train, validation and test"
+        ) from None
+
+
+def _write(file: Path, decision: Decision) -> None:
+    with atomic(file) as temporary:
+        temporary.write_text(decision.model_dump_json(indent=1) + "\n")
 
 
 def _is_duplicate(clip: ClipRow) -> bool:

@@ -8,6 +8,8 @@ from regdpo.core.rows import ClipRow
 from regdpo.report.gather import Inputs
 
 SPLITS = ("train", "validation", "test")
+SOURCES = 50
+"""Most that the page names one by one."""
 
 
 @dataclass(frozen=True)
@@ -15,7 +17,9 @@ class Split:
     """How train, validation and test lie in the footage."""
 
     by: str  # "segment" or "source"
-    counts: dict[str, dict[str, int]]  # source -> split -> pairs
+    counts: dict[str, dict[str, int]]  # source -> split -> pairs; of the sources with the most
+    sources: int
+    totals: dict[str, dict[str, int]]  # split -> what is counted -> how many
     gap: int | None  # least number of frames between clips of two splits; None: no shot is in two splits
     held_out: int
     overlapping: int  # held-out clips that share frames' times with another of the same shot
@@ -41,9 +45,21 @@ def split(inputs: Inputs) -> Split:
             gaps += [clip.start - end for other, end in ends.items() if other != mine]
             ends[mine] = max(ends.get(mine, 0), clip.start + clip.frames)
     held = [inputs.clips[clip_id] for clip_id in inputs.held_out]
+    most = sorted(counts, key=lambda source: (-counts[source].total(), source))[:SOURCES]
+    totals = {
+        split: {
+            "pairs": len(those),
+            "clips": len({pair.clip_id for pair in those}),
+            "videos": len({pair.source for pair in those}),
+        }
+        for split in SPLITS
+        if (those := [pair for pair in inputs.pairs if pair.split == split])
+    }
     return Split(
         by="segment" if any(len(splits) > 1 for splits in counts.values()) else "source",
-        counts={source: {split: counts[source][split] for split in SPLITS} for source in sorted(counts)},
+        counts={source: {split: counts[source][split] for split in SPLITS} for source in sorted(most)},
+        sources=len(counts),
+        totals=totals,
         gap=min(gaps, default=None),
         held_out=len(held),
         overlapping=_overlapping(held),
@@ -58,3 +74,12 @@ def _overlapping(clips: list[ClipRow]) -> int:
         if (before.source, before.shot) == (after.source, after.shot) and after.start < before.start + before.frames:
             touched |= {before.clip_id, after.clip_id}
     return len(touched)
+
+
+def rejections(inputs: Inputs) -> list[tuple[str, int, str]]:
+    """(kind of reason, clips, one reason in full), most frequent first."""
+    reasons = defaultdict(list)
+    for clip in inputs.clips.values():
+        if clip.status == "rejected":
+            reasons[clip.kind].append(clip.reason)
+    return sorted(((kind, len(all_), min(all_)) for kind, all_ in reasons.items()), key=lambda row: (-row[1], row[0]))

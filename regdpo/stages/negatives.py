@@ -22,7 +22,9 @@ def render(
 ) -> list[NegativeRow]:
     """``negatives.per_clip`` rows for each accepted clip of footage that the base does not know."""
     texts = {row.clip_id: row.caption for row in captions}
+    unusable = {row.clip_id for row in captions if row.reason}
     wanted = [clip for clip in clips if clip.status == "accepted" and not is_known(clip.source, stage.known)]
+    wanted = [clip for clip in wanted if clip.clip_id not in unusable]
     missing = [clip.clip_id for clip in wanted if clip.clip_id not in texts]
     if missing:
         raise UserError(f"clip {missing[0]} and {len(missing) - 1} more have no caption; run the captions stage again")

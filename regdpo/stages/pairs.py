@@ -3,6 +3,7 @@
 Which clip is in which split, and why, says regdpo/data/splits.py.
 """
 
+import math
 from collections import Counter
 from typing import Any
 
@@ -11,7 +12,7 @@ from regdpo.config.stage_inputs import PairsStage
 from regdpo.core.digests import text_digest
 from regdpo.core.errors import UserError
 from regdpo.core.rows import CaptionRow, ClipRow, CopyRow, NegativeRow, PairRow, SplitRow
-from regdpo.data.splits import SPLITS, assign, is_known, shared, shortest, source_splits
+from regdpo.data.splits import SPLITS, assign, decided, is_known, origin, shared, shortest, source_splits
 
 
 def build(
@@ -30,7 +31,7 @@ def build(
         UserError: a split would be empty, or a clip lacks its caption.
     """
     splits, elsewhere = _placed(stage, clips, copies)
-    texts = {row.clip_id: row.caption for row in captions}
+    texts = {row.clip_id: row.caption for row in captions if not row.reason}
     by_id = {clip.clip_id: clip for clip in clips}
     rows = []
     for negative in negatives:
@@ -65,20 +66,29 @@ def count(stage: PairsStage, clips: list[ClipRow], copies: list[CopyRow]) -> lis
     splits, elsewhere = _placed(stage, clips, copies)
     by_id = {clip.clip_id: clip for clip in clips}
     rows = []
+    accepted = [clip for clip in clips if clip.status == "accepted" and not is_known(clip.source, stage.known)]
+    way = "source" if source_splits(accepted, stage.pairs) else "segment"
     for split in SPLITS:
         mine = [clip_id for clip_id, of in splits.items() if of == split and clip_id not in elsewhere]
-        rows.append(SplitRow(split=split, clips=len(mine), sources=len({by_id[clip_id].source for clip_id in mine})))
+        sources = len({by_id[clip_id].source for clip_id in mine})
+        rows.append(SplitRow(split=split, clips=len(mine), sources=sources, way=way))
     empty = [row.split for row in rows if not row.clips]
     if empty:
         counts = ", ".join(f"{row.split} {row.clips}" for row in rows)
-        accepted = [clip for clip in clips if clip.status == "accepted" and not is_known(clip.source, stage.known)]
         raise UserError(f"pairs: no clip falls into {' and '.join(empty)} ({counts}); {_lacking(stage, accepted)}")
     return rows
 
 
+def settled(stage: PairsStage, split: str | None) -> PairsStage:
+    """The stage's configuration with what was decided of the split, if there is a file of that."""
+    return stage.model_copy(update={"pairs": decided(split, stage.pairs)}) if split else stage
+
+
 def told(rows: list[SplitRow]) -> str:
     """The counts in a line, for the reader."""
-    return "clips by split: " + ", ".join(f"{row.split} {row.clips} (videos: {row.sources})" for row in rows)
+    how = "each video in one of them" if {row.way for row in rows} == {"source"} else "each shot cut in time"
+    counts = ", ".join(f"{row.split} {row.clips} (videos: {row.sources})" for row in rows)
+    return f"clips by split: {counts}; {how}"
 
 
 def _placed(
@@ -97,8 +107,13 @@ def _lacking(stage: PairsStage, accepted: list[ClipRow]) -> str:
     settings, frames = stage.pairs, stage.frames
     sources = len({clip.source for clip in accepted})
     if source_splits(accepted, settings):
-        same = "" if sources < len(SPLITS) else ", and some show what others hold out"
-        return f"they need three videos with accepted clips, and there are {sources}{same}: give more videos"
+        origins = len({origin(clip) for clip in accepted})
+        enough = math.ceil(5 / min(settings.validation, settings.test, 1 - settings.validation - settings.test))
+        return (
+            f"{origins} videos (or groups of them) fall where the hash of each says, and {enough} would almost surely "
+            f"fill all three: give more videos, larger shares (pairs.validation is {settings.validation:g}, pairs.test "
+            f"{settings.test:g}), or pairs.split: segment, which cuts every shot in time"
+        )
     least = shortest(settings, frames)
     longest = max(clip.shot_frames for clip in accepted)
     by_source = ", or pairs.split: source, which gives whole videos to a split" if sources >= len(SPLITS) else ""
@@ -116,9 +131,10 @@ def pretraining(stage: PairsStage, clips: list[ClipRow], captions: list[CaptionR
         UserError: no accepted clip is from a known source, or a clip lacks its caption.
     """
     texts = {row.clip_id: row.caption for row in captions}
+    unusable = {row.clip_id for row in captions if row.reason}
     rows = []
     for clip in clips:
-        if clip.status == "rejected" or not is_known(clip.source, stage.known):
+        if clip.status == "rejected" or not is_known(clip.source, stage.known) or clip.clip_id in unusable:
             continue
         if clip.clip_id not in texts:
             raise UserError(f"clip {clip.clip_id}: has no caption; run the captions stage again")

@@ -13,6 +13,7 @@ from typing import Any
 from regdpo.config.schema import Base, Config
 from regdpo.core.errors import UserError
 from regdpo.data import footage
+from regdpo.data.captioner_registry import CAPTIONERS
 from regdpo.models import checkpoint_json
 from regdpo.models.registry import FAMILIES
 from regdpo.models.sizes import check_size
@@ -67,7 +68,8 @@ def captioner(settings: Config) -> None:
         UserError: saying how to make it.
     """
     captions = settings.captions
-    if captions.source == "sidecar" or shutil.which(captions.python) or all(map(find_spec, CAPTIONING)):
+    needs = CAPTIONERS[captions.source].environment
+    if not needs or shutil.which(captions.python) or all(map(find_spec, CAPTIONING)):
         return
     if not Path(settings.paths.results, "captions.parquet").exists():
         raise UserError(

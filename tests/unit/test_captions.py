@@ -18,7 +18,8 @@ from regdpo.core import digests, manifests
 from regdpo.core.errors import UserError
 from regdpo.core.rows import CaptionRow, ClipRow
 from regdpo.core.store import Store, kept_at
-from regdpo.data import caption_templates, captioners
+from regdpo.data import caption_checks, caption_templates
+from regdpo.data.captioners import answers, vision
 from regdpo.data.sidecars import Sidecars
 from regdpo.data.video import write_frames
 from regdpo.stages import captions
@@ -185,11 +186,45 @@ def test_sidecars_may_lie_in_a_folder_of_their_own(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("A dog runs over a meadow. It cannot see the cat; sorry sight.", ""),
+        ("I can see a dog", ""),
+        ("Imsorry is a town in this film", ""),
+        ("Ein Hund läuft über eine Wiese — wie 1999!", ""),
+        (" \u200b", "empty"),
+        ("I'm sorry, but I can't help with that.", "refusal"),
+        ("I\u2019m sorry, I cannot", "refusal"),
+        ("Sorry, no video was given", "refusal"),
+        ("As an AI language model", "refusal"),
+        ("I am unable to view videos", "refusal"),
+        ("I cannot describe this video", "refusal"),
+        ("Unfortunately, I see nothing", "refusal"),
+        ("很抱歉,我不能", "refusal"),
+        ("<think>The user wants", "reasoning"),
+        ("a dog\x1b[31m runs", "characters"),
+        ("a dog \ufffd", "characters"),
+        ("一只狗在草地上奔跑", "language"),
+        ("一只狗 dog", "language"),
+        ("123 !", "language"),
+    ],
+)
+def test_what_a_caption_is_checked_for(text, kind):
+    row = CaptionRow(clip_id="c", caption=text, captioner="m")
+    found = caption_checks.problem(row, schema.Captions(script="LATIN"))
+    assert found.partition(":")[0] == kind
+    assert found.isprintable()
+    if kind == "language":
+        assert not caption_checks.problem(row, schema.Captions())
+    assert caption_checks.problem(row.model_copy(update={"cut": True}), schema.Captions()) != ""
+
+
+@pytest.mark.parametrize(
     ("total", "count", "indices"),
     [(9, 3, [0, 3, 5, 8]), (17, 2, [0, 16]), (81, 5, [0, 16, 32, 48, 64, 80]), (1, 1, [0, 0]), (3, 4, [0, 1, 1, 2])],
 )
 def test_frames_are_spread_over_the_clip(total, count, indices):
-    assert captioners.evenly(total, count).tolist() == indices
+    assert answers.evenly(total, count).tolist() == indices
 
 
 @pytest.fixture(scope="module", params=["qwen2_5_vl", "qwen3_vl"])
@@ -220,8 +255,18 @@ def clips(store) -> list[ClipRow]:
 
 
 def qwen(model: Path, **settings) -> CaptionsStage:
-    values = {"source": "qwen_vl", "model": str(model), "frames": 4, "max_new_tokens": 12, **settings}
+    values = {"source": "transformers", "model": str(model), "frames": 4, "max_new_tokens": 12, "unusable": "leave_out"}
+    values |= settings
     return CaptionsStage(captions=schema.Captions(**values), videos_root="nowhere")
+
+
+@needs_torchvision
+def test_a_tiny_model_is_cut_off_or_not(model, clips, store):
+    """Whether an answer ended is told by the token that ends it, by the model's own generation here."""
+    rows = captions.caption_shard(qwen(model, batch=3), clips, store)
+    assert all(row.cut and row.kind == "cut off" for row in rows)
+    with pytest.raises(UserError, match=r"captions: 3 of 3 cannot be used: clip clip0: cut off: .*captions\.unusable"):
+        captions.caption_shard(qwen(model, batch=3, unusable="stop"), clips, store)
 
 
 @needs_torchvision
@@ -232,14 +277,14 @@ def test_qwen_captions_are_greedy_batched_and_kept(model, clips, store, monkeypa
     assert all(row.captioner.startswith(f"{model}@") for row in rows)
 
     # One caption is lost and one is marked: the lost one alone is made again, now unpadded in a batch of one.
-    texts = {path.read_text(): path for path in store.root.rglob("captions/*/*.txt")}
+    texts = {json.loads(path.read_text())["caption"]: path for path in store.root.rglob("captions/*/*.json")}
     texts[rows[0].caption].unlink()
     marked = texts[rows[1].caption]
-    marked.write_text("kept from before")
+    marked.write_text('{"caption": "kept from before", "cut": false}')
     kept_at(marked).unlink()
     made: list[object] = []
     with monkeypatch.context() as patch:
-        patch.setattr(captioners, "track", lambda items, *_: made.extend(items) or made)
+        patch.setattr(vision, "track", lambda items, *_: made.extend(items) or made)
         again = captions.caption_shard(qwen(model, batch=1), clips, store)
     assert len(made) == 1
     assert [row.caption for row in again] == [rows[0].caption, "kept from before", rows[2].caption]
@@ -291,7 +336,7 @@ def test_other_models_are_refused_in_one_line(tmp_path, clips, store):
         captions.caption_shard(qwen(tmp_path), clips, store)
     assert "\n" not in str(error.value)
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
-    with pytest.raises(UserError, match="is a bert model; qwen_vl takes qwen2_5_vl and qwen3_vl"):
+    with pytest.raises(UserError, match="is a bert model; transformers takes qwen2_5_vl and qwen3_vl"):
         captions.caption_shard(qwen(tmp_path), clips, store)
 
 
@@ -300,7 +345,8 @@ def command(folder: Path, **settings) -> subprocess.CompletedProcess[str]:
     rejected = clip("0").model_copy(update={"status": "rejected", "reason": "static"})
     manifests.write(folder / "clips.parquet", [rejected, clip("1", source="b.mp4")], ClipRow)
     part = {"captions": settings, "videos_root": str(folder)}
-    (folder / "a.run").write_text(json.dumps({"parts": {"CaptionsStage": part}}))
+    parts = {"CaptionsStage": part, "CaptionServerStage": {"server": None}}
+    (folder / "a.run").write_text(json.dumps({"parts": parts}))
     arguments = [
         "--config",
         "a.run",
@@ -331,8 +377,8 @@ def test_the_command_captions_accepted_clips(tmp_path):
 
 @pytest.mark.skipif(find_spec("torchvision") is not None, reason="torchvision is installed here")
 def test_without_torchvision_the_way_out_is_named(tmp_path):
-    done = command(tmp_path, source="qwen_vl", model=".")
+    done = command(tmp_path, source="transformers", model=".")
     assert done.returncode == 2
-    assert done.stderr.startswith("error: captions.source: qwen_vl needs ")
+    assert done.stderr.startswith("error: captions.source: transformers needs ")
     assert "make captioning" in done.stderr
     assert len(done.stderr.splitlines()) == 1

@@ -141,7 +141,7 @@ def test_a_better_copy_does_not_take_footage_out_of_the_test(uploads):
 
 
 def row(source: str, shot: int, start: int, shot_frames: int = 200, **values) -> ClipRow:
-    fixed = {"status": "accepted", "source_digest": "", "frames": FRAMES, "fps": 25.0, "shot_frames": shot_frames}
+    fixed = {"status": "accepted", "source_digest": source, "frames": FRAMES, "fps": 25.0, "shot_frames": shot_frames}
     return ClipRow(clip_id=f"{source}-{shot}-{start}", source=source, shot=shot, start=start, **{**fixed, **values})
 
 

@@ -73,7 +73,12 @@ def test_footage_that_is_not_there(tmp_path):
 
 def test_a_captioner_without_its_environment(tmp_path, monkeypatch):
     """It is not missed where all is captioned, where conda makes it, and where this environment has its packages."""
-    captions = {"source": "qwen_vl", "model": "Qwen/Qwen3-VL-8B-Instruct", "revision": "main", "python": "none/python"}
+    captions = {
+        "source": "transformers",
+        "model": "Qwen/Qwen3-VL-8B-Instruct",
+        "revision": "main",
+        "python": "none/python",
+    }
     settings = configured(captions=captions, paths={"results": str(tmp_path)})
     monkeypatch.setattr(early, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"captions.python: there is no program none/python; run `make captioning`"):

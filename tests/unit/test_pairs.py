@@ -8,6 +8,7 @@ import pytest
 
 from regdpo.config.schema import Pairs
 from regdpo.config.stage_inputs import PairsStage
+from regdpo.core.digests import text_digest
 from regdpo.core.errors import UserError
 from regdpo.core.rows import CaptionRow, ClipRow, CopyRow, NegativeRow
 from regdpo.data import splits
@@ -65,7 +66,7 @@ def test_segments_lie_more_than_a_clip_apart(share):
 
 
 def test_by_source_from_enough_sources_on():
-    built = build(clips(sources=12), validation=0.2, test=0.2)
+    built = build(clips(sources=30), validation=0.2, test=0.2)
     split_of: dict[str, set[str]] = {}
     for row in built:
         split_of.setdefault(row.source, set()).add(row.split)
@@ -73,19 +74,83 @@ def test_by_source_from_enough_sources_on():
     assert {split for splits in split_of.values() for split in splits} == set(SPLITS)
 
 
-def test_of_many_sources_each_split_gets_its_share():
+def videos(number: int, **values) -> list[ClipRow]:
+    """A clip of each."""
     one = clips()[0]
-    many = [one.model_copy(update={"source": str(number)}) for number in range(4000)]
-    found = splits.source_splits(many, Pairs(validation=0.1, test=0.2))
+    return [
+        one.model_copy(update={"source": f"v{n}.mp4", "clip_id": f"v{n}", "source_digest": f"d{n}", **values})
+        for n in range(number)
+    ]
+
+
+def test_of_many_sources_each_split_gets_its_share():
+    found = splits.source_splits(videos(4000), Pairs(validation=0.1, test=0.2))
     counts = Counter(found.values())
     assert counts["test"] == pytest.approx(800, abs=100)
     assert counts["validation"] == pytest.approx(400, abs=80)
-    few = Counter(splits.source_splits(many[:10], Pairs(validation=1e-9, test=1e-9)).values())
-    assert few == {"train": 8, "validation": 1, "test": 1}
+
+
+def test_a_split_is_a_threshold_on_the_hash_of_a_videos_bytes():
+    """By a formula of its own: SHA-256 as a number in [0, 1), of the seed and the digest as ``text_digest`` joins them."""
+    settings = Pairs(split="source", seed=3, validation=0.3, test=0.2)
+    for clip in videos(40):
+        place = int(text_digest("3", f"content {clip.source_digest}"), 16) / 16**64
+        expected = "test" if place < 0.2 else "validation" if place < 0.5 else "train"
+        assert splits.source_splits([clip], settings) == {clip.source: expected}
+
+
+def test_nobody_changes_sides_when_videos_are_added_renamed_or_copied():
+    """From one video to hundreds: each keeps its split, alone or among the others."""
+    settings, many = Pairs(split="source", validation=0.2, test=0.2), videos(300)
+    whole = splits.source_splits(many, settings)
+    assert set(whole.values()) == set(SPLITS)
+    for number in (1, 2, 3, 10, 299):
+        assert splits.source_splits(many[:number], settings) == {
+            clip.source: whole[clip.source] for clip in many[:number]
+        }
+    moved = [clip.model_copy(update={"source": f"elsewhere/{clip.source}"}) for clip in many]
+    assert splits.source_splits([*many, *moved], settings) == whole | {
+        clip.source: whole[clip.source.removeprefix("elsewhere/")] for clip in moved
+    }
+
+
+def test_a_group_is_on_one_side():
+    rows = [row for name in "abcdefgh" for row in videos(40, group=name)]
+    named = [row.model_copy(update={"source": f"{row.group}/{row.source}"}) for row in rows]
+    sides: dict[str, set[str]] = {}
+    for source, split in splits.source_splits(named, Pairs(split="source", validation=0.3, test=0.3)).items():
+        sides.setdefault(source.partition("/")[0], set()).add(split)
+    assert all(len(found) == 1 for found in sides.values())
+    assert len(set.union(*sides.values())) > 1
+    assert splits.source_splits(named, Pairs(validation=0.3, test=0.3)) == {}, "eight groups are less than min_sources"
+
+
+def test_auto_decides_once_and_keeps_to_it(tmp_path):
+    file, asked = tmp_path / "split.json", Pairs(validation=0.2, test=0.2)
+    few, many = videos(5), videos(100)
+    assert splits.decide(file, few, asked).split == "segment"
+    assert splits.decide(file, many, asked).split == "segment", "videos were added"
+    assert splits.decided(file, asked.model_copy(update={"limit": 7})).split == "segment"
+    other = asked.model_copy(update={"min_sources": 20})
+    with pytest.raises(UserError, match="says how to split by other settings of `pairs`"):
+        splits.decided(file, other)
+    assert splits.decide(file, many, other).split == "source", "something else was asked"
+    assert splits.decide(file, few, other).split == "source", "videos were taken away"
+    file.write_text("{")
+    with pytest.raises(UserError, match=r"split\.json: does not say .*delete it, and it is decided anew"):
+        splits.decide(file, many, other)
+
+
+def test_auto_leaves_no_split_empty(tmp_path):
+    """Many videos of which none happens to be held out are split in time."""
+    asked = Pairs(validation=0.2, test=0.2)
+    train = [clip for clip in videos(100) if splits.side(splits.origin(clip), asked) == "train"]
+    assert len(train) > asked.min_sources
+    assert splits.decide(tmp_path / "split.json", train, asked).split == "segment"
 
 
 def test_a_clip_of_held_out_footage_makes_no_pair_and_a_line():
-    rows = clips(sources=12, stride=9)
+    rows = clips(sources=30, stride=9)
     split_of = splits.source_splits(rows, Pairs(validation=0.2, test=0.2))
     test, train = (next(source for source in split_of if split_of[source] == split) for split in ("test", "train"))
     copy = CopyRow(
@@ -110,7 +175,10 @@ def counted(rows: list[ClipRow], copies: tuple[CopyRow, ...] = (), **settings):
 
 def test_clips_are_counted_by_split_before_there_are_negatives():
     """As many as the pairs will be, by which the negatives are taken up."""
-    for rows, settings in ((clips(), {"validation": 0.18, "test": 0.18}), (clips(sources=12), {"test": 0.2})):
+    for rows, settings in (
+        (clips(), {"validation": 0.18, "test": 0.18}),
+        (clips(sources=60, stride=60), {"test": 0.2}),
+    ):
         built = build(rows, **settings)
         found = {row.split: (row.clips, row.sources) for row in counted(rows, **settings)}
         assert found == {
@@ -119,7 +187,11 @@ def test_clips_are_counted_by_split_before_there_are_negatives():
             if (mine := [row for row in built if row.split == split])
         }
     line = pairs.told(counted(clips(), validation=0.18, test=0.18))
-    assert re.fullmatch(r"clips by split: train \d+ \(videos: 1\), validation \d+ \(videos: 1\), test \d+ .*", line)
+    assert re.fullmatch(
+        r"clips by split: train \d+ \(videos: 1\), validation \d+ \(videos: 1\), test \d+ .*; each shot cut in time",
+        line,
+    )
+    assert pairs.told(counted(clips(sources=60, stride=60))).endswith("; each video in one of them")
 
 
 def test_too_little_footage_is_refused_with_what_would_do():
@@ -133,7 +205,9 @@ def test_too_little_footage_is_refused_with_what_would_do():
         counted(clips(shot_frames=least - 1, stride=1), **settings)
     with pytest.raises(UserError, match=r"or pairs\.split: source, which gives"):
         counted(clips(sources=3, shot_frames=50), **settings)
-    with pytest.raises(UserError, match="need three videos with accepted clips, and there are 2: give more"):
+    with pytest.raises(
+        UserError, match=r"\(train \d+, .*\); 2 videos .* fall where the hash .*, and 50 would .* give more"
+    ):
         counted(clips(sources=2), split="source", **settings)
     rejected = [row.model_copy(update={"status": "rejected", "reason": "dark: 3"}) for row in clips()]
     with pytest.raises(UserError, match="no clip was accepted: the clips' manifest has the reason"):
@@ -157,6 +231,17 @@ def test_a_negative_of_another_caption_is_refused():
     stage = PairsStage.model_validate({"pairs": {}, "frames": FRAMES, "known": []})
     with pytest.raises(UserError, match="made from another caption"):
         pairs.build(stage, rows, captions(rows), negatives(rows, "y"), [])
+
+
+def test_a_clip_whose_caption_cannot_be_used_makes_no_pair():
+    rows = clips(sources=2)
+    said = [row.model_copy(update={"reason": "refusal: x"} if "s00" in row.clip_id else {}) for row in captions(rows)]
+    stage = PairsStage.model_validate({"pairs": {"validation": 0.2, "test": 0.2}, "frames": FRAMES, "known": []})
+    left = [row for row in negatives(rows) if "s01" in row.negative_id]
+    built, _ = pairs.build(stage, rows, said, left, [])
+    assert {row.source for row in built} == {"s01.mp4"}
+    known = stage.model_copy(update={"known": ["*"]})
+    assert {row.source for row in pairs.pretraining(known, rows, said)} == {"s01.mp4"}
 
 
 def test_pretraining_takes_known_footage_whole():
