@@ -72,3 +72,4 @@ rule clips:
     input:
         rules.merge_clips.output.manifest,
         rules.count_splits.output,
+        f"{RESULTS}/clips.html",

@@ -100,6 +100,16 @@ class PairsStage(Section):
         return {"pairs": _dump(config.pairs), "frames": config.clips.frames, "known": _known(config)}
 
 
+class FunnelStage(PairsStage):
+    """The page of the clips counts the splits too."""
+
+    filters: c.Filters
+
+    @classmethod
+    def of(cls, config: c.Config) -> dict[str, Any]:
+        return {**PairsStage.of(config), "filters": _dump(config.clips.filters)}
+
+
 class LatentsStage(Section):
     latents: c.Latents
     geometry: Geometry

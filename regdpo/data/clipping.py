@@ -257,7 +257,7 @@ class Cuts:
         """
         measures, written = recall(self.store, self.measured), recall(self.store, self.written) or {}
         if measures is None:
-            measures = [self._measure(planes) for planes in taken]
+            measures = [self._measure(window, planes) for window, planes in zip(self.windows, taken, strict=True)]
             remember(self.store, self.measured, measures)
         accepted = self._accepted(measures)
         missing = [path for path in accepted if not self._is_whole(path, written)]
@@ -273,12 +273,13 @@ class Cuts:
             remember(self.store, self.written, written)
         return self._rows(measures, written)
 
-    def _measure(self, planes: np.ndarray) -> dict[str, Any]:
-        """Scores and a small picture of one clip, from its planes of yuv420p."""
+    def _measure(self, window: cut.Window, planes: np.ndarray) -> dict[str, Any]:
+        """Scores and a small picture of the clip of a window, from its planes of yuv420p."""
         width, height = self.clips.width, self.clips.height
         lumas = planes[:, : width * height].reshape(-1, height, width)
         picture = cut.thumbnail(planes[len(planes) // 2], width, height)
-        return {"scores": filters.scores(filters.Look(lumas, self.enlarged)), "picture": picture}
+        scores = filters.scores(filters.Look(lumas, self.enlarged))
+        return {"x": window.x, "y": window.y, "scores": scores, "picture": picture}
 
     def _accepted(self, measures: list[dict[str, Any]]) -> list[str]:
         """The paths of clips that no filter rejects."""

@@ -41,15 +41,22 @@ def summary(rows: list[ClipRow]) -> list[str]:
     for kind, number in sorted(kinds.items()):
         first = min((row for row in rows if row.kind == kind), key=lambda row: row.clip_id)
         lines.append(f"{number} rejected as {kind} (such as {shown(first.source)}: {first.reason})")
-    lost = {source: share for source, share in cropped(rows).items() if share > MUCH}
-    if lost:
-        most = max(lost, key=lost.__getitem__)
-        lines.append(
-            f"note: {len(lost)} videos lose more than a third of their picture to the crop (such as "
-            f"{shown(most)}: {lost[most]:.0%}); clips.width and clips.height of their shape lose none, "
-            "clips.crops takes several windows"
-        )
+    if note := cropped_most(rows):
+        lines.append(f"note: {note}")
     return lines
+
+
+def cropped_most(rows: list[ClipRow]) -> str:
+    """One line about videos that lose much of their picture to the crop; empty if none does."""
+    lost = {source: share for source, share in cropped(rows).items() if share > MUCH}
+    if not lost:
+        return ""
+    most = max(lost, key=lost.__getitem__)
+    return (
+        f"{len(lost)} videos lose more than a third of their picture to the crop (such as "
+        f"{shown(most)}: {lost[most]:.0%}); clips.width and clips.height of their shape lose none, "
+        "clips.crops takes several windows"
+    )
 
 
 def cropped(rows: list[ClipRow]) -> dict[str, float]:

@@ -31,6 +31,8 @@ class Filter:
     description: str
     says: str
     """Why a clip is rejected; ``score`` and ``limit`` are filled in."""
+    measures: str = ""
+    """What the score is, with its unit."""
 
     @property
     def module(self) -> str:
@@ -59,6 +61,7 @@ FILTERS: dict[str, Filter] = {
         description="Greatest factor by which frames are enlarged to the clip's size; above: enlarged. From 480 to 720 "
         "rows it is 1.5.",
         says="frames are enlarged {score:.3g} times, more than {limit:g}; clips.width and clips.height ask for it",
+        measures="how many times frames are enlarged",
     ),
     "black": Filter(
         score="luma",
@@ -69,6 +72,7 @@ FILTERS: dict[str, Filter] = {
         kind=NonNegative,
         description="Least mean luma (0..255); below: black.",
         says="mean luma {score:.1f} is below {limit:g}",
+        measures="mean luma, 0..255",
     ),
     "frozen": Filter(
         score="frozen",
@@ -79,6 +83,7 @@ FILTERS: dict[str, Filter] = {
         kind=Fraction,
         description="Greatest share of frames equal to the one before; above: frozen.",
         says="{score:.0%} of the frames equal the one before, more than {limit:.0%}",
+        measures="share of frames equal to the one before",
     ),
     "static": Filter(
         score="motion",
@@ -89,6 +94,7 @@ FILTERS: dict[str, Filter] = {
         kind=NonNegative,
         description="Least mean absolute difference of neighbouring frames (luma, 0..255); below: static.",
         says="motion {score:.2f} is below {limit:g}",
+        measures="mean difference of neighbouring frames, luma 0..255",
     ),
 }
 """First word of the reason -> declaration; of several that reject a clip the first is told."""

@@ -8,7 +8,7 @@ from regdpo.evaluate import vbench
 from regdpo.evaluate.measures import Metric, metrics
 from regdpo.models.loading import lines
 from regdpo.models.spec import ModelFile
-from regdpo.report import examples, footage, halves, verdicts, words
+from regdpo.report import examples, footage, funnel, halves, verdicts, words
 from regdpo.report.gather import Inputs, without_folders
 from regdpo.report.results import BASE, Cell, Scores
 
@@ -28,7 +28,8 @@ class Contents:
     not_measured: list[tuple[str, str]]  # dimension, why
     dimensions: int
     split: footage.Split
-    rejections: list[tuple[str, int, str]]
+    funnel: list[funnel.Step]
+    candidates: int  # rows of the clips' manifest
     accepted: int
     captioners: list[str]
     differences: list[halves.Difference]
@@ -59,7 +60,8 @@ def shape(inputs: Inputs) -> Contents:
         not_measured=[(name, "; ".join(scores.reasons(f"{VBENCH}{name}")) or why) for name, why in coverage if why],
         dimensions=len(coverage),
         split=footage.split(inputs),
-        rejections=footage.rejections(inputs),
+        funnel=funnel.steps((clip.reason for clip in inputs.clips.values()), inputs.config.clips.filters),
+        candidates=len(inputs.clips),
         accepted=sum(clip.status == "accepted" for clip in inputs.clips.values()),
         captioners=sorted({row.captioner.split(":")[0] for row in inputs.captions.values()}),
         differences=halves.differences(inputs.halves, inputs.config.report.minimum.pairs),

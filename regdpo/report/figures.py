@@ -99,7 +99,7 @@ def forest(cells: dict[str, Cell], name: str) -> str:
         axes.spines["left"].set_visible(False)
         axes.set_title(f"{metric.label}{f' ({metric.unit})' if metric.unit else ''}")
         axes.set_xlabel("arm minus base; " + ("left of 0 is better" if metric.better < 0 else "right of 0 is better"))
-        return _svg(figure, name, f"{metric.label}: difference of each arm to base with its interval")
+        return svg(figure, name, f"{metric.label}: difference of each arm to base with its interval")
 
 
 def curves(arms: dict[str, list[Run]]) -> list[tuple[Curve, str]]:
@@ -126,7 +126,7 @@ def curves(arms: dict[str, list[Run]]) -> list[tuple[Curve, str]]:
             axes.set_title(curve.title)
             axes.set_xlabel("optimiser step")
             if drawn:
-                panels.append((curve, _svg(figure, curve.key, f"{curve.title} over steps: {curve.unit}")))
+                panels.append((curve, svg(figure, curve.key, f"{curve.title} over steps: {curve.unit}")))
     return panels
 
 
@@ -140,7 +140,7 @@ def _line(axes: Axes, rows: pd.DataFrame, curve: Curve, color: str, dash: object
     axes.plot(rows["step"][::stride], smooth[::stride], color=color, ls=dash, lw=1.5)
 
 
-def _svg(figure: Figure, name: str, label: str) -> str:
+def svg(figure: Figure, name: str, label: str) -> str:
     """The figure's SVG element alone: page colours, ids of its own, no date, no fixed size."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True,

@@ -74,12 +74,3 @@ def _overlapping(clips: list[ClipRow]) -> int:
         if (before.source, before.shot) == (after.source, after.shot) and after.start < before.start + before.frames:
             touched |= {before.clip_id, after.clip_id}
     return len(touched)
-
-
-def rejections(inputs: Inputs) -> list[tuple[str, int, str]]:
-    """(kind of reason, clips, one reason in full), most frequent first."""
-    reasons = defaultdict(list)
-    for clip in inputs.clips.values():
-        if clip.status == "rejected":
-            reasons[clip.kind].append(clip.reason)
-    return sorted(((kind, len(all_), min(all_)) for kind, all_ in reasons.items()), key=lambda row: (-row[1], row[0]))

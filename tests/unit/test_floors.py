@@ -111,7 +111,7 @@ def test_stages_rules_and_scripts_have_the_same_names():
 
 
 STARTS_LIGHT = ["captions", "clips", "halves", "merge", "merge_clips", "pairs", "report", "scores", "timeline", "train"]
-STARTS_LIGHT += ["splits", "unlock", "weights"]
+STARTS_LIGHT += ["funnel", "splits", "unlock", "weights"]
 
 
 def test_what_needs_no_model_starts_without_torch():

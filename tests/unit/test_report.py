@@ -353,11 +353,13 @@ def test_what_tells_halves_apart(inputs, html):
     assert "No pair has both halves" in rendered(gather.Inputs(**(vars(inputs) | {"halves": []})))
 
 
-def test_rejections_are_counted_by_kind(inputs):
-    assert footage.rejections(inputs) == [
-        ("static", 2, "static: motion 0.02 is below 0.5"),
-        ("holds no frames", 1, "holds no frames"),
+def test_the_funnel_is_told_in_short(inputs, html):
+    told = [(step.kind, step.taken, step.left, step.example) for step in contents.shape(inputs).funnel]
+    assert told == [
+        ("static", 2, 15, "motion 0.02 is below 0.5"),
+        ("holds no frames", 1, 14, "holds no frames"),
     ]
+    assert "14 clips were accepted, 3 rejected" in html
 
 
 def test_versions_hold_for_this_python(inputs):

@@ -1,0 +1,22 @@
+# What became of the footage, as a page: made before its splits are counted, which may refuse it.
+rule funnel_page:
+    input:
+        clips=rules.merge_clips.output.manifest,
+        copies=rules.merge_clips.output.copies,
+        template=[
+            ROOT / "regdpo/report" / name for name in ["funnel.html", "style.css"]
+        ],
+    output:
+        page=f"{RESULTS}/clips.html",
+    log:
+        f"{LOGS}/funnel.log",
+    priority: 1
+    localrule: True
+    conda:
+        "../envs/regdpo.yaml"
+    params:
+        config=declare.reads(stage_inputs.FunnelStage),
+        code=declare.code("funnel", "regdpo.data.registry:FILTERS"),
+        env=declare.env("matplotlib", "jinja2", "pandas"),
+    shell:
+        "stage funnel --clips {input.clips:q} --copies {input.copies:q} --out {output.page:q} 2>&1 | tee -i {log:q}"
