@@ -3,6 +3,7 @@ rule funnel_page:
     input:
         clips=rules.merge_clips.output.manifest,
         copies=rules.merge_clips.output.copies,
+        split=rules.merge_clips.output.split,
         template=[
             ROOT / "regdpo/report" / name for name in ["funnel.html", "style.css"]
         ],
@@ -19,4 +20,5 @@ rule funnel_page:
         code=declare.code("funnel", "regdpo.data.registry:FILTERS"),
         env=declare.env("matplotlib", "jinja2", "pandas"),
     shell:
-        "stage funnel --clips {input.clips:q} --copies {input.copies:q} --out {output.page:q} 2>&1 | tee -i {log:q}"
+        "stage funnel --clips {input.clips:q} --copies {input.copies:q} --split {input.split:q} --out {output.page:q}"
+        " 2>&1 | tee -i {log:q}"

@@ -5,7 +5,7 @@ Which clip is in which split, and why, says regdpo/data/splits.py.
 
 import math
 from collections import Counter
-from typing import Any
+from typing import Any, TypeVar
 
 from regdpo.config.schema import Pairs
 from regdpo.config.stage_inputs import PairsStage
@@ -13,6 +13,8 @@ from regdpo.core.digests import text_digest
 from regdpo.core.errors import UserError
 from regdpo.core.rows import CaptionRow, ClipRow, CopyRow, NegativeRow, PairRow, SplitRow
 from regdpo.data.splits import SPLITS, assign, decided, is_known, origin, shared, shortest, source_splits
+
+S = TypeVar("S", bound=PairsStage)
 
 
 def build(
@@ -79,7 +81,7 @@ def count(stage: PairsStage, clips: list[ClipRow], copies: list[CopyRow]) -> lis
     return rows
 
 
-def settled(stage: PairsStage, split: str | None) -> PairsStage:
+def settled(stage: S, split: str | None) -> S:
     """The stage's configuration with what was decided of the split, if there is a file of that."""
     return stage.model_copy(update={"pairs": decided(split, stage.pairs)}) if split else stage
 
