@@ -4,8 +4,9 @@
     python scripts/generate.py --config my.yaml --images pictures/         # image-to-video: street.png, street.txt
     python scripts/generate.py --config my.yaml --prompts prompts.txt --models base sft reg_dpo/seed1 --seeds 0 1 2
 
-Size, steps, guidance and shift are those of the samples that the report shows. What was rendered before is found in the
-store; Ctrl-C loses one batch at most.
+Size, steps, guidance and shift are those of the samples that the report shows; where clips have several sizes, a
+picture gets the one of the nearest shape and a prompt the first. What was rendered before is found in the store; Ctrl-C
+loses one batch at most.
 """
 
 import argparse
@@ -46,23 +47,23 @@ def main() -> None:
     check_writable(out.parent)
     wished = own.wishes(settings.base.task, args.prompts, args.images)
     models = {name: _model(name, results, store) for name in _names(args.models, settings.train)}
-    asked = own.requests(wished, args.seeds, stage.geometry, store)
+    asked = own.requests(wished, args.seeds, settings.clips.geometries, stage.encode, store)
     where = device.pick(settings.launch.device)
     sampling, rendered = stage.samples.sampling, {}
     for number, (name, model) in enumerate(models.items(), start=1):
         print(f"{name}: model {number} of {len(models)}, {len(asked)} videos")
-        rendered[name] = render("generated", model, asked, sampling, stage.geometry, store, where)
+        rendered[name] = render("generated", model, asked, sampling, stage.encode, store, where)
     shown = []
     for at, wish in enumerate(wished):
         for turn, seed in enumerate(args.seeds):
             made = [(name, rendered[name][turn * len(wished) + at]) for name in models]
             label = f"{wish.name}, seed {seed}" if len(args.seeds) > 1 else wish.name
             videos = [Video(name, name.partition("/")[0], video.path, video.sha256) for name, video in made]
-            shown.append((label, wish.prompt, videos))
+            shown.append((label, wish.prompt, asked[at].geometry, videos))
     facts = ", the same first frame" if settings.base.task == "i2v" else ""
     scale = sampling.guidance if isinstance(sampling.guidance, dict) else f"{sampling.guidance:g}"
     facts += f" and the same noise for every model, {sampling.steps} steps, guidance {scale}"
-    generated.write(out, settings.report.title, facts, shown, list(settings.train.arms), settings.clips, store)
+    generated.write(out, settings.report.title, facts, shown, list(settings.train.arms), stage.encode, store)
     print(f"the page: {out}")
 
 

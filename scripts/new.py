@@ -62,9 +62,8 @@ def main() -> None:
         temporary.write_text(new.written(wish, chosen), encoding="utf-8")
     settings = schema.load(file)
     clips = settings.clips
-    made = (
-        f"{settings.base.family} {settings.base.task}, clips of {clips.frames} frames of {clips.height}x{clips.width}"
-    )
+    sizes = " or ".join(f"{it.height}x{it.width}" for it in clips.geometries)
+    made = f"{settings.base.family} {settings.base.task}, clips of {clips.frames} frames of {sizes}"
     print(f"{file}: {made}, for {count} x {name or 'CPU'}{f'; {chosen.said}' if chosen.said else ''}")
     snakemake = f"snakemake -s {shlex.quote(str(ROOT / 'workflow/Snakefile'))} --configfile config.yaml --cores all"
     captions = f"python {shlex.quote(str(ROOT / 'scripts/captions.py'))} --config config.yaml"

@@ -23,7 +23,7 @@ from regdpo.core.errors import UserError
 from regdpo.objectives.registry import OBJECTIVES
 from regdpo.plan import cost, layouts, table
 from regdpo.plan.architecture import Architecture, find, known
-from regdpo.plan.memory import GIB, Training
+from regdpo.plan.memory import GIB, Size, Training
 from regdpo.runtime.gpu_specs import GPUS, gpu_named, parse_memory
 
 GPU = "H100 SXM"
@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--mfu", type=float, default=layouts.MFU, help="an assumption; default: %(default)s")
     parser.add_argument("--arm", help="arm to plan for, or `pretrain`; default: the first that has losers")
     parser.add_argument("--model", help="an architecture of config/architectures in the place of base.model")
-    parser.add_argument("--frames", type=int, help="in the place of clips.frames")
+    parser.add_argument("--frames", type=int, help="of all clips, in the place of the configured")
     parser.add_argument("--table", action="store_true", help="longest videos technique by technique, as Markdown")
     parser.add_argument(
         "--check",
@@ -85,14 +85,14 @@ def _check(values: schema.Config, args: argparse.Namespace, memory: float) -> No
     except UserError as error:
         print(f"not checked against the plan: {error}", file=sys.stderr)
         return
-    ranks, size = _ranks(values, args), _size(values, args, architecture)
+    ranks, sizes = _ranks(values, args), _sizes(values, args, architecture)
     refused: list[str] = []
     for key in args.check or trainings:
         if key not in trainings:
             raise UserError(f"--check: there is no {key}; there are {', '.join(trainings)}")
         settings, losers = trainings[key]
         try:
-            need = layouts.check(settings, architecture, size, ranks, memory, losers, key)
+            need = layouts.check(settings, architecture, sizes, ranks, memory, losers, key)
         except UserError as error:
             refused.append(str(error))
         else:
@@ -113,7 +113,8 @@ def _training(values: schema.Config, args: argparse.Namespace) -> Training:
         raise UserError(f"--arm: there is no {arm}; there are {', '.join(arms)}")
     settings, losers = trainings[key]
     architecture = known(args.model) if args.model else find(values.base)
-    training = Training(architecture, settings, *_size(values, args, architecture), ranks, 2 if losers else 1)
+    sizes = _sizes(values, args, architecture)
+    training = Training.of(architecture, settings, sizes, ranks, 2 if losers else 1)
     if not layouts.sensible(training) and not args.table:
         raise UserError(
             f"--gpus: no layout of {ranks} ranks takes batch {settings.batch} and {training.tokens} tokens; "
@@ -129,14 +130,14 @@ def _ranks(values: schema.Config, args: argparse.Namespace) -> int:
     return ranks
 
 
-def _size(values: schema.Config, args: argparse.Namespace, architecture: Architecture) -> tuple[int, int, int]:
-    """Frames, height and width of a clip."""
-    key, frames = ("clips.frames", values.clips.frames) if args.frames is None else ("--frames", args.frames)
-    if frames < 1:
-        raise UserError(f"{key}: {frames} is no number of frames")
-    size = frames, values.clips.height, values.clips.width
-    architecture.family.check_geometry(*size)
-    return size
+def _sizes(values: schema.Config, args: argparse.Namespace, architecture: Architecture) -> list[Size]:
+    """Of the clips."""
+    if args.frames is not None and args.frames < 1:
+        raise UserError(f"--frames: {args.frames} is no number of frames")
+    found = [(args.frames or it.frames, it.height, it.width) for it in values.clips.geometries]
+    for size in found:
+        architecture.family.check_geometry(*size)
+    return list(dict.fromkeys(found))
 
 
 def _times(values: schema.Config, training: Training, machine: layouts.Machine, args: argparse.Namespace) -> list[str]:
@@ -158,7 +159,7 @@ def _cost(values: schema.Config, training: Training, machine: layouts.Machine, a
 
 
 def _table(training: Training, machine: layouts.Machine) -> str:
-    settings = training.settings
+    settings, training = training.settings, replace(training, others=())
     sections = [
         f"# Longest videos: {training.architecture.name}",
         f"Command: `python scripts/plan.py {' '.join(_quoted(word) for word in sys.argv[1:])}`  \nCommit: {_commit()}",

@@ -16,7 +16,7 @@ def main() -> None:
         raise UserError(f"{args.model}: is a base model; nothing was trained on top of it")
     stage = stage_inputs.read(stage_inputs.WeightsStage, args.config)
     training = stage_inputs.read(stage_inputs.TrainStage, args.config, model.arm, model.seed)
-    weights.write(training, stage.geometry, model, run_file.open_store(args.store), args.out)
+    weights.write(training, stage.geometries, model, run_file.open_store(args.store), args.out)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from regdpo.models.spec import ModelFile
 from regdpo.runs.job import Job
 from regdpo.stages import base, latents
 
-GEOMETRY = {"frames": 9, "fps": 8.0, "width": 32, "height": 32, "encode": {}}
+GEOMETRY = {"frames": 9, "fps": 8.0, "width": 32, "height": 32}
 SAMPLING = {"steps": 4, "guidance": 1.0, "shift": 1.0, "batch": 2}
 
 
@@ -49,7 +49,9 @@ def base_config(task: str = "i2v", **transformer: int) -> dict:
     return {"task": task, "text_length": 8, "pretrain": pretrain}
 
 
-def pairs(store: Store, count: int, draw: Callable[[int], np.ndarray] = clip) -> list[PairRow]:
+def pairs(
+    store: Store, count: int, draw: Callable[[int], np.ndarray] = clip, geometry: dict = GEOMETRY
+) -> list[PairRow]:
     """Pairs of clips in the store: all but two to train on, then one for validation and one for the test."""
     rows = []
     for number in range(count):
@@ -68,6 +70,7 @@ def pairs(store: Store, count: int, draw: Callable[[int], np.ndarray] = clip) ->
                 source="source.mp4",
                 shot=0,
                 start=10 * number,
+                **geometry,
                 caption=f"a square number {number % 3}",
                 winner=winner,
                 winner_sha256=file_digest(store.resolve(winner)),
@@ -81,9 +84,9 @@ def pairs(store: Store, count: int, draw: Callable[[int], np.ndarray] = clip) ->
 def world(folder: Path, count: int = 8, task: str = "i2v") -> World:
     store = Store(folder / "store")
     rows = pairs(store, count)
-    stage = stage_inputs.BaseStage.model_validate({"base": base_config(task), "geometry": GEOMETRY, "shift": 1.0})
+    stage = stage_inputs.BaseStage.model_validate({"base": base_config(task), "geometries": [GEOMETRY], "shift": 1.0})
     model = base.from_scratch(stage, rows, store)
-    encode = stage_inputs.LatentsStage.model_validate({"latents": {"dtype": "fp32"}, "geometry": GEOMETRY})
+    encode = stage_inputs.LatentsStage.model_validate({"latents": {"dtype": "fp32"}})
     encoded = latents.encode(encode, model, rows, store, torch.device("cpu"))
     manifest = folder / "latents.parquet"
     manifests.write(manifest, encoded, LatentRow)

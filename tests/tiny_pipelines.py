@@ -114,7 +114,7 @@ def wan_i2v() -> d.DiffusionPipeline:
 def wan_codec(kind: Any) -> d.DiffusionPipeline:
     """As models made here are: a block-PCA codec in the place of the autoencoder."""
     clips = np.stack([video((9, 32, 32), seed) for seed in range(4)])
-    codec = BlockPCACodec.fit(torch.from_numpy(clips).permute(0, 4, 1, 2, 3) / 127.5 - 1, 16, 8, 4)
+    codec = BlockPCACodec.fit([torch.from_numpy(clips).permute(0, 4, 1, 2, 3) / 127.5 - 1], 16, 8, 4)
     channels = 36 if kind is d.WanImageToVideoPipeline else 16
     pipeline = wan(kind, transformer=wan_transformer(in_channels=channels))
     pipeline.register_modules(vae=codec)

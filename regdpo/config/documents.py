@@ -23,11 +23,11 @@ def markdown() -> str:
         for name, field in section.model_fields.items():
             inner = next((t for t in (field.annotation, *get_args(field.annotation)) if _is_section(t)), None)
             here = f"{path}.{name}".lstrip(".")
-            if inner is not None and get_origin(field.annotation) is not dict:
-                below.append((here, inner))
-                continue
+            several = {dict: ".NAME", list: "[]"}.get(get_origin(field.annotation) or object)
             if inner is not None:
-                below.append((f"{here}.NAME", inner))
+                below.append((f"{here}{several or ''}", inner))
+                if several is None:
+                    continue
             meaning = (field.description or "").replace("|", "\\|")
             default = "(required)" if field.is_required() else f"`{json.dumps(field.default)}`"
             rows.append(f"| `{name}` | {_type_name(field.annotation)} | {default} | {meaning} |")
@@ -55,6 +55,12 @@ def _type_name(annotation: Any) -> str:
     if get_origin(annotation) is not None:
         inner = ", ".join(_type_name(part) for part in get_args(annotation) if part is not Ellipsis)
         return f"{get_origin(annotation).__name__} of {inner}"
-    return {"str": "text", "int": "integer", "float": "number", "bool": "yes/no", "Any": "any", "Arm": "arm"}[
-        annotation.__name__
-    ]
+    return {
+        "str": "text",
+        "int": "integer",
+        "float": "number",
+        "bool": "yes/no",
+        "Any": "any",
+        "Arm": "arm",
+        "Bucket": "bucket",
+    }[annotation.__name__]

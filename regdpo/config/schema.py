@@ -18,6 +18,7 @@ from pydantic import Field, ValidationError, create_model, field_validator, mode
 from regdpo.config.locations import located
 from regdpo.config.training import Arm, TrainSettings
 from regdpo.core.errors import UserError
+from regdpo.core.rows import Geometry
 from regdpo.core.section import AtLeastOne, Count, Even, Fraction, InputPath, Name, Positive, Section, Share, kinds
 from regdpo.data.captioner_registry import CAPTIONERS
 from regdpo.data.registry import FILTERS
@@ -122,6 +123,14 @@ class Limits(Section):
     memory_mb: Count = Field(3000, description="Most main memory of one ffmpeg, in MB (RLIMIT_DATA).")
 
 
+class Bucket(Section):
+    """One of several sizes and lengths; what it leaves out is as in `clips`."""
+
+    frames: Count | None = Field(None, description="Frames per clip.")
+    width: Even | None = Field(None, description="Pixels.")
+    height: Even | None = Field(None, description="Pixels.")
+
+
 class Clips(Section):
     """Clips cut from shots and normalised."""
 
@@ -129,6 +138,13 @@ class Clips(Section):
     fps: Positive = Field(16.0, description="Frames a second after normalisation.")
     width: Even = Field(1280, description="Pixels.")
     height: Even = Field(720, description="Pixels.")
+    buckets: list[Bucket] = Field(
+        [],
+        description="Several sizes and lengths in the place of one, such as landscape and portrait: each its `frames`, "
+        "`width` and `height`. A shot's clips are of one of them, by the shape of its picture, its length and its size "
+        "(docs/reference/footage.md), and all that is made from a clip is of the same; a training step takes pairs of "
+        "one.",
+    )
     short_side: Count | None = Field(
         None,
         description="Shorter side after scaling and before the crop, in pixels; empty scales just enough to "
@@ -146,6 +162,25 @@ class Clips(Section):
     encode: Encode = Encode()
     limits: Limits = Limits()
     shards: Count = Field(8, description="Jobs the footage is spread over, by hash of the video's path.")
+
+    @property
+    def geometries(self) -> list[Geometry]:
+        """The sizes and lengths that clips may have."""
+        own = Geometry(frames=self.frames, fps=self.fps, width=self.width, height=self.height)
+        return [own.model_copy(update=it.model_dump(exclude_none=True)) for it in self.buckets] or [own]
+
+    def only(self, geometry: Geometry) -> "Clips":
+        """The same for clips of one size and length."""
+        return self.model_copy(update={**geometry.model_dump(exclude={"fps"}), "buckets": []})
+
+    @model_validator(mode="after")
+    def _sizes_differ(self) -> Self:
+        sizes = self.geometries
+        for number, one in enumerate(sizes):
+            if one in sizes[:number]:
+                twice = f"{one.frames} frames of {one.width} x {one.height}"
+                raise ValueError(f"buckets: two are of {twice}")
+        return self
 
 
 class CaptionServer(Section):
@@ -553,7 +588,8 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _shapes_fit(self) -> Self:
-        if self.clips.short_side and self.clips.short_side < min(self.clips.width, self.clips.height):
+        least = self.clips.short_side
+        if least and any(least < min(it.width, it.height) for it in self.clips.geometries):
             raise ValueError("clips.short_side is smaller than the crop")
         for name, (settings, losers) in self.trainings().items():
             if reason := settings.parallel.misfit(self.launch.processes, losers, settings.batch):

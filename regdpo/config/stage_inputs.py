@@ -13,17 +13,8 @@ from regdpo.config import schema as c
 from regdpo.config.run_file import SUFFIX, RunFile
 from regdpo.config.training import Terms, TrainSettings
 from regdpo.core.errors import UserError
+from regdpo.core.rows import Geometry
 from regdpo.core.section import Section
-
-
-class Geometry(Section):
-    """Size of every clip, winner and loser, and how it is written."""
-
-    frames: int
-    fps: float
-    width: int
-    height: int
-    encode: c.Encode
 
 
 class ClipsStage(Section):
@@ -68,7 +59,7 @@ class CaptionServerStage(Section):
 
 class BaseStage(Section):
     base: c.Base
-    geometry: Geometry
+    geometries: list[Geometry]  # of the clips
     shift: float | None  # of the scheduler that a pipeline made here carries
 
     @classmethod
@@ -76,28 +67,32 @@ class BaseStage(Section):
         base = _dump(config.base)
         if base["pretrain"]:
             base["pretrain"]["settings"] = {"tuning": "full"}  # training has a stage of its own
-        return {"base": base, "geometry": _geometry(config), "shift": config.negatives.sampling.shift}
+        return {"base": base, "geometries": _geometries(config), "shift": config.negatives.sampling.shift}
 
 
 class NegativesStage(Section):
     negatives: c.Negatives
-    geometry: Geometry
+    encode: c.Encode
     known: list[str]  # glob patterns of sources the base model was trained on: no negatives for those
 
     @classmethod
     def of(cls, config: c.Config) -> dict[str, Any]:
         negatives = _dump(config.negatives, exclude={"shards"})
-        return {"negatives": negatives, "geometry": _geometry(config), "known": _known(config)}
+        return {"negatives": negatives, "encode": _dump(config.clips.encode), "known": _known(config)}
 
 
 class PairsStage(Section):
     pairs: c.Pairs
-    frames: int
+    frames: int  # of the longest clip that there may be
     known: list[str]  # glob patterns of sources the base model was trained on: no pairs from those
 
     @classmethod
     def of(cls, config: c.Config) -> dict[str, Any]:
-        return {"pairs": _dump(config.pairs), "frames": config.clips.frames, "known": _known(config)}
+        return {
+            "pairs": _dump(config.pairs),
+            "frames": max(it.frames for it in config.clips.geometries),
+            "known": _known(config),
+        }
 
 
 class FunnelStage(PairsStage):
@@ -112,11 +107,10 @@ class FunnelStage(PairsStage):
 
 class LatentsStage(Section):
     latents: c.Latents
-    geometry: Geometry
 
     @classmethod
     def of(cls, config: c.Config) -> dict[str, Any]:
-        return {"latents": _dump(config.latents, exclude={"shards"}), "geometry": _geometry(config)}
+        return {"latents": _dump(config.latents, exclude={"shards"})}
 
 
 class TrainStage(Terms):
@@ -142,20 +136,20 @@ class TrainStage(Terms):
 
 
 class WeightsStage(Section):
-    geometry: Geometry
+    geometries: list[Geometry]
 
     @classmethod
     def of(cls, config: c.Config) -> dict[str, Any]:
-        return {"geometry": _geometry(config)}
+        return {"geometries": _geometries(config)}
 
 
 class SamplesStage(Section):
     samples: c.Samples
-    geometry: Geometry
+    encode: c.Encode
 
     @classmethod
     def of(cls, config: c.Config) -> dict[str, Any]:
-        return {"samples": _dump(config.samples), "geometry": _geometry(config)}
+        return {"samples": _dump(config.samples), "encode": _dump(config.clips.encode)}
 
 
 class ErrorsStage(Section):
@@ -240,8 +234,8 @@ def _dump(section: Section, include: set[str] | None = None, exclude: set[str] |
     return section.model_dump(mode="json", include=include, exclude=exclude)
 
 
-def _geometry(config: c.Config) -> dict[str, Any]:
-    return _dump(config.clips, include=set(Geometry.model_fields))
+def _geometries(config: c.Config) -> list[dict[str, Any]]:
+    return [_dump(geometry) for geometry in config.clips.geometries]
 
 
 def _known(config: c.Config) -> list[str]:

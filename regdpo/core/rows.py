@@ -4,6 +4,8 @@ from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from regdpo.core.section import Section
+
 REAL = "real"
 """Name under which the real clips stand among the models, as the yardstick."""
 
@@ -121,6 +123,10 @@ class PairRow(Row):
     source: str
     shot: int
     start: int
+    frames: int  # of either half, as all that follows
+    fps: float
+    width: int
+    height: int
     caption: str
     winner: str  # path in the store
     winner_sha256: str
@@ -128,6 +134,24 @@ class PairRow(Row):
     loser_sha256: str = ""
     loser_seed: int = -1
     weight: float = 1.0  # of the pair's loss
+
+
+class Geometry(Section):
+    """Size of a clip, winner or loser, and its frames a second."""
+
+    frames: int
+    fps: float
+    width: int
+    height: int
+
+    @classmethod
+    def of_row(cls, row: ClipRow | PairRow) -> "Geometry":
+        return cls(frames=row.frames, fps=row.fps, width=row.width, height=row.height)
+
+    @property
+    def size(self) -> tuple[int, int, int]:
+        """Frames, height and width."""
+        return self.frames, self.height, self.width
 
 
 class HalfRow(Row):

@@ -16,7 +16,7 @@ from regdpo.config import schema
 from regdpo.core.code_digest import code_digest
 from regdpo.core.digests import file_digest, text_digest
 from regdpo.core.environment import versions
-from regdpo.core.rows import ClipRow
+from regdpo.core.rows import ClipRow, Geometry
 from regdpo.core.store import Store
 from regdpo.data import cut, filters, video
 from regdpo.data.decode import Damage
@@ -67,6 +67,7 @@ class Span:
     source: Source
     shot: int
     start: int  # first frame, counted from the shot's first
+    geometry: Geometry  # of its clips
 
     @property
     def first(self) -> int:
@@ -153,7 +154,14 @@ def _seen(
 
 
 def video_rows(spans: list[Span], clips: schema.Clips, store: Store) -> Iterator[list[ClipRow]]:
-    """The rows of each span of one video. What the store does not have is measured and cut in one pass over it."""
+    """The rows of each span of one video. What the store does not have is measured and cut in one pass over it for
+    each size and length of clips."""
+    for geometry in dict.fromkeys(span.geometry for span in spans):
+        yield from _rows_of_one([span for span in spans if span.geometry == geometry], clips.only(geometry), store)
+
+
+def _rows_of_one(spans: list[Span], clips: schema.Clips, store: Store) -> Iterator[list[ClipRow]]:
+    """The rows of spans of one video with clips of one size and length."""
     source = spans[0].source
     scaled = cut.scaled_size(source.probe, clips.width, clips.height, clips.short_side)
     windows = cut.windows(scaled, clips.width, clips.height, clips.crops)

@@ -54,8 +54,8 @@ def cropped_most(rows: list[ClipRow]) -> str:
     most = max(lost, key=lost.__getitem__)
     return (
         f"{len(lost)} videos lose more than a third of their picture to the crop (such as "
-        f"{shown(most)}: {lost[most]:.0%}); clips.width and clips.height of their shape lose none, "
-        "clips.crops takes several windows"
+        f"{shown(most)}: {lost[most]:.0%}); a size of their shape loses none (clips.width and "
+        "clips.height, or beside others in clips.buckets), clips.crops takes several windows"
     )
 
 
@@ -68,6 +68,7 @@ def cropped(rows: list[ClipRow]) -> dict[str, float]:
     found = {}
     for source, members in windows.items():
         one = members[0]
+        members = [row for row in members if (row.width, row.height) == (one.width, one.height)]
         shown = _covered({row.crop_x for row in members}, one.width) * _covered({r.crop_y for r in members}, one.height)
         found[source] = max(0.0, 1 - shown / (one.source_pixels * one.scores["upscale"] ** 2))
     return found

@@ -60,7 +60,8 @@ FILTERS: dict[str, Filter] = {
         kind=Positive,
         description="Greatest factor by which frames are enlarged to the clip's size; above: enlarged. From 480 to 720 "
         "rows it is 1.5.",
-        says="frames are enlarged {score:.3g} times, more than {limit:g}; clips.width and clips.height ask for it",
+        says="frames are enlarged {score:.3g} times, more than {limit:g}; clips.width and clips.height, or "
+        "clips.buckets, ask for it",
         measures="how many times frames are enlarged",
     ),
     "black": Filter(

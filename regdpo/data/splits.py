@@ -33,13 +33,13 @@ def is_known(source: str, known: list[str]) -> bool:
     return matches(source, known)
 
 
-def assign(clips: list[ClipRow], settings: Pairs, frames: int) -> dict[str, str]:
+def assign(clips: list[ClipRow], settings: Pairs) -> dict[str, str]:
     """Clip id -> split. Rejected clips, and clips that would reach over a gap, are in none."""
     split_of = source_splits([clip for clip in clips if clip.status == "accepted" or _is_duplicate(clip)], settings)
     accepted = [clip for clip in clips if clip.status == "accepted"]
     if split_of:
         return {clip.clip_id: split_of[clip.source] for clip in accepted}
-    return {clip.clip_id: split for clip in accepted if (split := _segment(clip, settings, frames))}
+    return {clip.clip_id: split for clip in accepted if (split := _segment(clip, settings))}
 
 
 def source_splits(clips: list[ClipRow], settings: Pairs) -> dict[str, str]:
@@ -183,9 +183,10 @@ def shortest(settings: Pairs, frames: int) -> int:
     return math.ceil(frames / least) + 2 * (frames + 1)
 
 
-def _segment(clip: ClipRow, settings: Pairs, frames: int) -> str | None:
-    """The split of the segment that holds all of a clip's frames; None if it reaches into a gap."""
-    gap = frames + 1
+def _segment(clip: ClipRow, settings: Pairs) -> str | None:
+    """The split of the segment that holds all of a clip's frames; None if it reaches into a gap. The clips of a shot
+    are equally long."""
+    gap = clip.frames + 1
     shares = {
         "train": 1 - settings.validation - settings.test,
         "validation": settings.validation,
@@ -195,7 +196,7 @@ def _segment(clip: ClipRow, settings: Pairs, frames: int) -> str | None:
     begin = 0.0
     for name, share in shares.items():
         end = begin + share * usable
-        if begin <= clip.start and clip.start + frames <= end:
+        if begin <= clip.start and clip.start + clip.frames <= end:
             return name
         begin = end + gap
     return None

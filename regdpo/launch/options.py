@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from pydantic import Field
+
 from regdpo.config.training import Parallel
 from regdpo.core.section import Positive, Section
 
@@ -46,10 +48,8 @@ class LaunchOptions(Section):
     """Minutes."""
     partition: str = ""
     constraint: str = ""
-    frames: int = 0
-    """With height and width the size of a clip, for the plan; 0 where it is not known."""
-    height: int = 0
-    width: int = 0
+    sizes: list[tuple[int, int, int]] = Field([])
+    """Frames, height and width of the clips, for the plan; none where they are not known."""
     comment: str = ""
     """Of a Slurm job of torchx."""
     events: str = ""

@@ -41,19 +41,20 @@ def planned(job: Job, options: LaunchOptions, gpu: str, memory: float) -> Job:
 
     ref = job.model.ref
     try:
-        if not options.frames:
+        if not options.sizes:
             raise UserError("the size of the clips is not given")
         architecture = of_folder(ref.path, ref.location(Store(job.store)), ref)
         update = {"parallel": job.parallel, "micro_batch": job.micro_batch}
         settings = job.stage.settings.model_copy(update=update)
-        size, ranks = (options.frames, options.height, options.width), options.processes
+        ranks = options.processes
         losers = OBJECTIVES[job.stage.objective].paired
-        flops = model_flops(Training(architecture, settings, *size, ranks, 2 if losers else 1), job.parallel)
+        training = Training.of(architecture, settings, options.sizes, ranks, 2 if losers else 1)
+        flops = {",".join(map(str, one.latent)): model_flops(one, job.parallel) for one in training.each}
     except UserError as error:
         print(f"not checked against the plan: {error}", file=sys.stderr)
         return job
     if not options.force:
-        check(settings, architecture, size, ranks, memory, losers)
+        check(settings, architecture, options.sizes, ranks, memory, losers)
     return job.model_copy(update={"step_flops": flops, "peak_flops": peak_flops(gpu)})
 
 

@@ -5,6 +5,7 @@ run has, while the principal components of small blocks are found in seconds. Bl
 pixels; the first frame is repeated to fill a block of its own, as Wan's autoencoder gives it a latent of its own.
 """
 
+from collections.abc import Sequence
 from itertools import permutations
 
 import torch
@@ -46,18 +47,18 @@ class BlockPCACodec(ModelMixin, ConfigMixin):
         self.basis = nn.Parameter(torch.zeros(z_dim, width), requires_grad=False)
 
     @classmethod
-    def fit(cls, videos: Tensor, z_dim: int, spatial: int, temporal: int) -> "BlockPCACodec":
+    def fit(cls, videos: Sequence[Tensor], z_dim: int, spatial: int, temporal: int) -> "BlockPCACodec":
         """The codec of least squared error on some videos in all six orders of their colour channels.
 
         Args:
-            videos: (B, 3, F, H, W) in [-1, 1].
+            videos: (B, 3, F, H, W) in [-1, 1], of each size.
 
         The orders of the channels keep the codec from knowing only the colours of that footage. The latents are divided
         by the square root of their standard deviations, which keeps the leading components larger than the others
         without letting them drown those.
         """
         blank = cls(z_dim, spatial, temporal, (0.0,) * z_dim, (1.0,) * z_dim)
-        blocks = blank._blocks(videos.double()).flatten(0, -2)
+        blocks = torch.cat([blank._blocks(alike.double()).flatten(0, -2) for alike in videos])
         orders = list(permutations(range(3)))
         means = blocks.mean(0).view(3, -1)
         center = torch.stack([means[list(order)].flatten() for order in orders]).mean(0)

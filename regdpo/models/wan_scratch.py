@@ -35,11 +35,12 @@ def outline(base: Base) -> dict[str, dict[str, Any]]:
     }
 
 
-def make(base: Base, videos: Tensor, captions: list[str], shift: float, folder: Path) -> float:
+def make(base: Base, videos: list[Tensor], captions: list[str], shift: float, folder: Path) -> float:
     """Write the checkpoint to a folder.
 
     Args:
-        videos: uint8 (B, F, H, W, 3), the footage the codec is fitted to. captions: what the tokenizer learns from.
+        videos: uint8 (B, F, H, W, 3) of each size, the footage the codec is fitted to. captions: what the tokenizer
+            learns from.
         shift: of the scheduler that the pipeline carries.
 
     Returns:
@@ -86,14 +87,14 @@ def _transformer(base: Base) -> dict[str, Any]:
     }
 
 
-def _codec(base: Base, videos: Tensor) -> tuple[BlockPCACodec, float]:
+def _codec(base: Base, videos: list[Tensor]) -> tuple[BlockPCACodec, float]:
     assert base.pretrain is not None
-    pixels = videos.permute(0, 4, 1, 2, 3).float() / 127.5 - 1
+    pixels = [alike.permute(0, 4, 1, 2, 3).float() / 127.5 - 1 for alike in videos]
     spec = base.pretrain.codec
     codec = BlockPCACodec.fit(pixels, spec.channels, spec.spatial, spec.temporal)
-    restored = codec.decode(codec.encode(pixels).latent_dist.mode()).sample.clamp(-1, 1)
-    error = ((restored - pixels) ** 2).mean() / 4  # in units of the range [0, 1]
-    return codec, float(-10 * torch.log10(error))
+    restored = [codec.decode(codec.encode(alike).latent_dist.mode()).sample.clamp(-1, 1) for alike in pixels]
+    errors = [((after - before) ** 2).flatten() for after, before in zip(restored, pixels, strict=True)]
+    return codec, float(-10 * torch.log10(torch.cat(errors).mean() / 4))  # in units of the range [0, 1]
 
 
 def _tokenizer(captions: list[str]) -> PreTrainedTokenizerFast:

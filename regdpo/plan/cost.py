@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, replace
+from statistics import fmean
 
 import torch
 
@@ -47,9 +48,12 @@ class Asked:
 
     @property
     def forward(self) -> float:
-        """GPU-hours of a pass over a clip, without adapters."""
-        flops = trace.flops(replace(self.training.a_pass, lora=None, dtype=torch.bfloat16), self.training.latent[1])
-        return flops.forward / (self.machine.peak_flops * self.machine.mfu) / HOUR
+        """GPU-hours of a pass over a clip, without adapters; the mean, where there are several sizes."""
+        flops = fmean(
+            trace.flops(replace(one.a_pass, lora=None, dtype=torch.bfloat16), one.latent[1]).forward
+            for one in self.training.each
+        )
+        return flops / (self.machine.peak_flops * self.machine.mfu) / HOUR
 
     @property
     def job_seconds(self) -> float:
@@ -63,7 +67,7 @@ def markdown(asked: Asked) -> str:
     return "\n\n".join(
         [
             f"{training.architecture.name}, {asked.pairs:,} pairs to train on, of {asked.clips:,} clips of "
-            f"{training.frames} frames of {training.height}x{training.width}, "
+            f"{training.shown}, "
             f"{ranks} x {machine.memory / GIB:.1f} GiB; {assumptions(machine)}.",
             _stages(asked),
             NOT_COUNTED,

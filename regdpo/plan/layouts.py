@@ -1,14 +1,16 @@
 """The layouts that make sense for a training, whether each fits, how long it takes, and which to take."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
+from statistics import fmean
 from typing import Any
 
 from regdpo.config.training import Parallel, TrainSettings, reference_kind
 from regdpo.core.errors import UserError
 from regdpo.plan import trace
 from regdpo.plan.architecture import Architecture
-from regdpo.plan.memory import Memory, Training, memory, mode_of, settled, stored_copy
+from regdpo.plan.memory import Memory, Size, Training, memory, mode_of, settled, stored_copy
 from regdpo.runtime.gpu_specs import GIB, GPUS
 
 MFU = 0.4
@@ -61,29 +63,35 @@ class Estimate:
 
 def impossible(training: Training, parallel: Parallel) -> str | None:
     """Why a layout cannot be, whatever the memory; None if it can."""
-    ranks, architecture, tokens = training.ranks, training.architecture, training.tokens
+    ranks, architecture = training.ranks, training.architecture
     if reason := parallel.misfit(ranks, training.halves == 2, training.settings.batch):
         return reason
     if parallel.context > 1 and not architecture.family.context:
         return f"the sequence of {architecture.name} cannot be split"
-    for what, number in (("attention heads", architecture.family.heads), ("tokens", tokens)):
-        if number % parallel.context:
-            return f"context {parallel.context} does not divide {number} {what}"
-    if training.frames > architecture.family.most_frames(training.height, training.width):
-        return f"{training.frames} frames reach beyond the positions that {architecture.name} knows"
+    if architecture.family.heads % parallel.context:
+        return f"context {parallel.context} does not divide {architecture.family.heads} attention heads"
+    for one in training.each:
+        if one.tokens % parallel.context:
+            of = f" of {one.shown}" if training.others else ""
+            return f"context {parallel.context} does not divide {one.tokens} tokens{of}"
+        if one.frames > architecture.family.most_frames(one.height, one.width):
+            return f"{one.frames} frames reach beyond the positions that {architecture.name} knows"
     return None
 
 
 def estimate(training: Training, parallel: Parallel, machine: Machine) -> Estimate:
     """Memory and time of a layout that is possible."""
     parallel = settled(training, parallel)
-    count = trace.flops(training.a_pass, training.latent[1])
     mode, reference = mode_of(training, parallel), reference_kind(training.settings, parallel, training.halves == 2)
     layers = training.architecture.layers
     few = trace.recomputed(layers, parallel.activation_checkpointing)
-    again = sum(blocks * m / max(1, n) for blocks, m, n in zip(count.blocks, few, layers, strict=True))
-    own = training.halves * (count.forward + count.backward + again) + (count.forward if mode == "sequential" else 0)
-    asked = 0.0 if reference == "none" else training.halves * count.forward
+    counts = [trace.flops(one.a_pass, one.latent[1]) for one in training.each]
+    forward, backward = fmean(count.forward for count in counts), fmean(count.backward for count in counts)
+    again = fmean(
+        sum(blocks * m / max(1, n) for blocks, m, n in zip(count.blocks, few, layers, strict=True)) for count in counts
+    )
+    own = training.halves * (forward + backward + again) + (forward if mode == "sequential" else 0)
+    asked = 0.0 if reference == "none" else training.halves * forward
     cached = asked if reference == "cached" else 0.0
     speed = training.ranks * machine.peak_flops * machine.mfu
     return Estimate(
@@ -102,7 +110,8 @@ def estimate(training: Training, parallel: Parallel, machine: Machine) -> Estima
 
 
 def model_flops(training: Training, parallel: Parallel) -> float:
-    """What a step needs, all ranks together: passes over both halves and the reference's, nothing computed twice."""
+    """What a step on the largest clips needs, all ranks together: passes over both halves and the reference's, nothing
+    computed twice."""
     count = trace.flops(training.a_pass, training.latent[1])
     asked = (
         0
@@ -183,7 +192,7 @@ def longest(training: Training, parallel: Parallel, machine: Machine) -> Estimat
 def check(
     settings: TrainSettings,
     architecture: Architecture,
-    size: tuple[int, int, int],
+    sizes: Sequence[Size],
     ranks: int,
     memory_per_rank: float,
     losers: bool = True,
@@ -192,14 +201,14 @@ def check(
     """Bytes that a rank needs. Refuse a training of which the plan says that it cannot fit.
 
     Args:
-        settings: with the ``parallel`` and ``micro_batch`` it will run with. size: frames, height and width of a clip.
+        settings: with the ``parallel`` and ``micro_batch`` it will run with. sizes: of the clips.
         memory_per_rank: bytes.
         losers: whether the objective has any. key: what a refusal names.
 
     Raises:
         UserError: it needs more than a rank has, or its layout cannot be; the fastest layouts that fit are named.
     """
-    training = Training(architecture, settings, *size, ranks, 2 if losers else 1)
+    training = Training.of(architecture, settings, sizes, ranks, 2 if losers else 1)
     parallel = training.settings.parallel
     reason = impossible(training, parallel)
     if reason is None:

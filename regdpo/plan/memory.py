@@ -5,6 +5,7 @@ parameters P (trained: T) and ranks N; activations are what regdpo/plan/trace.py
 the formulas.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import accumulate
 
@@ -48,9 +49,14 @@ class Memory:
         return sum(asdict(self).values())
 
 
+Size = tuple[int, int, int]
+"""Frames, height and width of a clip."""
+
+
 @dataclass(frozen=True)
 class Training:
-    """What is to be trained, on what, by how many ranks."""
+    """What is to be trained, on what, by how many ranks. Of clips of several sizes memory is that of the largest and
+    time the mean, as if there were as many of each."""
 
     architecture: Architecture
     settings: TrainSettings  # its `parallel` is what the configuration says
@@ -59,6 +65,34 @@ class Training:
     width: int
     ranks: int
     halves: int = 2  # 1 for objectives without losers
+    others: tuple[Size, ...] = ()  # of further clips, none of more tokens
+
+    @classmethod
+    def of(
+        cls, architecture: Architecture, settings: TrainSettings, sizes: Sequence[Size], ranks: int, halves: int = 2
+    ) -> "Training":
+        """On clips of those sizes."""
+        given = [cls(architecture, settings, *size, ranks, halves) for size in sizes]
+        largest = max(given, key=lambda one: one.tokens)
+        return replace(largest, others=tuple(one.size for one in given if one is not largest))
+
+    @property
+    def size(self) -> Size:
+        return self.frames, self.height, self.width
+
+    @property
+    def each(self) -> list["Training"]:
+        """The same on clips of one size, for every size; the largest first."""
+        one = replace(self, others=())
+        return [
+            one,
+            *(replace(one, frames=frames, height=height, width=width) for frames, height, width in self.others),
+        ]
+
+    @property
+    def shown(self) -> str:
+        """Its clips, in words."""
+        return ", ".join(f"{one.frames} frames of {one.height}x{one.width}" for one in self.each)
 
     @property
     def latent(self) -> tuple[int, int, int, int]:

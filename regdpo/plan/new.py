@@ -47,6 +47,7 @@ class Chosen:
 
     base: Base
     size: tuple[int, int, int]
+    upright: bool  # whether clips of that size turned round may stand beside it
     settings: TrainSettings
     said: str
 
@@ -70,11 +71,21 @@ def choose(wish: Wish) -> Chosen:
             it = fitting[0]
             parallel = it.parallel.model_copy(update={"reference": "auto"})  # with LoRA there is but one
             said = f"by the plan {it.memory.total / GIB:.1f} of {wish.memory / GIB:.1f} GiB" if wish.gpu else ""
-            return Chosen(base, size, settings.model_copy(update={"parallel": parallel}), said)
+            return Chosen(base, size, _upright(found, size), settings.model_copy(update={"parallel": parallel}), said)
     raise UserError(
         f"--model: by the plan no clip of {wish.model} fits {wish.gpus} x {wish.gpu or 'CPU'} "
         f"({wish.memory / GIB:.1f} GiB each); take a smaller model or more GPUs"
     )
+
+
+def _upright(found: architecture.Architecture, size: tuple[int, int, int]) -> bool:
+    """Whether the model takes clips of that size turned round, which need as much memory and time."""
+    frames, height, width = size
+    try:
+        found.family.check_geometry(frames, width, height)
+    except UserError:
+        return False
+    return height != width
 
 
 def recognised(wish: Wish) -> tuple[Base, architecture.Architecture]:
@@ -114,6 +125,7 @@ def written(wish: Wish, chosen: Chosen) -> str:
         frames=frames,
         height=height,
         width=width,
+        upright=chosen.upright,
         fps=FPS.get(chosen.base.family, 16),
         shards=max(1, min(8, wish.count)),
         layout={key: value for key, value in parallel.items() if value != Parallel.model_fields[key].default},

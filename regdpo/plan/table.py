@@ -31,8 +31,8 @@ def listing(training: Training, machine: Machine, times: Sequence[str] = ()) -> 
     """
     own = training.settings.parallel
     head = (
-        f"{training.architecture.name} ({training.architecture.source}), {training.frames} frames of "
-        f"{training.height}x{training.width}: {training.tokens} tokens; {training.settings.tuning}, "
+        f"{training.architecture.name} ({training.architecture.source}), {training.shown}: "
+        f"{', '.join(str(one.tokens) for one in training.each)} tokens; {training.settings.tuning}, "
         f"{training.ranks} x {machine.memory / GIB:.1f} GiB, {training.settings.batch} pairs a step"
     )
     lines = [head, assumptions(machine), ""]
@@ -92,6 +92,7 @@ def as_json(training: Training, machine: Machine) -> dict[str, Any]:
         "height": training.height,
         "width": training.width,
         "tokens": training.tokens,
+        "others": [dict(zip(("frames", "height", "width"), size, strict=True)) for size in training.others],
         "ranks": training.ranks,
         "memory_per_rank": machine.memory,
         "peak_flops": machine.peak_flops,

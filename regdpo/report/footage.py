@@ -22,6 +22,7 @@ class Split:
     totals: dict[str, dict[str, int]]  # split -> what is counted -> how many
     gap: int | None  # least number of frames between clips of two splits; None: no shot is in two splits
     held_out: int
+    lengths: list[int]  # frames that a clip may have
     overlapping: int  # held-out clips that share frames' times with another of the same shot
     held_out_sources: list[str]
 
@@ -62,6 +63,7 @@ def split(inputs: Inputs) -> Split:
         totals=totals,
         gap=min(gaps, default=None),
         held_out=len(held),
+        lengths=sorted({clip.frames for members in shots.values() for clip in members}),
         overlapping=_overlapping(held),
         held_out_sources=sorted({clip.source for clip in held}),
     )

@@ -6,7 +6,8 @@ from pathlib import Path
 import jinja2
 
 import regdpo
-from regdpo.config.schema import Clips
+from regdpo.config.schema import Encode
+from regdpo.core.rows import Geometry
 from regdpo.core.store import Store
 from regdpo.core.temporaries import atomic
 from regdpo.report import figures, videos
@@ -17,15 +18,16 @@ def write(
     path: Path,
     title: str,
     facts: str,
-    shown: list[tuple[str, str, list[Video]]],
+    shown: list[tuple[str, str, Geometry, list[Video]]],
     arms: list[str],
-    clips: Clips,
+    encode: Encode,
     store: Store,
 ) -> None:
     """Write it. Equal inputs give equal bytes.
 
     Args:
-        facts: how the videos were made, in a line. shown: name and prompt of each, and the videos of all models.
+        facts: how the videos were made, in a line. shown: name, prompt and geometry of each, and the videos of
+            all models.
         arms: in the order of their colours.
 
     Raises:
@@ -38,12 +40,12 @@ def write(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["uri"] = partial(videos.data_uri, store=store, clips=clips)
+    environment.filters["uri"] = partial(videos.data_uri, store=store, encode=encode)
     html = environment.get_template("generated.html").render(
         title=title,
         facts=facts,
         shown=shown,
-        clips=clips,
+        widest=max(geometry.width for _, _, geometry, _ in shown),
         colours={arm: index % figures.PALETTE for index, arm in enumerate(arms)},
         version=regdpo.__version__,
     )

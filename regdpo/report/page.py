@@ -49,7 +49,7 @@ def render(inputs: Inputs, contents: Contents) -> str:
     environment.filters |= {"num": number, "span": span, "signed": signed, "change": change}
     environment.filters |= {"apart": apart, "breakable": breakable}
     environment.filters["objective"] = objective
-    environment.filters["uri"] = partial(videos.data_uri, store=inputs.store, clips=inputs.config.clips)
+    environment.filters["uri"] = partial(videos.data_uri, store=inputs.store, encode=inputs.config.clips.encode)
     return environment.get_template("template.html").render(
         **vars(contents),
         config=inputs.config,

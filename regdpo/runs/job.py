@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from pydantic import Field
+
 from regdpo.config.stage_inputs import TrainStage
 from regdpo.config.training import Parallel
 from regdpo.core.section import Section
@@ -26,7 +28,7 @@ class Job(Section):
     deterministic: bool = False
     but_for_steps: str = ""  # digest of all that shapes it but the number of its steps
     environment: str = ""  # that the launcher sees, and every rank has to
-    step_flops: float | None = None  # that a step needs by count, recomputation left out
+    step_flops: dict[str, float] = Field({})  # shape of latents, C,F,H,W -> that a step needs, recomputation left out
     peak_flops: float | None = None  # a second, of one rank's device
 
     @classmethod

@@ -6,11 +6,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from regdpo.config.stage_inputs import Geometry
+from regdpo.config.schema import Encode
 from regdpo.core.code_digest import code_digest
 from regdpo.core.digests import file_digest, text_digest
 from regdpo.core.errors import UserError
+from regdpo.core.rows import Geometry
 from regdpo.core.store import Store
+from regdpo.data.buckets import choose
 from regdpo.data.footage import shown
 from regdpo.data.sidecars import Sidecars, text_of
 from regdpo.data.video import write_frames
@@ -82,30 +84,44 @@ def _pictures(folder: Path) -> list[Wish]:
     return [Wish(shown(name), texts.read(text), folder / name) for name, text in beside.items() if text]
 
 
-def requests(wished: list[Wish], seeds: list[int], geometry: Geometry, store: Store) -> list[Request]:
-    """All wishes with the first seed, then with the next: the same noise for each model."""
-    frames = [_first_frame(wish.picture, geometry, store) if wish.picture else ("", "") for wish in wished]
+def requests(
+    wished: list[Wish], seeds: list[int], geometries: list[Geometry], encode: Encode, store: Store
+) -> list[Request]:
+    """All wishes with the first seed, then with the next: the same noise for each model.
+
+    Args:
+        geometries: of the clips that were trained on. A picture's video has the one that a clip of such a
+            picture would have, that of a prompt alone the first.
+    """
+    frames = [
+        _first_frame(wish.picture, geometries, encode, store) if wish.picture else ("", "", geometries[0])
+        for wish in wished
+    ]
     return [
-        Request(wish.prompt, path, sha256, seed)
+        Request(wish.prompt, path, sha256, seed, geometry)
         for seed in seeds
-        for wish, (path, sha256) in zip(wished, frames, strict=True)
+        for wish, (path, sha256, geometry) in zip(wished, frames, strict=True)
     ]
 
 
-def _first_frame(picture: Path, geometry: Geometry, store: Store) -> tuple[str, str]:
-    """A picture as the first frame of a clip in the store, and its digest: scaled and cut in the middle to the size of
-    clips, and encoded as they are."""
+def _first_frame(picture: Path, geometries: list[Geometry], encode: Encode, store: Store) -> tuple[str, str, Geometry]:
+    """A picture as the first frame of a clip in the store, its digest and its video's geometry: scaled and cut in the
+    middle to that size, and encoded as clips are."""
     try:
         data = picture.read_bytes()
     except OSError as error:
         raise UserError(f"{picture}: cannot be read ({error.strerror})") from None
-    key = text_digest(file_digest(picture), geometry.model_dump_json(), code_digest(__name__))
+    image = _decoded(picture, data)
+    geometry = choose(geometries, image.shape[1], image.shape[0])
+    assert geometry is not None
+    how = geometry.model_dump_json(), encode.model_dump_json()
+    key = text_digest(file_digest(picture), *how, code_digest(__name__))
     relative = store.relative("frames", key, ".mp4")
     if not store.resolve(relative).exists():
-        frame = _fitted(_decoded(picture, data), geometry.height, geometry.width)
+        frame = _fitted(image, geometry.height, geometry.width)
         with store.writing(relative) as temporary:
-            write_frames(temporary, frame[None], geometry.fps, geometry.encode)
-    return relative, store.digest(relative)
+            write_frames(temporary, frame[None], geometry.fps, encode)
+    return relative, store.digest(relative), geometry
 
 
 def _decoded(picture: Path, data: bytes) -> np.ndarray:

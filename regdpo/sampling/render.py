@@ -2,9 +2,9 @@
 
 diffusers' pipelines take one first frame a call; a batch of different first frames needs this loop. For one video it
 is the pipeline's own, which tests/unit/test_families.py holds it to. Noise derives from each row's seed. Rows are
-rendered in fixed groups, so that an interrupted stage goes on with the same bytes. Text encoder, autoencoder and
-denoiser take turns on the device (regdpo/models/turns.py): of a window of groups first all texts are encoded, then all
-first frames, then each group is denoised and decoded.
+rendered in fixed groups of one geometry, so that an interrupted stage goes on with the same bytes. Text encoder,
+autoencoder and denoiser take turns on the device (regdpo/models/turns.py): of a window of groups first all texts are
+encoded, then all first frames, then each group is denoised and decoded.
 """
 
 from collections.abc import Iterator
@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from regdpo.config.schema import Sampling, canonical
-from regdpo.config.stage_inputs import Geometry
+from regdpo.config.schema import Encode, Sampling, canonical
 from regdpo.core.code_digest import code_digest
 from regdpo.core.digests import text_digest
 from regdpo.core.environment import versions
 from regdpo.core.progress import track
+from regdpo.core.rows import Geometry
 from regdpo.core.store import Store
 from regdpo.data.video import read_stored, write_frames
 from regdpo.models.device import compute_dtype
@@ -39,6 +39,7 @@ class Request:
     first_frame: str  # a clip in the store, whose first frame conditions image-to-video; none for text-to-video
     clip_sha256: str
     seed: int
+    geometry: Geometry
 
 
 @dataclass(frozen=True)
@@ -102,36 +103,49 @@ def render(
     model: ModelFile,
     requests: list[Request],
     sampling: Sampling,
-    geometry: Geometry,
+    encode: Encode,
     store: Store,
     device: torch.device,
 ) -> list[Rendered]:
-    """Render what the store does not hold yet, in the order of the requests.
+    """Render what the store does not hold yet. Returns where each request's video is.
 
     Args:
         kind: folder of the store.
+        encode: how videos are written.
+
+    Raises:
+        UserError: the model cannot take a geometry; a clip is missing or damaged.
     """
     how = Autoencoding(decode=sampling.decode, tiling=sampling.tiling)
     family = open_family(model.ref, store, device, compute_dtype(device), how)
-    size = (geometry.frames, geometry.height, geometry.width)
-    family.check_geometry(*size)
-    tiled = [family.tiled("encode", *size), family.tiled("decode", *size)]
-    settings = canonical([sampling.model_dump(mode="json"), geometry.model_dump(mode="json"), tiled])
+    settings = {}
+    for geometry in dict.fromkeys(request.geometry for request in requests):
+        family.check_geometry(*geometry.size)
+        tiled = [family.tiled("encode", *geometry.size), family.tiled("decode", *geometry.size)]
+        settings[geometry] = canonical([*(it.model_dump(mode="json") for it in (sampling, encode, geometry)), tiled])
     code = code_digest(__name__, type(family).__module__) + versions("torch", "diffusers", "transformers", "ftfy")
     paths = [
         store.relative(
             kind,
-            text_digest(model.ref.digest, code, settings, request.caption, request.clip_sha256, str(request.seed)),
+            text_digest(
+                model.ref.digest,
+                code,
+                settings[request.geometry],
+                request.caption,
+                request.clip_sha256,
+                str(request.seed),
+            ),
             ".mp4",
         )
         for request in requests
     ]
-    groups = [range(first, min(first + sampling.batch, len(paths))) for first in range(0, len(paths), sampling.batch)]
+    groups = _groups(requests, sampling.batch)
     todo = [group for group in groups if not all(store.resolve(paths[index]).exists() for index in group)]
     denoiser = family.load_denoiser().eval() if todo else None
-    for group, inputs, negative in track(_encoded(family, todo, requests, sampling, geometry, store), kind, len(todo)):
+    for group, inputs, negative in track(_encoded(family, todo, requests, sampling, store), kind, len(todo)):
         assert denoiser is not None
-        shape = family.latent_shape(*size)
+        geometry = requests[group[0]].geometry
+        shape = family.latent_shape(*geometry.size)
         seeds = [torch.Generator().manual_seed(requests[index].seed) for index in group]
         noise = torch.stack([torch.randn(shape, generator=seed) for seed in seeds])
         frames = family.decode_video(denoise(family, denoiser, inputs, noise, sampling, negative))
@@ -139,18 +153,21 @@ def render(
             if store.resolve(paths[index]).exists():
                 continue
             with store.writing(paths[index]) as temporary:
-                write_frames(temporary, video.numpy(), geometry.fps, geometry.encode)
+                write_frames(temporary, video.numpy(), geometry.fps, encode)
     return [Rendered(path, store.digest(path)) for path in paths]
 
 
+def _groups(requests: list[Request], batch: int) -> list[list[int]]:
+    """Which requests are rendered together: at most ``batch`` of one geometry, in their order."""
+    alike: dict[Geometry, list[int]] = {}
+    for index, request in enumerate(requests):
+        alike.setdefault(request.geometry, []).append(index)
+    return [those[first : first + batch] for those in alike.values() for first in range(0, len(those), batch)]
+
+
 def _encoded(
-    family: Family,
-    groups: list[range],
-    requests: list[Request],
-    sampling: Sampling,
-    geometry: Geometry,
-    store: Store,
-) -> Iterator[tuple[range, Given, Given]]:
+    family: Family, groups: list[list[int]], requests: list[Request], sampling: Sampling, store: Store
+) -> Iterator[tuple[list[int], Given, Given]]:
     """Groups with the denoiser's inputs and those of guidance, in main memory."""
     many = max(1, WINDOW // sampling.batch)
     for start in range(0, len(groups), many):
@@ -165,7 +182,8 @@ def _encoded(
             firsts = [read_stored(store, it.first_frame, it.clip_sha256)[0] for it in asked if it.first_frame]
             condition: Given = {}
             if firsts:
-                condition = _home(family.encode_first_frame(torch.from_numpy(np.stack(firsts)), geometry.frames))
+                frames = asked[0].geometry.frames
+                condition = _home(family.encode_first_frame(torch.from_numpy(np.stack(firsts)), frames))
             inputs.append(text | condition)
         yield from zip(window, inputs, negatives, strict=True)
 

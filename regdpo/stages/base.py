@@ -12,7 +12,7 @@ from regdpo.core.code_digest import code_digest
 from regdpo.core.digests import DigestCache, folder_digest, text_digest
 from regdpo.core.environment import versions
 from regdpo.core.errors import UserError
-from regdpo.core.rows import PairRow
+from regdpo.core.rows import Geometry, PairRow
 from regdpo.core.store import DIGESTS, Store
 from regdpo.data import video
 from regdpo.models import wan_scratch
@@ -32,7 +32,7 @@ def by_name(stage: BaseStage, store: Store) -> ModelFile:
     Raises:
         UserError: it cannot be had, is not in diffusers' layout, is not of the family, or cannot take such clips.
     """
-    base, geometry = stage.base, stage.geometry
+    base = stage.base
     assert base.model is not None
     folder = Path(base.model)
     local = folder.exists()
@@ -51,7 +51,8 @@ def by_name(stage: BaseStage, store: Store) -> ModelFile:
         file = _file(stage, "hub", base.model, commit, text_digest(base.model, commit))
     family = open_family(file.ref, store, torch.device("cpu"))
     family.check()
-    family.check_geometry(geometry.frames, geometry.height, geometry.width)
+    for geometry in stage.geometries:
+        family.check_geometry(*geometry.size)
     return file
 
 
@@ -59,9 +60,9 @@ def from_scratch(stage: BaseStage, pairs: list[PairRow], store: Store) -> ModelF
     """A small checkpoint whose codec is fitted to the clips of ``pairs`` and whose transformer is random."""
     base = stage.base
     assert base.pretrain is not None
-    geometry, codec = stage.geometry, base.pretrain.codec
-    size = (geometry.frames, geometry.height, geometry.width)
-    check_size(Wan.name, size, (codec.temporal, codec.spatial), wan_scratch.PATCH)
+    codec = base.pretrain.codec
+    for geometry in stage.geometries:
+        check_size(Wan.name, geometry.size, (codec.temporal, codec.spatial), wan_scratch.PATCH)
     key = text_digest(
         canonical(stage.model_dump(mode="json")),
         code_digest(__name__),
@@ -70,9 +71,12 @@ def from_scratch(stage: BaseStage, pairs: list[PairRow], store: Store) -> ModelF
     )
     path = store.relative("models", key)
     if not store.resolve(path).exists():
-        videos = torch.from_numpy(
-            np.stack([video.read_stored(store, pair.winner, pair.winner_sha256) for pair in pairs])
-        )
+        alike: dict[Geometry, list[np.ndarray]] = {}
+        for pair in pairs:
+            alike.setdefault(Geometry.of_row(pair), []).append(
+                video.read_stored(store, pair.winner, pair.winner_sha256)
+            )
+        videos = [torch.from_numpy(np.stack(those)) for those in alike.values()]
         with store.writing(path) as folder:
             captions = [pair.caption for pair in pairs]
             psnr = wan_scratch.make(base, videos, captions, stage.shift or 1.0, folder)
@@ -83,7 +87,7 @@ def from_scratch(stage: BaseStage, pairs: list[PairRow], store: Store) -> ModelF
 
 
 def _file(stage: BaseStage, where: str, path: str, revision: str | None, content: str) -> ModelFile:
-    base, fps = stage.base, stage.geometry.fps
+    base, fps = stage.base, stage.geometries[0].fps  # one for all
     text_length = base.text_length or family_class(base.family).text_length
     digest = text_digest(content, base.family, base.task, str(text_length), str(fps))
     ref = ModelRef(

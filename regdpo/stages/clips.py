@@ -12,7 +12,7 @@ from regdpo.core.errors import UserError
 from regdpo.core.progress import track
 from regdpo.core.rows import ClipRow
 from regdpo.core.store import Store
-from regdpo.data import footage
+from regdpo.data import buckets, footage
 from regdpo.data.clipping import Span, clip_id, examine, video_rows
 
 
@@ -34,7 +34,7 @@ def cut_shard(stage: ClipsStage, digests: dict[str, str], index: int, count: int
         UserError: the store lies among the videos.
         OSError: ENOSPC, the disk is full.
     """
-    root = footage.footage_root(stage.videos.root)
+    root, geometries = footage.footage_root(stage.videos.root), stage.clips.geometries
     for name in digests:
         if (root / name).is_relative_to(store.root.resolve()):
             raise UserError(f"{root / name}: lies in the store; name the store's folder in videos.exclude")
@@ -57,12 +57,16 @@ def cut_shard(stage: ClipsStage, digests: dict[str, str], index: int, count: int
                 continue
             spans.append([])
             for number, shot in enumerate(source.shots):
-                starts = range(0, shot.frames - stage.clips.frames + 1, stage.clips.stride or stage.clips.frames)
-                spans[-1] += [Span(source, number, start) for start in starts]
-                if not starts:
-                    reason = f"short: the shot has {shot.frames} frames, a clip takes {stage.clips.frames}"
+                picture = source.probe.width, source.probe.height
+                geometry = buckets.choose(geometries, *picture, shot.frames)
+                if geometry is None:
+                    least = min(it.frames for it in buckets.open_to(geometries, *picture))
+                    reason = f"short: the shot has {shot.frames} frames, a clip takes {least}"
                     row = clip_id(name, f"s{source.earlier + number:03}")
                     rows.append(source.row(row, number, status="rejected", reason=reason))
+                    continue
+                starts = range(0, shot.frames - geometry.frames + 1, stage.clips.stride or geometry.frames)
+                spans[-1] += [Span(source, number, start, geometry) for start in starts]
     found = chain.from_iterable(video_rows(those, stage.clips, store) for those in spans if those)
     for some in track(found, "clips", sum(map(len, spans))):
         rows += some

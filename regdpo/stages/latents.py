@@ -19,7 +19,7 @@ from regdpo.core.digests import text_digest
 from regdpo.core.environment import versions
 from regdpo.core.errors import UserError
 from regdpo.core.progress import track
-from regdpo.core.rows import LatentRow, PairRow
+from regdpo.core.rows import Geometry, LatentRow, PairRow
 from regdpo.core.store import Store
 from regdpo.data.latent_files import DRAWS
 from regdpo.data.video import read_stored
@@ -37,17 +37,19 @@ def encode(
     """Encode what the store does not hold yet; one row a pair.
 
     Raises:
-        UserError: a clip is missing or is not of the configured size.
+        UserError: a clip is missing or is not of its pair's size; the model cannot take that.
     """
-    geometry = stage.geometry
     how = Autoencoding(encode=stage.latents.precision, tiling=stage.latents.tiling)
     family = open_family(model.ref, store, device, compute_dtype(device), how)
-    size = (geometry.frames, geometry.height, geometry.width)
-    family.check_geometry(*size)
-    tiled = family.tiled("encode", *size)
+    sizes = [Geometry.of_row(pair).size for pair in pairs]
+    tiled, shapes = {}, {}
+    for size in dict.fromkeys(sizes):
+        family.check_geometry(*size)
+        tiled[size] = str(family.tiled("encode", *size))
+        shapes[size] = ",".join(map(str, family.latent_shape(*size)))
     code = code_digest(__name__, type(family).__module__) + versions("torch", "diffusers", "transformers", "ftfy")
     empty = _empty_caption(family, text_digest("", model.ref.digest, code, stage.latents.dtype), stage, store)
-    settings = canonical([stage.latents.model_dump(exclude={"shards"}), tiled])
+    settings = canonical(stage.latents.model_dump(exclude={"shards"}))
     keys = [
         text_digest(
             model.ref.digest,
@@ -56,9 +58,9 @@ def encode(
             pair.caption,
             pair.winner_sha256,
             pair.loser_sha256,
-            str(geometry),
+            tiled[size],
         )
-        for pair in pairs
+        for pair, size in zip(pairs, sizes, strict=True)
     ]
     paths = [store.relative("latents", key, ".safetensors") for key in keys]
     todo = {key: pair for key, path, pair in zip(keys, paths, pairs, strict=True) if not store.resolve(path).exists()}
@@ -74,12 +76,12 @@ def encode(
             path=path,
             sha256=store.digest(path),
             encoder=model.ref.digest,
-            shape=",".join(map(str, family.latent_shape(*size))),
+            shape=shapes[size],
             has_loser=bool(pair.loser),
             weight=pair.weight,
             **empty,
         )
-        for path, pair in zip(paths, pairs, strict=True)
+        for path, pair, size in zip(paths, pairs, sizes, strict=True)
     ]
 
 
@@ -109,9 +111,9 @@ def _encode_pair(
     halves = {"winner": (pair.winner, pair.winner_sha256)}
     if pair.loser:
         halves["loser"] = pair.loser, pair.loser_sha256
-    frames = {name: _frames(store, *half, stage, pair.pair_id) for name, half in halves.items()}
+    frames = {name: _frames(store, *half, pair) for name, half in halves.items()}
     tensors = {name: family.encode_video(half[None])[0] for name, half in frames.items()}
-    inputs = text | family.encode_first_frame(frames["winner"][None, 0], stage.geometry.frames)
+    inputs = text | family.encode_first_frame(frames["winner"][None, 0], pair.frames)
     draws = family.draws_of_first_frame(frames["winner"][None, 0], torch.Generator().manual_seed(int(key[:15], 16)))
     assert not tensors.keys() & inputs.keys()
     tensors |= {name: tensor[0] for name, tensor in inputs.items()}
@@ -124,9 +126,9 @@ def _stored(tensors: dict[str, torch.Tensor], stage: LatentsStage) -> dict[str, 
     return {name: tensor.to("cpu", dtype).contiguous() for name, tensor in tensors.items()}
 
 
-def _frames(store: Store, path: str, sha256: str, stage: LatentsStage, pair_id: str) -> torch.Tensor:
+def _frames(store: Store, path: str, sha256: str, pair: PairRow) -> torch.Tensor:
     frames = read_stored(store, path, sha256)
-    wanted = (stage.geometry.frames, stage.geometry.height, stage.geometry.width, 3)
+    wanted = (*Geometry.of_row(pair).size, 3)
     if frames.shape != wanted:
-        raise UserError(f"pair {pair_id}: {path} holds {frames.shape} (frames, height, width, 3), wanted {wanted}")
+        raise UserError(f"pair {pair.pair_id}: {path} holds {frames.shape} (frames, height, width, 3), wanted {wanted}")
     return torch.from_numpy(frames)

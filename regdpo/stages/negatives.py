@@ -4,7 +4,7 @@ import torch
 
 from regdpo.config.stage_inputs import NegativesStage
 from regdpo.core.errors import UserError
-from regdpo.core.rows import CaptionRow, ClipRow, NegativeRow
+from regdpo.core.rows import CaptionRow, ClipRow, Geometry, NegativeRow
 from regdpo.core.store import Store
 from regdpo.data.splits import is_known
 from regdpo.models.spec import ModelFile
@@ -28,13 +28,19 @@ def render(
     missing = [clip.clip_id for clip in wanted if clip.clip_id not in texts]
     if missing:
         raise UserError(f"clip {missing[0]} and {len(missing) - 1} more have no caption; run the captions stage again")
-    sampling, geometry = stage.negatives.sampling, stage.geometry
+    sampling = stage.negatives.sampling
     asked = [(clip, n) for clip in wanted for n in range(stage.negatives.per_clip)]
     requests = [
-        Request(texts[clip.clip_id], clip.path, clip.sha256, seed_of(stage.negatives.seed, clip.clip_id, n))
+        Request(
+            caption=texts[clip.clip_id],
+            first_frame=clip.path,
+            clip_sha256=clip.sha256,
+            seed=seed_of(stage.negatives.seed, clip.clip_id, n),
+            geometry=Geometry.of_row(clip),
+        )
         for clip, n in asked
     ]
-    rendered = sampler.render("negatives", model, requests, sampling, geometry, store, device)
+    rendered = sampler.render("negatives", model, requests, sampling, stage.encode, store, device)
     return [
         NegativeRow(
             negative_id=f"{clip.clip_id}.n{n}",
@@ -47,10 +53,10 @@ def render(
             guidance=sampling.scale("high"),
             guidance_low=sampling.guidance["low"] if isinstance(sampling.guidance, dict) else None,
             shift=sampling.shift,
-            frames=geometry.frames,
-            fps=geometry.fps,
-            width=geometry.width,
-            height=geometry.height,
+            frames=clip.frames,
+            fps=clip.fps,
+            width=clip.width,
+            height=clip.height,
             path=video.path,
             sha256=video.sha256,
         )

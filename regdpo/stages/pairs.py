@@ -11,7 +11,7 @@ from regdpo.config.schema import Pairs
 from regdpo.config.stage_inputs import PairsStage
 from regdpo.core.digests import text_digest
 from regdpo.core.errors import UserError
-from regdpo.core.rows import CaptionRow, ClipRow, CopyRow, NegativeRow, PairRow, SplitRow
+from regdpo.core.rows import CaptionRow, ClipRow, CopyRow, Geometry, NegativeRow, PairRow, SplitRow
 from regdpo.data.splits import SPLITS, assign, decided, is_known, origin, shared, shortest, source_splits
 
 S = TypeVar("S", bound=PairsStage)
@@ -98,7 +98,7 @@ def _placed(
 ) -> tuple[dict[str, str], dict[str, tuple[str, str]]]:
     """Split of each clip of new footage, and what is held out further and shows the same, as ``splits.shared`` says."""
     new = [clip for clip in clips if not is_known(clip.source, stage.known)]
-    splits = assign(new, stage.pairs, stage.frames)
+    splits = assign(new, stage.pairs)
     return splits, shared(new, splits, copies, stage.frames)
 
 
@@ -106,7 +106,7 @@ def _lacking(stage: PairsStage, accepted: list[ClipRow]) -> str:
     """What the footage lacks for three splits, and what would do."""
     if not accepted:
         return "no clip was accepted: the clips' manifest has the reason of each"
-    settings, frames = stage.pairs, stage.frames
+    settings, frames = stage.pairs, min(clip.frames for clip in accepted)
     sources = len({clip.source for clip in accepted})
     if source_splits(accepted, settings):
         origins = len({origin(clip) for clip in accepted})
@@ -161,6 +161,7 @@ def _of(clip: ClipRow) -> dict[str, Any]:
         "source": clip.source,
         "shot": clip.shot,
         "start": clip.start,
+        **Geometry.of_row(clip).model_dump(),
         "winner": clip.path,
         "winner_sha256": clip.sha256,
     }

@@ -4,7 +4,7 @@ import torch
 
 from regdpo.config.schema import Samples
 from regdpo.config.stage_inputs import SamplesStage
-from regdpo.core.rows import REAL, PairRow, SampleRow
+from regdpo.core.rows import REAL, Geometry, PairRow, SampleRow
 from regdpo.core.store import Store
 from regdpo.models.spec import ModelFile
 from regdpo.sampling import render as sampler
@@ -47,10 +47,16 @@ def render(
     samples, sampling = stage.samples, stage.samples.sampling
     asked = [(pair, seed) for pair in chosen(samples, pairs) for seed in samples.seeds]
     requests = [
-        Request(pair.caption, pair.winner, pair.winner_sha256, seed_of(seed, "sample", pair.clip_id))
+        Request(
+            caption=pair.caption,
+            first_frame=pair.winner,
+            clip_sha256=pair.winner_sha256,
+            seed=seed_of(seed, "sample", pair.clip_id),
+            geometry=Geometry.of_row(pair),
+        )
         for pair, seed in asked
     ]
-    rendered = sampler.render("samples", model, requests, sampling, stage.geometry, store, device)
+    rendered = sampler.render("samples", model, requests, sampling, stage.encode, store, device)
     return [
         SampleRow(
             sample_id=f"{model.name}|{pair.clip_id}|{seed}",

@@ -4,7 +4,8 @@ import shutil
 from importlib.metadata import version
 from pathlib import Path
 
-from regdpo.config.stage_inputs import Geometry, TrainStage
+from regdpo.config.stage_inputs import TrainStage
+from regdpo.core.rows import Geometry
 from regdpo.core.store import Store
 from regdpo.core.temporaries import atomic, link_or_copy
 from regdpo.models.loading import lines, video_lines
@@ -16,7 +17,7 @@ TRANSFORMER = ("config.json", "*.safetensors.index.json", "diffusion_pytorch_mod
 """Patterns of what earlier weights may have left in a folder; all else in it is somebody's."""
 
 
-def write(training: TrainStage, geometry: Geometry, model: ModelFile, store: Store, readme: Path) -> None:
+def write(training: TrainStage, geometries: list[Geometry], model: ModelFile, store: Store, readme: Path) -> None:
     """Fill the folder of ``readme``, which comes last.
 
     Adapters are copied. A tuned transformer, which may have 57 GB, is the store's own files by hard links where the
@@ -40,10 +41,10 @@ def write(training: TrainStage, geometry: Geometry, model: ModelFile, store: Sto
         else:
             link_or_copy(path, folder / path.name)
     with atomic(readme) as temporary:
-        temporary.write_text(text(training, geometry, model, store, folder), encoding="utf-8")
+        temporary.write_text(text(training, geometries, model, store, folder), encoding="utf-8")
 
 
-def text(training: TrainStage, geometry: Geometry, model: ModelFile, store: Store, folder: Path) -> str:
+def text(training: TrainStage, geometries: list[Geometry], model: ModelFile, store: Store, folder: Path) -> str:
     """The README: base, revision, strength, and how to load them."""
     ref, settings = model.ref, training.settings
     base, tuned = place_of_base(ref, store)
@@ -63,7 +64,8 @@ def text(training: TrainStage, geometry: Geometry, model: ModelFile, store: Stor
     facts += [
         f"objective: {training.objective}{f' ({terms})' if terms else ''}",
         f"training: {settings.steps} steps of {settings.batch} pairs, rate {settings.lr:g}, seed {model.seed}; {kept}",
-        f"clips: {geometry.frames} frames of {geometry.width} x {geometry.height}, {geometry.fps:g} a second",
+        f"clips: {', or '.join(f'{it.frames} frames of {it.width} x {it.height}' for it in geometries)}, "
+        f"{geometries[0].fps:g} a second",
         f"digest: `{model.digest}`",
     ]
     packages = f"diffusers {version('diffusers')}{' and peft' if ref.lora else ''}"
@@ -75,9 +77,9 @@ def text(training: TrainStage, geometry: Geometry, model: ModelFile, store: Stor
         "## Load it",
         f"With {packages}, in the folder that the workflow ran in:",
         _python(lines(ref, str(folder), base, tuned)),
-        'On a GPU then `pipe.to("cuda")`, or `pipe.enable_model_cpu_offload()` where memory is short. A video of the '
-        "size that was trained on:",
-        _python(video_lines(ref, geometry.frames, geometry.height, geometry.width)),
+        'On a GPU then `pipe.to("cuda")`, or `pipe.enable_model_cpu_offload()` where memory is short. A video of '
+        f"{'a' if len(geometries) > 1 else 'the'} size that was trained on:",
+        _python(video_lines(ref, *geometries[0].size)),
     ]
     if ref.where == "store":
         parts.append(

@@ -1,7 +1,8 @@
 """Encoded pairs as batches, in an order that depends on nothing but seed and step."""
 
+from collections import Counter
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -14,11 +15,13 @@ from regdpo.data.latent_files import DRAWS, latent_shapes, read_empty_caption, r
 from regdpo.objectives.schedule import draw, generator
 
 HALVES = ("winner", "loser")
+KEPT = 8
+"""Epochs whose order is kept: a step may reach into several where a shape has few pairs."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Pairs (B) with their noise. Halves lie along the batch axis: winners first, then losers if there are any."""
+    """Pairs (B) of one shape with their noise. Halves lie along the batch axis: winners first, then losers, if any."""
 
     x0: Tensor  # (n, C, F, H, W) for n samples, fp32
     noise: Tensor
@@ -45,24 +48,68 @@ class Batch:
         ]
 
 
-@cache
-def order(seed: int, epoch: int, count: int) -> list[int]:
-    """The order of ``count`` pairs in an epoch."""
-    return torch.randperm(count, generator=generator("order", seed, epoch)).tolist()
+class Order:
+    """Which pairs an optimiser step takes, over all ranks: by the seed and the step's number alone.
 
+    Epoch after epoch, each in an order of its own, pairs queue up by the shape of their latents; when ``batch`` pairs
+    of one shape are there, they are the next step. So a step has one shape, shapes take turns by chance in proportion
+    to their pairs, and every pair is seen as often as any other, but for those that wait: fewer than ``batch`` of each
+    shape. With one shape epochs follow without a seam.
 
-def rows_of_step(rows: list[LatentRow], step: int, batch: int, seed: int) -> list[LatentRow]:
-    """The ``batch`` pairs of an optimiser step (counted from 0), over all ranks; epochs follow without a seam."""
-    indices = range(step * batch, (step + 1) * batch)
-    return [rows[order(seed, index // len(rows), len(rows))[index % len(rows)]] for index in indices]
+    Args:
+        rows: the pairs. batch: of a step.
+    """
+
+    def __init__(self, rows: list[LatentRow], batch: int, seed: int):
+        self.rows, self.batch, self.seed = rows, batch, seed
+        self.shapes = [row.shape for row in rows]
+        self.counts = Counter(self.shapes)
+        self._order = lru_cache(KEPT)(self._order_of)
+        self._steps = lru_cache(KEPT)(self._steps_of)
+
+    def step(self, number: int) -> list[LatentRow]:
+        """The pairs of an optimiser step, counted from 0."""
+        epoch = number * self.batch // len(self.rows)  # or a later one, as pairs wait
+        while self._steps_before(epoch + 1) <= number:
+            epoch += 1
+        shape, first = self._steps(epoch)[number - self._steps_before(epoch)]
+        count = self.counts[shape]
+        places = (divmod(place, count) for place in range(first, first + self.batch))
+        return [self.rows[self._order(epoch)[shape][index]] for epoch, index in places]
+
+    def _steps_before(self, epoch: int) -> int:
+        """How many steps are taken before an epoch begins."""
+        return sum(epoch * count // self.batch for count in self.counts.values())
+
+    def _order_of(self, epoch: int) -> dict[str, list[int]]:
+        """Shape -> its pairs in the order of an epoch, by their place among all."""
+        found: dict[str, list[int]] = {shape: [] for shape in self.counts}
+        for index in self._drawn(epoch):
+            found[self.shapes[index]].append(index)
+        return found
+
+    def _steps_of(self, epoch: int) -> list[tuple[str, int]]:
+        """Of each step of an epoch its shape, and how many pairs of that shape were taken before, since the start."""
+        seen = {shape: epoch * count for shape, count in self.counts.items()}
+        found = []
+        for index in self._drawn(epoch):
+            shape = self.shapes[index]
+            seen[shape] += 1
+            if seen[shape] % self.batch == 0:
+                found.append((shape, seen[shape] - self.batch))
+        return found
+
+    def _drawn(self, epoch: int) -> list[int]:
+        drawn: list[int] = torch.randperm(len(self.rows), generator=generator("order", self.seed, epoch)).tolist()
+        return drawn
 
 
 def check(rows: list[LatentRow], encoder: str, loser: bool, store: Store, dropout: float = 0.0) -> None:
     """Refuse latents that cannot be trained on, before the first step. Only the files' headers are read.
 
     Raises:
-        UserError: naming the first pair that is missing, damaged, of another shape, has no loser, or was encoded by
-            another model.
+        UserError: naming the first pair that is missing, damaged, of another shape than the manifest says, has no
+            loser, or was encoded by another model.
     """
     for row in rows:
         if row.encoder != encoder:
@@ -83,11 +130,6 @@ def check(rows: list[LatentRow], encoder: str, loser: bool, store: Store, dropou
                     f"pair {row.pair_id}: {row.path} holds a {half} of shape {shapes.get(half)}, the manifest says "
                     f"({row.shape}); delete it and run the latents stage again"
                 )
-        if row.shape != rows[0].shape:
-            raise UserError(
-                f"pair {row.pair_id}: its latents are ({row.shape}), those of pair {rows[0].pair_id} are "
-                f"({rows[0].shape}); one training takes one shape"
-            )
 
 
 def _drawn(
@@ -115,7 +157,7 @@ def load(
     *what: object,
     dropout: float | None = None,
 ) -> Batch:
-    """Read pairs and draw their noise; ``what`` (seed, step) and the pair's id determine every draw.
+    """Read pairs of one shape and draw their noise; ``what`` (seed, step) and the pair's id determine every draw.
 
     Both halves are given the same text and condition, and so are policy and reference.
 

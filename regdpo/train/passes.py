@@ -198,16 +198,16 @@ class Passes:
         """Errors with fixed noise and timesteps, averaged over the sigmas; equal on all ranks and layouts.
 
         Args:
-            chunk: pairs a rank takes at once.
+            rows: P pairs. chunk: of one shape that a rank takes at once.
 
         Returns:
-            (2P,) or (P,) for P pairs, winners first.
+            (2P,) or (P,), winners first.
         """
-        layout, pairs = self.layout, len(rows)
-        errors = torch.zeros(2 if self.prefers else 1, pairs, device=self.device)
-        for first in range(0, pairs, layout.data * chunk):
-            span = range(first + layout.data_rank, min(first + layout.data * chunk, pairs), layout.data)
-            positions = list(span) or [pairs - 1]  # all ranks must take part in each forward
+        layout = self.layout
+        errors = torch.zeros(2 if self.prefers else 1, len(rows), device=self.device)
+        for together in _alike(rows, layout.data * chunk):
+            span = together[layout.data_rank :: layout.data]
+            positions = span or together[-1:]  # all ranks must take part in each forward
             batch = self.load([rows[position] for position in positions], None)
             for sigma in fixed_sigmas(EVAL_SIGMAS, within=self.family.sigma_range):
                 e = self.errors(model, replace(batch, sigma=sigma.expand(len(batch.x0)).to(self.device)))
@@ -217,3 +217,11 @@ class Passes:
         errors /= layout.context
         dist.all_reduce(errors)
         return errors.flatten()
+
+
+def _alike(rows: list[LatentRow], count: int) -> list[list[int]]:
+    """The places of all rows, at most ``count`` of one shape together."""
+    places: dict[str, list[int]] = {}
+    for place, row in enumerate(rows):
+        places.setdefault(row.shape, []).append(place)
+    return [those[first : first + count] for those in places.values() for first in range(0, len(those), count)]

@@ -68,8 +68,11 @@ class Trainer:
         validation = [row for row in rows if row.split == "validation"]
         self.validation = validation[:: max(1, len(validation) // EVAL_PAIRS)][:EVAL_PAIRS]
 
-        self.tokens = self.family.tokens(tuple(map(int, rows[0].shape.split(","))))
-        check_context(layout.context, self.family.heads, self.tokens, self.family.context, job.model.ref.family)
+        self.order = dataset.Order(self.rows, self.settings.batch, self.stage.seed)
+        self.tokens = {}  # of each shape
+        for shape in dict.fromkeys(row.shape for row in rows):
+            self.tokens[shape] = tokens = self.family.tokens(tuple(map(int, shape.split(","))))
+            check_context(layout.context, self.family.heads, tokens, self.family.context, job.model.ref.family)
 
         kind = reference_kind(self.settings, job.parallel, self.prefers)
         how = (layout, device, self.stage.seed, job.deterministic)
@@ -199,6 +202,7 @@ class Trainer:
             else:
                 group["lr"] = lr
         chunks, count = self.chunks(step)
+        shape = chunks[0][0][0].shape
         beforehand = self.passes.before_step(chunks, step)
         totals: dict[str, Tensor] = {}
         not_finite: list[str] = []
@@ -222,10 +226,10 @@ class Trainer:
             **means,
             "grad_norm": norm,
             "lr": lr,
-            "tokens_per_s": self.tokens * self.settings.batch * (2 if self.prefers else 1) / seconds,
+            "tokens_per_s": self.tokens[shape] * self.settings.batch * (2 if self.prefers else 1) / seconds,
             "seconds": seconds,
             "peak_memory_bytes": self._peak_memory(),
-            "mfu": self._mfu(seconds),
+            "mfu": self._mfu(shape, seconds),
         }
         if finite:
             return row
@@ -236,7 +240,7 @@ class Trainer:
 
     def chunks(self, step: int) -> tuple[list[Chunk], int]:
         """This rank's pairs of a step as micro-batches, and their number."""
-        rows = dataset.rows_of_step(self.rows, step, self.settings.batch, self.stage.seed)
+        rows = self.order.step(step)
         positions = list(range(self.layout.data_rank, len(rows), self.layout.data))
         size = self.job.micro_batch
         spans = [positions[first : first + size] for first in range(0, len(positions), size)]
@@ -305,11 +309,12 @@ class Trainer:
         dist.all_reduce(values)
         return dict(zip(totals, values.tolist(), strict=True))
 
-    def _mfu(self, seconds: float) -> float | None:
+    def _mfu(self, shape: str, seconds: float) -> float | None:
         """Model FLOPs utilisation (arXiv 2204.02311, appendix B); None where needs or hardware are not known."""
-        if not self.job.step_flops or not self.job.peak_flops:
+        needed = self.job.step_flops.get(shape)
+        if not needed or not self.job.peak_flops:
             return None
-        return self.job.step_flops / (seconds * dist.get_world_size() * self.job.peak_flops)
+        return needed / (seconds * dist.get_world_size() * self.job.peak_flops)
 
     def _peak_memory(self) -> int:
         """The most of all ranks: of the device in this step, or of the process without one."""

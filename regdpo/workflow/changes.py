@@ -40,7 +40,8 @@ class Job:
 
 
 PLACES = {
-    "geometry": "clips",
+    "geometries": "clips.buckets",
+    "encode": "clips.encode",
     "known": "base.pretrain.sources",
     "same_footage": "clips.filters.same_footage",
     "videos_root": "videos.root",
@@ -121,15 +122,23 @@ def _read(text: str) -> Any:
 def _differ(before: Mapping[str, Any], after: Mapping[str, Any], above: tuple[str, ...] = ()) -> Iterator[Any]:
     for name in [*before, *(name for name in after if name not in before)]:
         old, new = before.get(name), after.get(name)
+        if _rows(old) and _rows(new) and len(old) == len(new):
+            old, new = ({str(number): row for number, row in enumerate(rows)} for rows in (old, new))
         if isinstance(old, dict) and isinstance(new, dict):
             yield from _differ(old, new, (*above, name))
         elif old != new:
             yield (*above, name), old, new
 
 
+def _rows(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(one, dict) for one in value)
+
+
 def _place(path: tuple[str, ...], job: Job, settings: Config) -> str:
     """Where a key of a stage's part stands in the configuration."""
     first, *rest = path
+    if first == "geometries" and rest and not settings.clips.buckets:
+        return ".".join(["clips", *rest[1:]])
     if job.stage == "report":
         return ".".join(rest) if first == "config" else f"train.{first}"
     if job.rule == "pretrain":

@@ -49,16 +49,23 @@ def geometry(settings: Config) -> None:
     cut = FAMILIES[base.family].cut
     if cut is None:
         return
-    size = clips.frames, clips.height, clips.width
     if base.pretrain:
         codec = base.pretrain.codec
-        return check_size(base.family, size, (codec.temporal, codec.spatial), cut.patch({}))
-    files = _files(base)
-    try:
-        compression, patch = cut.compression(files.get(VAE, {})), cut.patch(files.get(TRANSFORMER, {}))
-        check_size(base.family, size, compression, patch)
-    except (TypeError, ValueError, ZeroDivisionError):
-        return  # a damaged checkpoint, of which the base's stage tells more
+        compression, patch = (codec.temporal, codec.spatial), cut.patch({})
+    else:
+        files = _files(base)
+        try:
+            compression, patch = cut.compression(files.get(VAE, {})), cut.patch(files.get(TRANSFORMER, {}))
+        except (TypeError, ValueError, ZeroDivisionError):
+            return  # a damaged checkpoint, of which the base's stage tells more
+    for number, geometry in enumerate(clips.geometries):
+        try:
+            check_size(base.family, geometry.size, compression, patch)
+        except (TypeError, ValueError, ZeroDivisionError):
+            return  # the same
+        except UserError as error:
+            where = f"clips.buckets.{number}." if clips.buckets else "clips."
+            raise UserError(str(error).replace("clips.", where, 1)) from None
 
 
 def captioner(settings: Config) -> None:

@@ -5,6 +5,7 @@ import shutil
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 from regdpo.config.schema import Config
@@ -45,11 +46,11 @@ def asked(settings: Config, pairs: int) -> "Asked":
 
     gpu = gpu_named(settings.launch.gpu or "")
     assert gpu is not None
-    arms, clips = settings.train.arms, settings.clips
+    arms = settings.train.arms
     name = next((name for name, arm in arms.items() if OBJECTIVES[arm.objective].paired), next(iter(arms)))
     own, losers = settings.trainings()[f"train.arms.{name}"]
-    size = clips.frames, clips.height, clips.width
-    training = Training(find(settings.base), own, *size, settings.launch.processes, 2 if losers else 1)
+    sizes = [it.size for it in settings.clips.geometries]
+    training = Training.of(find(settings.base), own, sizes, settings.launch.processes, 2 if losers else 1)
     return Asked(settings, training, Machine(gpu.memory, gpu.peak_flops), pairs, 24, None)
 
 
@@ -80,7 +81,8 @@ def room(settings: Config, of: "Asked | None" = None) -> str:
         return line
     bytes_each = 4 if settings.latents.dtype == "fp32" else 2
     halves = of.clips * (1 + settings.negatives.per_clip)
-    return f"{line}; latents take about {halves * math.prod(of.training.latent) * bytes_each / GB:,.1f} GB"
+    each = fmean(math.prod(one.latent) for one in of.training.each) * bytes_each
+    return f"{line}; latents take about {halves * each / GB:,.1f} GB"
 
 
 def estimate(settings: Config, jobs: Sequence[Job]) -> tuple[dict[str, float], list[str]]:

@@ -95,7 +95,7 @@ class Params:
             key: of ``Config.trainings``. comment, events: for a Slurm job that the training submits itself.
         """
         training, _ = self.settings.trainings()[key]
-        launch, clips = self.settings.launch, self.settings.clips
+        launch = self.settings.launch
         cpus = launch.processes // launch.nodes if launch.scheduler == "slurm" else threads
         return canonical(
             launch.model_dump(include={"scheduler", "device", "grace", "leave", "requeues", "force"})
@@ -103,7 +103,7 @@ class Params:
                 mode="json",
                 include={"parallel", "micro_batch", "checkpoint_every", "eval_every", "keep", "deterministic"},
             )
-            | {"frames": clips.frames, "height": clips.height, "width": clips.width}
+            | {"sizes": [it.size for it in self.settings.clips.geometries]}
             | {"processes": int(resources.processes), "nodes": int(resources.nodes)}
             | {"comment": comment, "events": str(events)}
             | {"cpus": cpus, "gpus": int(resources.get("gpu", 0)) // launch.nodes}

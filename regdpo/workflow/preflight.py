@@ -120,6 +120,6 @@ def ask_plan(
 def _shape(settings: Config, asked: Asked) -> str:
     """All of the configuration that may shape the plan's answer."""
     training, losers = settings.trainings()[asked.key]
-    clips, base = settings.clips, settings.base.model_dump(mode="json", exclude={"pretrain": {"settings"}})
-    size = clips.frames, clips.height, clips.width
-    return canonical([training.model_dump(mode="json"), losers, base, size, asked.processes, settings.launch.gpu])
+    base = settings.base.model_dump(mode="json", exclude={"pretrain": {"settings"}})
+    sizes = [it.size for it in settings.clips.geometries]
+    return canonical([training.model_dump(mode="json"), losers, base, sizes, asked.processes, settings.launch.gpu])

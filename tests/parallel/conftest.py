@@ -26,7 +26,7 @@ def light(tmp_path_factory: pytest.TempPathFactory) -> tiny.World:
     model = ModelFile(name="base", ref=ModelRef(**ref, fps=8.0, digest="toy"), digest="toy")
     store, manifest = Store(folder / "store"), folder / "latents.parquet"
     pairs = tiny.pairs(store, 8)
-    stage = stage_inputs.LatentsStage.model_validate({"latents": {"dtype": "fp32"}, "geometry": tiny.GEOMETRY})
+    stage = stage_inputs.LatentsStage.model_validate({"latents": {"dtype": "fp32"}})
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(FAMILIES, "toy", toy_family.DECLARED)
         encoded = latents.encode(stage, model, pairs, store, torch.device("cpu"))

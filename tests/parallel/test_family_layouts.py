@@ -28,7 +28,7 @@ def world_of(name, folder) -> tiny.World:
     case = CASES[name]
     save(case, folder / "model")
     frames, height, width = case.size
-    geometry = {"frames": frames, "fps": FPS, "width": width, "height": height, "encode": {}}
+    geometry = {"frames": frames, "fps": FPS, "width": width, "height": height}
     model = Base(
         family=case.family,
         task=case.task,
@@ -36,11 +36,11 @@ def world_of(name, folder) -> tiny.World:
         expert=case.expert,
         text_length=case.text_length,
     )
-    stage = {"base": model.model_dump(), "geometry": geometry, "shift": 1.0}
+    stage = {"base": model.model_dump(), "geometries": [geometry], "shift": 1.0}
     store = Store(folder / "store")
     file = base.by_name(stage_inputs.BaseStage.model_validate(stage), store)
-    pairs = tiny.pairs(store, 4, lambda seed: video(case.size, seed))
-    encode = stage_inputs.LatentsStage.model_validate({"latents": {"dtype": "fp32"}, "geometry": geometry})
+    pairs = tiny.pairs(store, 4, lambda seed: video(case.size, seed), geometry)
+    encode = stage_inputs.LatentsStage.model_validate({"latents": {"dtype": "fp32"}})
     rows = latents.encode(encode, file, pairs, store, torch.device("cpu"))
     manifests.write(folder / "latents.parquet", rows, LatentRow)
     return tiny.World(store, file, pairs, rows, folder / "latents.parquet")

@@ -98,6 +98,21 @@ def test_an_override_is_told_where_it_stands():
     ]
 
 
+@pytest.mark.parametrize(
+    ("path", "values", "cause"),
+    [
+        ("clips.width", (64, 80), "clips.width 64 -> 80"),
+        ("clips.buckets", ([{}, {"frames": 17}], [{}, {"frames": 33}]), "clips.buckets.1.frames 17 -> 33"),
+    ],
+)
+def test_a_size_of_clips_is_told_by_its_key_wherever_it_is_read(path, values, cause):
+    before, now = (configured(path, value) for value in values)
+    for stage in (stage_inputs.ClipsStage, stage_inputs.BaseStage, stage_inputs.WeightsStage):
+        old, new = (repr_of(stage.of(settings)) for settings in (before, now))
+        job = Job(0, "cut_clips", "clips", changed={"config": new}, recorded=frozenset({old}))
+        assert list(changes.causes([job], now)) == [cause]
+
+
 def test_every_part_of_a_stage_has_its_place_in_the_configuration():
     """So that what a line names can be found there."""
     known = set(schema._paths(schema.Config))

@@ -102,7 +102,7 @@ def test_filters_give_reasons_and_a_broken_video_is_one_row(tmp_path):
     assert reason("short") == "short: the shot has 5 frames, a clip takes 9"
     enlarged = cut(stage(footage, ("good.mp4",), width=128, height=96), tmp_path)
     assert {row.reason for row in enlarged} == {
-        "enlarged: frames are enlarged 2 times, more than 1.5; clips.width and clips.height ask for it"
+        "enlarged: frames are enlarged 2 times, more than 1.5; clips.width and clips.height, or clips.buckets, ask for it"
     }
     just = cut(stage(footage, ("good.mp4",), width=96, height=72), tmp_path)
     assert [(row.status, row.scores["upscale"]) for row in just] == [("accepted", 1.5)] * 2
@@ -110,6 +110,31 @@ def test_filters_give_reasons_and_a_broken_video_is_one_row(tmp_path):
     assert reason("headless").startswith("broken: ")
     assert summary(rows)[0] == "2 clips accepted, of 1 videos"
     assert len({row.clip_id for row in rows}) == len(rows)
+
+
+def test_upright_videos_stay_upright_and_shots_go_to_the_longest_clips_that_fit(tmp_path):
+    """The first shot of a video in two lengths, the second in one; a wide video too short for wide clips."""
+    footage = tmp_path / "footage"
+    moving = "geq=lum='mod(8*X+6*N,256)':cb=128:cr=128"
+    two = f"color=s=32x64:r=25:d=0.8,{moving}[a];testsrc2=s=32x64:r=25:d=0.5[b];[a][b]concat=n=2"
+    make(footage / "upright.mp4", two)
+    make(footage / "wide.mp4", f"color=s=64x32:r=25:d=0.5,{moving}")
+    make(footage / "brief.mp4", f"color=s=64x32:r=25:d=0.3,{moving}")
+    sizes = [{"width": 64}, {"height": 64}, {"height": 64, "frames": 17}]
+    rows = cut(stage(footage, buckets=sizes, shots={"margin": 0}), tmp_path)
+    found = [(row.source, row.shot, row.start, row.frames, row.width, row.height) for row in rows if row.path]
+    assert found == [
+        ("upright.mp4", 0, 0, 17, 32, 64),
+        ("upright.mp4", 1, 0, 9, 32, 64),
+        ("wide.mp4", 0, 0, 9, 64, 32),
+    ]
+    store = Store(tmp_path / "store")
+    for row in rows:
+        if row.path:
+            frames = video.read_frames(store.checked(row.path, row.sha256))
+            assert frames.shape == (row.frames, row.height, row.width, 3)
+            assert row.crop_x == row.crop_y == 0
+    assert [row.reason for row in rows if row.source == "brief.mp4"] == ["short: the shot has 8 frames, a clip takes 9"]
 
 
 MOVING = "color=s=64x48:r=25:d=0.4,geq=lum='mod(8*X+6*N,256)':cb=128:cr=128"

@@ -28,7 +28,7 @@ def blocks_of(videos: torch.Tensor) -> np.ndarray:
 
 
 def test_error_is_that_of_the_best_projection_over_all_orders_of_colours():
-    codec = BlockPCACodec.fit(videos(), z_dim=5, spatial=8, temporal=4)
+    codec = BlockPCACodec.fit([videos()], z_dim=5, spatial=8, temporal=4)
     orders = [videos()[:, list(order)] for order in itertools.permutations(range(3))]
     blocks = np.concatenate([blocks_of(x) for x in orders])
     center = blocks.mean(0)
@@ -43,7 +43,7 @@ def test_error_is_that_of_the_best_projection_over_all_orders_of_colours():
 
 
 def test_shapes_and_first_frame():
-    codec = BlockPCACodec.fit(videos(), z_dim=5, spatial=8, temporal=4)
+    codec = BlockPCACodec.fit([videos()], z_dim=5, spatial=8, temporal=4)
     latents = codec.encode(videos()).latent_dist.mode()
     assert latents.shape == (6, 5, 2, 2, 2)
     only_first = codec.encode(videos()[:, :, :1]).latent_dist.mode()
@@ -51,8 +51,8 @@ def test_shapes_and_first_frame():
 
 
 def test_fit_is_deterministic_and_survives_saving(tmp_path):
-    codec = BlockPCACodec.fit(videos(), z_dim=5, spatial=8, temporal=4)
-    again = BlockPCACodec.fit(videos(), z_dim=5, spatial=8, temporal=4)
+    codec = BlockPCACodec.fit([videos()], z_dim=5, spatial=8, temporal=4)
+    again = BlockPCACodec.fit([videos()], z_dim=5, spatial=8, temporal=4)
     assert torch.equal(codec.basis, again.basis)
     codec.save_pretrained(tmp_path)
     loaded = BlockPCACodec.from_pretrained(tmp_path)

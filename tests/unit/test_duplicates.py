@@ -153,7 +153,7 @@ def test_what_is_held_out_is_left_out_of_training_and_nothing_changes_its_split(
     copy = CopyRow(
         copy_id="1", source=train, shot=0, start=0, frames=60, other_source=test, other_shot=0, other_start=130
     )
-    left = splits.shared(videos, splits.assign(videos, settings, FRAMES), [copy], FRAMES)
+    left = splits.shared(videos, splits.assign(videos, settings), [copy], FRAMES)
     # 130 frames further on, the test's clips begin at 0, 9 ... 189: those of the train video up to 77 come near.
     assert {clip for clip in left if clip.startswith(train)} == {f"{train}-0-{start}" for start in range(0, 78, FRAMES)}
     assert set(left.values()) == {("test", test)}
@@ -165,7 +165,7 @@ def test_what_is_held_out_is_left_out_of_training_and_nothing_changes_its_split(
 def test_a_recap_in_one_source_is_left_out_of_training():
     clipping = [row("a", shot, start) for shot in (0, 1) for start in range(0, 190, FRAMES)]
     settings = schema.Pairs(validation=0.2, test=0.2, split="segment")
-    splits = assign(clipping, settings, FRAMES)
+    splits = assign(clipping, settings)
     copy = CopyRow(copy_id="1", source="a", shot=1, start=0, frames=40, other_source="a", other_shot=0, other_start=150)
     left = shared(clipping, splits, [copy], FRAMES)
     held = [clip.start for clip in clipping if clip.shot == 0 and splits.get(clip.clip_id, "train") != "train"]

@@ -45,10 +45,15 @@ def configured(**sections: dict) -> schema.Config:
     ],
 )
 def test_sizes_that_the_base_cannot_take(base, clips, line):
-    early.geometry(configured(base=base, clips={"frames": 9, "width": 64, "height": 64}))
+    fits = {"frames": 9, "width": 64, "height": 64}
+    early.geometry(configured(base=base, clips=fits))
     with pytest.raises(UserError) as caught:
         early.geometry(configured(base=base, clips=clips))
     assert str(caught.value).startswith(line)
+    bucket = {key: value for key, value in clips.items() if key in fits}
+    with pytest.raises(UserError) as caught:
+        early.geometry(configured(base=base, clips={"short_side": None, "buckets": [fits, fits | bucket]}))
+    assert str(caught.value).startswith(line.replace("clips.", "clips.buckets.1."))
 
 
 def test_a_local_checkpoint_is_asked_itself(tmp_path):

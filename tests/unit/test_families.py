@@ -546,11 +546,10 @@ def test_pairs_are_encoded_with_all_that_the_denoiser_needs(made, dtype):
     pair = PairRow(
         pair_id="pair", split="train", clip_id="clip", source="source", shot=0, start=0, caption=CAPTION, winner=winner,
         winner_sha256=file_digest(made.store.existing(winner)), loser=loser,
-        loser_sha256=file_digest(made.store.existing(loser)),
+        loser_sha256=file_digest(made.store.existing(loser)), frames=frames, fps=FPS, width=width, height=height,
     )  # fmt: skip
     model = base.by_name(stage_of(made), made.store)
-    geometry = {"frames": frames, "fps": FPS, "width": width, "height": height, "encode": {}}
-    stage = stage_inputs.LatentsStage.model_validate({"latents": {"dtype": dtype}, "geometry": geometry})
+    stage = stage_inputs.LatentsStage.model_validate({"latents": {"dtype": dtype}})
     (row,) = latents.encode(stage, model, [pair], made.store, CPU)
     tensors = read_latents(row, made.store)
     family = made.open()
@@ -583,9 +582,9 @@ def stage_of(made: Made, **changes: Any) -> stage_inputs.BaseStage:
     case = made.case
     frames, height, width = case.size
     values = {"family": case.family, "task": case.task, "model": str(made.folder), "expert": case.expert}
-    geometry = {"frames": frames, "fps": FPS, "width": width, "height": height, "encode": {}}
+    geometry = {"frames": frames, "fps": FPS, "width": width, "height": height}
     return stage_inputs.BaseStage.model_validate(
-        {"base": values | {"text_length": case.text_length} | changes, "geometry": geometry, "shift": 1.0}
+        {"base": values | {"text_length": case.text_length} | changes, "geometries": [geometry], "shift": 1.0}
     )
 
 

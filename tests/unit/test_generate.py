@@ -12,11 +12,13 @@ import tiny
 import torch
 import yaml
 
-from regdpo.config.schema import Sampling
-from regdpo.config.stage_inputs import Geometry
+from regdpo.config.schema import Encode, Sampling
 from regdpo.core.errors import UserError
+from regdpo.core.rows import Geometry
 from regdpo.data.video import read_frames
 from regdpo.models.family import open_family
+from regdpo.report import generated
+from regdpo.report.examples import Video
 from regdpo.sampling.own import requests, wishes
 from regdpo.sampling.render import Request, render
 
@@ -43,13 +45,27 @@ def test_a_picture_is_cut_in_the_middle(world, tmp_path, size):
     (tmp_path / "a.png.txt").write_text("red and\nblue")
     (wish,) = wishes("i2v", None, tmp_path)
     assert (wish.name, wish.prompt) == ("a.png", "red and blue")
-    first, second = requests([wish], [4, 5], GEOMETRY, world.store)
+    first, second = requests([wish], [4, 5], [GEOMETRY], Encode(), world.store)
     assert (first.seed, second.seed) == (4, 5)
     frame = read_frames(world.store.checked(first.first_frame, first.clip_sha256))[0].astype(int)
     assert frame.shape == (32, 32, 3)
     inner = frame[2:-2]
     assert np.abs(inner[:, 2:13] - (255, 0, 0)).mean() < 12
     assert np.abs(inner[:, 19:-2] - (0, 0, 255)).mean() < 12
+
+
+def test_a_picture_gets_the_size_of_the_nearest_shape(world, tmp_path):
+    sizes = [GEOMETRY.model_copy(update=it) for it in ({"width": 64}, {"height": 64}, {})]
+    for name, size in {"a": (300, 160), "b": (20, 50), "c": (30, 32)}.items():
+        picture(tmp_path / f"{name}.png", *size)
+        (tmp_path / f"{name}.txt").write_text("red")
+    found = requests(wishes("i2v", None, tmp_path), [0], sizes, Encode(), world.store)
+    assert [(it.geometry.height, it.geometry.width) for it in found] == [(64, 32), (32, 64), (32, 32)]
+    assert [read_frames(world.store.existing(it.first_frame)).shape[1:3] for it in found] == [
+        (64, 32),
+        (32, 64),
+        (32, 32),
+    ]
 
 
 def test_prompts_are_lines(tmp_path):
@@ -86,7 +102,7 @@ def test_what_cannot_be_made_is_told(world, tmp_path, task, given, told):
     files = {"i2v": (None, tmp_path / given), "t2v": (tmp_path / given, None)}[task]
     wrong = (task, given) in (("t2v", "images"), ("i2v", "prompts"))
     with pytest.raises(UserError, match=told):
-        requests(wishes(task, *(reversed(files) if wrong else files)), [0], GEOMETRY, world.store)
+        requests(wishes(task, *(reversed(files) if wrong else files)), [0], [GEOMETRY], Encode(), world.store)
 
 
 def test_the_page_has_what_base_and_arms_make(world, tmp_path, monkeypatch):
@@ -104,11 +120,10 @@ def test_the_page_has_what_base_and_arms_make(world, tmp_path, monkeypatch):
     for name, model in {"base": world.model, "train/dpo/seed0": arm}.items():
         Path("results", name).mkdir(parents=True)
         Path("results", name, "model.json").write_text(model.model_dump_json())
-    geometry = {key: value for key, value in tiny.GEOMETRY.items() if key != "encode"}
     values = {
         "paths": {"store": str(store.root)},
         "videos": {"root": "none"},
-        "clips": {**geometry, "short_side": 32},
+        "clips": {**tiny.GEOMETRY, "short_side": 32},
         "base": tiny.base_config(),
         "train": {"arms": {"dpo": {"objective": "dpo", "beta": 50}}},
         "samples": {"sampling": tiny.SAMPLING},
@@ -129,11 +144,11 @@ def test_the_page_has_what_base_and_arms_make(world, tmp_path, monkeypatch):
     assert len(re.findall('<video [^>]*src="data:video/mp4;base64,', page)) == 4
     assert not re.search(r'(?:src|href)="(?!data:)', page)
     assert re.findall('aria-label="([^"]+)"', page) == ["base", "dpo/seed0"] * 2
-    frame = requests(wishes("i2v", None, Path("pictures")), [7], GEOMETRY, store)[0]
+    frame = requests(wishes("i2v", None, Path("pictures")), [7], [GEOMETRY], Encode(), store)[0]
     sampling = Sampling.model_validate(tiny.SAMPLING)
     for model in (world.model, arm):
-        asked = [Request("<b>red</b>", frame.first_frame, frame.clip_sha256, seed) for seed in (7, 8)]
-        made.append([it.sha256 for it in render("generated", model, asked, sampling, GEOMETRY, store, CPU)])
+        asked = [Request("<b>red</b>", frame.first_frame, frame.clip_sha256, seed, GEOMETRY) for seed in (7, 8)]
+        made.append([it.sha256 for it in render("generated", model, asked, sampling, Encode(), store, CPU)])
     assert made[0] != made[1]
     monkeypatch.setattr(sys, "argv", [*arguments, "--models", "sft"])
     with pytest.raises(UserError, match="--models: there is no sft; there are base, dpo"):
@@ -143,10 +158,21 @@ def test_the_page_has_what_base_and_arms_make(world, tmp_path, monkeypatch):
         main()
 
 
-def test_text_alone_reads_no_clip(tmp_path):
+def test_each_video_is_shown_in_its_own_shape(world, tmp_path):
+    video = Video("base", "base", world.pairs[0].winner, world.pairs[0].winner_sha256)
+    sizes = [GEOMETRY, GEOMETRY.model_copy(update={"height": 64})]
+    shown = [("a", "a tram", size, [video]) for size in sizes]
+    generated.write(tmp_path / "page.html", "title", "", shown, [], Encode(), world.store)
+    page = (tmp_path / "page.html").read_text()
+    assert re.findall(r'class="strip" style="--shape: (\d+ / \d+)"', page) == ["32 / 32", "32 / 64"]
+
+
+def test_text_alone_reads_no_clip_and_each_video_has_its_own_size(tmp_path):
     store_world = tiny.world(tmp_path, 4, task="t2v")
     sampling = Sampling.model_validate(tiny.SAMPLING)
-    (video,) = render(
-        "generated", store_world.model, [Request("a square", "", "", 3)], sampling, GEOMETRY, store_world.store, CPU
-    )
-    assert read_frames(store_world.store.existing(video.path)).shape == (9, 32, 32, 3)
+    tall = GEOMETRY.model_copy(update={"frames": 5, "height": 48})
+    asked = [Request("a square", "", "", seed, geometry) for seed, geometry in enumerate([GEOMETRY, tall, GEOMETRY])]
+    made = render("generated", store_world.model, asked, sampling, Encode(), store_world.store, CPU)
+    shapes = [read_frames(store_world.store.existing(video.path)).shape for video in made]
+    assert shapes == [(9, 32, 32, 3), (5, 48, 32, 3), (9, 32, 32, 3)]
+    assert len({video.sha256 for video in made}) == 3

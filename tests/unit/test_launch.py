@@ -28,7 +28,7 @@ from regdpo.runtime.gpus import taken
 from regdpo.runtime.lease import Lease
 from regdpo.runtime.slurm import Allocation
 
-SIZE = {"frames": 9, "height": 32, "width": 32}
+SIZE = {"sizes": [(9, 32, 32)]}
 
 
 def test_a_training_that_cannot_fit_is_refused(world, tmp_path):
@@ -44,7 +44,9 @@ def test_what_a_step_needs(world, tmp_path):
     """Six passes' worth of FLOPs for winner and loser, trained fully, and two for the reference; none for sft's loser."""
     options = LaunchOptions(processes=1, **SIZE)
     flops = {
-        objective: planned(tiny.job(world, tmp_path / "run", objective=objective), options, "", 80 * GIB).step_flops
+        objective: planned(tiny.job(world, tmp_path / "run", objective=objective), options, "", 80 * GIB).step_flops[
+            world.latents[0].shape
+        ]
         for objective in ("sft", "dpo")
     }
     config = tiny.base_config()["pretrain"]["transformer"]

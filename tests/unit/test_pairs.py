@@ -65,6 +65,24 @@ def test_segments_lie_more_than_a_clip_apart(share):
     assert len(built) < len(clips()), "clips in a gap are in no split"
 
 
+def test_the_gap_in_a_shot_is_as_wide_as_its_own_clips():
+    """Two shots of clips of two lengths: each is split as if it were alone."""
+    short = clips(shot_frames=132)
+    long = [
+        clip.model_copy(update={"clip_id": f"long-{clip.clip_id}", "shot": 1, "frames": 3 * FRAMES, "shot_frames": 396})
+        for clip in clips(shot_frames=370)
+    ]
+    settings = Pairs(validation=0.3, test=0.3)
+    found = splits.assign(short + long, settings)
+    assert found == splits.assign(short, settings) | splits.assign(long, settings)
+    for rows in (short, long):
+        frames = rows[0].frames
+        starts = [[row.start for row in rows if found.get(row.clip_id) == split] for split in SPLITS]
+        assert all(starts)
+        for before, after in itertools.pairwise(starts):
+            assert min(after) - max(before) > 2 * frames
+
+
 def test_by_source_from_enough_sources_on():
     built = build(clips(sources=30), validation=0.2, test=0.2)
     split_of: dict[str, set[str]] = {}

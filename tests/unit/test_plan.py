@@ -294,12 +294,12 @@ def test_launcher_is_told_what_fits():
     with pytest.raises(
         UserError, match=r"needs [\d.]+ of 80.0 GiB per rank .*these layouts fit: .*context.*launch.force: true"
     ):
-        check(settings, architecture.known(I2V), SIZE, 8, 80 * GIB)
-    check(settings, architecture.known(I2V), SIZE, 8, 900 * GIB)
+        check(settings, architecture.known(I2V), [SIZE], 8, 80 * GIB)
+    check(settings, architecture.known(I2V), [SIZE], 8, 900 * GIB)
     recipe = schema.load(RECIPE)
-    check(recipe.train.arm_settings("reg_dpo"), architecture.find(recipe.base), SIZE, 8, 80 * GIB)
+    check(recipe.train.arm_settings("reg_dpo"), architecture.find(recipe.base), [SIZE], 8, 80 * GIB)
     with pytest.raises(UserError, match="no layout of so many ranks fits"):
-        check(settings, architecture.known(I2V), SIZE, 8, 5 * GIB)
+        check(settings, architecture.known(I2V), [SIZE], 8, 5 * GIB)
 
 
 def test_checkpoint_on_disk_speaks_for_itself(tmp_path):
@@ -352,12 +352,32 @@ def test_a_new_configuration_fits_the_card():
     values = schema.check(yaml.safe_load(new.written(wish, chosen)))
     size = values.clips.frames, values.clips.height, values.clips.width
     assert size == chosen.size == (81, 480, 832)
+    assert [it.size for it in values.clips.geometries] == [(81, 480, 832), (81, 832, 480)]
     assert (values.videos.root, values.clips.shards, values.launch.gpu) == ("../my videos", 7, "RTX 4090")
     settings = values.train.arm_settings("reg_dpo")
     assert settings == chosen.settings.model_copy(
         update={"steps": 500, "checkpoint_every": 100, "eval_every": 50, "export": "best"}
     )
-    check(settings, architecture.find(values.base), size, 1, card.memory)
+    check(settings, architecture.find(values.base), [size], 1, card.memory)
+
+
+def test_of_several_sizes_memory_is_the_largests_and_time_the_mean():
+    whole, model = TrainSettings.model_validate({"batch": 8, "parallel": FULL}), architecture.known(SMALL)
+    sizes = [(33, 480, 832), (81, 480, 832), (49, 480, 480)]
+    each = [Training(model, whole, *size, 8) for size in sizes]
+    together = Training.of(model, whole, sizes, 8)
+    assert (together.size, together.others) == (sizes[1], (sizes[0], sizes[2]))
+    found, alone = (
+        layouts.estimate(together, whole.parallel, H100),
+        [layouts.estimate(one, whole.parallel, H100) for one in each],
+    )
+    assert found.memory == alone[1].memory
+    assert found.seconds == pytest.approx(sum(it.seconds for it in alone) / 3)
+    # 21 x 30 x 52 tokens divide by 4, and 13 x 30 x 30 do; 9 x 30 x 52 do; by 8 the first two do and the third not
+    assert all(layouts.impossible(it, Parallel(context=4)) is None for it in [together, *each])
+    deep = [replace(it, architecture=architecture.known(I2V)) for it in (together, each[1])]
+    reasons = [layouts.impossible(it, Parallel(context=8)) for it in deep]
+    assert reasons == ["context 8 does not divide 11700 tokens of 49 frames of 480x480", None]
 
 
 def test_tiny_base_can_be_planned():
@@ -446,9 +466,9 @@ def test_a_label_is_not_what_programs_see():
         for frames in range(41, 200, 4)
         if memory(Training(it, settings, frames, 480, 832, 8), settings.parallel).total > 45 * GIB
     )
-    assert check(settings, it, size, 8, 48 * GIB) < 48 * GIB
+    assert check(settings, it, [size], 8, 48 * GIB) < 48 * GIB
     with pytest.raises(UserError, match=r"needs 4[567].* of 44.3 GiB per rank"):
-        check(settings, it, size, 8, gpu_specs.parse_memory("48GB"))
+        check(settings, it, [size], 8, gpu_specs.parse_memory("48GB"))
 
 
 @pytest.fixture

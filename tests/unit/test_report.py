@@ -331,9 +331,9 @@ def test_videos_are_the_files(inputs, html):
 
 
 def test_large_videos_are_scaled_down(inputs, tmp_path):
-    wide = inputs.config.clips.model_copy(update={"width": 640, "frames": 4})
-    clip = inputs.clips["clip000"]
-    uri = videos.data_uri(examples.Video("real", "real", clip.path, clip.sha256), inputs.store, wide)
+    clip = inputs.clips["clip000"].model_copy(update={"width": 640, "frames": 4})
+    video = examples.Video("real", "real", clip.path, clip.sha256)
+    uri = videos.data_uri(video, clip, inputs.store, inputs.config.clips.encode)
     (tmp_path / "small.mp4").write_bytes(base64.b64decode(uri.partition(",")[2]))
     assert read_frames(tmp_path / "small.mp4").shape == (4, 320, 320, 3)
 

@@ -16,7 +16,7 @@ import toy_family
 from regdpo.config import schema, stage_inputs
 from regdpo.config.training import Parallel, TrainSettings
 from regdpo.core import manifests
-from regdpo.core.rows import LatentRow
+from regdpo.core.rows import Geometry, LatentRow
 from regdpo.core.store import Store
 from regdpo.models import checkpoint_json
 from regdpo.models.family import open_family
@@ -60,7 +60,7 @@ def alone(tmp_path):
 def test_a_family_of_one_file_is_encoded_trained_and_sampled(toy, tmp_path):
     store = Store(tmp_path / "store")
     pairs = tiny.pairs(store, 6)
-    stage = stage_inputs.LatentsStage.model_validate({"latents": {"dtype": "fp32"}, "geometry": tiny.GEOMETRY})
+    stage = stage_inputs.LatentsStage.model_validate({"latents": {"dtype": "fp32"}})
     encoded = latents.encode(stage, toy, pairs, store, CPU)
     manifest, run = tmp_path / "latents.parquet", tmp_path / "run"
     manifests.write(manifest, encoded, LatentRow)
@@ -80,8 +80,10 @@ def test_a_family_of_one_file_is_encoded_trained_and_sampled(toy, tmp_path):
     model, before = (open_family(ref, store, CPU).load_transformer().state_dict() for ref in (after, toy.ref))
     assert any(not torch.equal(value, before[name]) for name, value in model.items())
     sampling = schema.Sampling.model_validate(tiny.SAMPLING)
-    request = Request("a square", pairs[0].winner, pairs[0].winner_sha256, seed=0)
-    (video,) = render("samples", toy.model_copy(update={"ref": after}), [request], sampling, stage.geometry, store, CPU)
+    request = Request("a square", pairs[0].winner, pairs[0].winner_sha256, seed=0, geometry=Geometry.of_row(pairs[0]))
+    (video,) = render(
+        "samples", toy.model_copy(update={"ref": after}), [request], sampling, schema.Encode(), store, CPU
+    )
     assert store.existing(video.path).exists()
 
 
@@ -95,7 +97,7 @@ def test_an_objective_of_one_declaration_is_trained(toy, tmp_path, monkeypatch):
     monkeypatch.setitem(OBJECTIVES, "hinge", Objective(f"{__name__}:hinge", "a toy"))
     store, run, manifest = Store(tmp_path / "store"), tmp_path / "run", tmp_path / "latents.parquet"
     pairs = tiny.pairs(store, 6)
-    stage = stage_inputs.LatentsStage.model_validate({"latents": {"dtype": "fp32"}, "geometry": tiny.GEOMETRY})
+    stage = stage_inputs.LatentsStage.model_validate({"latents": {"dtype": "fp32"}})
     encoded = latents.encode(stage, toy, pairs, store, CPU)
     manifests.write(manifest, encoded, LatentRow)
     run.mkdir()

@@ -11,8 +11,9 @@ import torch
 from PIL import Image
 
 from regdpo.config.schema import Sampling
-from regdpo.config.stage_inputs import Geometry, TrainStage
+from regdpo.config.stage_inputs import TrainStage
 from regdpo.config.training import Lora
+from regdpo.core.rows import Geometry
 from regdpo.data.video import read_frames
 from regdpo.models.family import open_family
 from regdpo.models.loading import lines, video_lines
@@ -65,7 +66,7 @@ def trained(request, world: tiny.World) -> ModelFile:
 @pytest.fixture
 def written(trained, world, tmp_path, monkeypatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    weights.write(training("lora" if trained.ref.lora else "full"), GEOMETRY, trained, world.store, README)
+    weights.write(training("lora" if trained.ref.lora else "full"), [GEOMETRY], trained, world.store, README)
     return README.parent
 
 
@@ -123,7 +124,7 @@ def test_a_folder_is_written_again(trained, world, written, monkeypatch):
         raise OSError("no links here")
 
     monkeypatch.setattr(os, "link", refuse)
-    weights.write(training("lora" if trained.ref.lora else "full"), GEOMETRY, trained, world.store, README)
+    weights.write(training("lora" if trained.ref.lora else "full"), [GEOMETRY], trained, world.store, README)
     assert {path.name: path.read_bytes() for path in written.iterdir()} == before | {"my.txt": b"old"}
 
 

@@ -243,8 +243,8 @@ def test_step_one_of_dpo_is_ln_two(world, tmp_path):
 
 
 def test_mfu_is_what_was_needed_over_what_was_possible(world, tmp_path):
-    job = tiny.job(world, tmp_path / "run", objective="sft").model_copy(update={"step_flops": 6e9, "peak_flops": 2e12})
-    row = opened(job).step(0)
+    known = {"step_flops": {world.latents[0].shape: 6e9}, "peak_flops": 2e12}
+    row = opened(tiny.job(world, tmp_path / "run", objective="sft").model_copy(update=known)).step(0)
     assert row["mfu"] == pytest.approx(6e9 / 2e12 / row["seconds"])
     assert opened(tiny.job(world, tmp_path / "run", objective="sft")).step(0)["mfu"] is None
 

@@ -1,27 +1,31 @@
 """Batches, order and logs of a training."""
 
+import itertools
 import json
 import shutil
+from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 import tiny
 import torch
 
-from regdpo.config.schema import Sampling
-from regdpo.config.stage_inputs import Geometry, LatentsStage, TrainStage
+from regdpo.config.schema import Encode, Sampling
+from regdpo.config.stage_inputs import LatentsStage, TrainStage
 from regdpo.config.training import TrainSettings
 from regdpo.core.errors import UserError
-from regdpo.core.rows import LatentRow, SampleRow
+from regdpo.core.rows import Geometry, LatentRow, SampleRow
 from regdpo.core.store import Store
 from regdpo.data.latent_files import read_latents
 from regdpo.evaluate import proxies
 from regdpo.models.errors import mean_squares, residuals
 from regdpo.models.family import open_family
+from regdpo.objectives.schedule import generator
 from regdpo.runs.metrics import Log, terms
 from regdpo.sampling.render import Request, render
 from regdpo.stages import latents
 from regdpo.train import dataset
-from regdpo.train.trainer import rate
+from regdpo.train.trainer import Trainer, rate
 
 CPU = torch.device("cpu")
 
@@ -82,10 +86,67 @@ def test_captions_cannot_be_dropped_for_one_that_is_not_there(world):
 
 def test_every_epoch_takes_every_pair_once(world):
     rows = world.latents
-    steps = [dataset.rows_of_step(rows, step, 4, seed=1) for step in range(4)]
+    order = dataset.Order(rows, 4, seed=1)
+    steps = [order.step(step) for step in range(4)]
     for epoch in (steps[:2], steps[2:]):
         assert sorted(row.pair_id for step in epoch for row in step) == [row.pair_id for row in rows]
     assert steps[:2] != steps[2:]
+    drawn = [torch.randperm(8, generator=generator("order", 1, epoch)).tolist() for epoch in range(4)]
+    odd = dataset.Order(rows, 3, seed=1)  # epochs follow without a seam
+    found = [rows.index(row) for step in range(10) for row in odd.step(step)]
+    assert found == list(itertools.chain(*drawn))[:30]
+
+
+def sized(**counts: int) -> list[LatentRow]:
+    """Pairs of several shapes, mixed."""
+    row = {"split": "train", "clip_id": "", "path": "", "sha256": "", "encoder": "", "has_loser": True}
+    shapes = sorted((place / count, shape) for shape, count in counts.items() for place in range(count))
+    return [LatentRow(pair_id=f"{number}", shape=shape, **row) for number, (_, shape) in enumerate(shapes)]
+
+
+@pytest.mark.parametrize("batch", [1, 4, 6])
+def test_a_step_takes_one_shape_and_every_pair_is_seen_as_often(batch):
+    """Also of a shape with fewer pairs than a step; in any order that steps are asked for, as when one goes on."""
+    counts = {"wide": 13, "tall": 5, "long": 2}
+    rows = sized(**counts)
+    drawn = {shape: 11 * count // batch for shape, count in counts.items()}  # steps of eleven epochs; the rest waits
+    order, steps = dataset.Order(rows, batch, seed=2), sum(drawn.values())
+    taken = [order.step(step) for step in range(steps)]
+    again = dataset.Order(rows, batch, seed=2)
+    assert [again.step(step) for step in reversed(range(steps))] == taken[::-1]
+    assert all(len({row.shape for row in step}) == 1 and len(step) == batch for step in taken)
+    assert Counter(step[0].shape for step in taken) == drawn
+    seen = Counter[str]()
+    for step in taken:
+        seen.update(row.pair_id for row in step)
+        for shape in counts:
+            times = [seen[row.pair_id] for row in rows if row.shape == shape]
+            assert max(times) - min(times) <= 1
+    turns = [step[0].shape for step in taken]
+    other = dataset.Order(rows, batch, seed=3)
+    assert turns != [other.step(step)[0].shape for step in range(steps)]
+    assert turns[: steps // 2] != turns[steps // 2 :]
+
+
+@pytest.mark.parametrize("data", [1, 2, 3])
+def test_ranks_share_a_step_of_one_shape(data):
+    """All ranks find the same step, whatever the layout; each takes its part, in micro-batches."""
+    rows = sized(wide=13, tall=5)
+    whole = dataset.Order(rows, 6, seed=2)
+    for step in range(9):
+        positions: dict[int, LatentRow] = {}
+        for rank in range(data):
+            own = SimpleNamespace(
+                order=dataset.Order(rows, 6, seed=2),
+                layout=SimpleNamespace(data=data, data_rank=rank),
+                job=SimpleNamespace(micro_batch=2),
+            )
+            chunks, count = Trainer.chunks(own, step)
+            assert count == 6 // data
+            for taken, places in chunks:
+                assert len(taken) <= 2
+                positions |= dict(zip(places, taken, strict=True))
+        assert [positions[place] for place in range(6)] == whole.step(step)
 
 
 def test_error_is_the_mean_square_of_noise_less_data_less_prediction(world):
@@ -125,15 +186,14 @@ def test_a_flipped_bit_in_a_latent_or_a_clip_is_refused(world, tmp_path):
     with pytest.raises(UserError, match=rf"^pair {row.pair_id}: .* is damaged \(sha256 .*--forcerun encode_latents$"):
         read_latents(row, store)
     shutil.copy(store.existing(pair.loser), store.existing(pair.winner))
-    stage = LatentsStage.model_validate({"latents": {"dtype": "bf16"}, "geometry": tiny.GEOMETRY})
+    stage = LatentsStage.model_validate({"latents": {"dtype": "bf16"}})
     with pytest.raises(UserError, match=r"is damaged \(sha256 .*--forcerun cut_clips$"):
         latents.encode(stage, world.model, [pair], store, CPU)
     loser, winner = (pair.loser, pair.loser_sha256), (pair.winner, pair.winner_sha256)
-    request = Request(pair.caption, *winner, seed=0)
+    request = Request(pair.caption, *winner, seed=0, geometry=Geometry.of_row(pair))
     sampling = Sampling(steps=1, guidance=1)
-    geometry = Geometry.model_validate(tiny.GEOMETRY)
     with pytest.raises(UserError, match=r"is damaged \(sha256 .*--forcerun cut_clips$"):
-        render("negatives", world.model, [request], sampling, geometry, store, CPU)
+        render("negatives", world.model, [request], sampling, Encode(), store, CPU)
     for (path, digest), (real, real_digest) in ((winner, loser), (loser, winner)):
         values = {"sample_id": "a", "model": "base", "clip_id": "a", "seed": 0, "steps": 1, "guidance": 1, "shift": 1}
         sample = SampleRow(**values, path=path, sha256=digest, real=real, real_sha256=real_digest)
