@@ -1,11 +1,12 @@
 """A tiny world for tests, made by the project's own code: clips, a base from scratch, pairs and their latents."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import load_file, save_file
 
 from regdpo.config import schema, stage_inputs
 from regdpo.core import manifests
@@ -91,6 +92,25 @@ def world(folder: Path, count: int = 8, task: str = "i2v") -> World:
     manifest = folder / "latents.parquet"
     manifests.write(manifest, encoded, LatentRow)
     return World(store, model, rows, encoded, manifest)
+
+
+def with_narrow_pairs(world: World, folder: Path) -> World:
+    """The same with the last two pairs to train on, and that of the validation, half as wide."""
+    rows = []
+    for number, row in enumerate(world.latents):
+        if number in (4, 5, 6):
+            tensors = load_file(world.store.existing(row.path))
+            narrow = {name: it[..., :2].contiguous() if it.dim() > 3 else it for name, it in tensors.items()}
+            path = world.store.relative("latents", f"{number:064d}", ".safetensors")
+            with world.store.writing(path) as temporary:
+                save_file(narrow, temporary)
+            shape = ",".join(map(str, narrow["winner"].shape))
+            named = {"path": path, "sha256": file_digest(world.store.existing(path)), "shape": shape}
+            row = row.model_copy(update=named)
+        rows.append(row)
+    manifest = folder / "two-sizes.parquet"
+    manifests.write(manifest, rows, LatentRow)
+    return replace(world, latents=rows, manifest=manifest)
 
 
 TERMS = {

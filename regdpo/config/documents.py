@@ -7,6 +7,9 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from regdpo.config.schema import Config
 from regdpo.core.section import Section
 
+SEVERAL: dict[Any, str] = {dict: ".NAME", list: "[]"}
+"""What stands for the user's own names, or for a place in a list, in the path of a section."""
+
 
 def json_schema() -> dict[str, Any]:
     """The JSON Schema (draft 2020-12) of the configuration."""
@@ -23,7 +26,7 @@ def markdown() -> str:
         for name, field in section.model_fields.items():
             inner = next((t for t in (field.annotation, *get_args(field.annotation)) if _is_section(t)), None)
             here = f"{path}.{name}".lstrip(".")
-            several = {dict: ".NAME", list: "[]"}.get(get_origin(field.annotation) or object)
+            several = SEVERAL.get(get_origin(field.annotation))
             if inner is not None:
                 below.append((f"{here}{several or ''}", inner))
                 if several is None:

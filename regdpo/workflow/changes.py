@@ -6,7 +6,7 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeGuard
 
 from regdpo.config.schema import Config
 
@@ -130,7 +130,7 @@ def _differ(before: Mapping[str, Any], after: Mapping[str, Any], above: tuple[st
             yield (*above, name), old, new
 
 
-def _rows(value: Any) -> bool:
+def _rows(value: Any) -> TypeGuard[list[Any]]:
     return isinstance(value, list) and all(isinstance(one, dict) for one in value)
 
 

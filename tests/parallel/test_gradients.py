@@ -48,6 +48,7 @@ OTHERS = {  # name -> (ranks, parallel, settings), against the same settings in 
     "sdpo, context2": (2, {"context": 2}, {"objective": "sdpo"}),
     "kto, dp2 x pair2": (4, {"pair": 2}, {"objective": "kto"}),
     "kto, accumulated": (2, {"context": 2}, {"objective": "kto", "micro_batch": 1}),
+    "two sizes, pair2 x context2": (4, {"pair": 2, "context": 2}, {"two_sizes": True, "batch": 2, "steps": 3}),
 }
 FAULTS = {  # fault -> a layout that must show it
     "divide": (2, {}, {}),
@@ -70,7 +71,9 @@ class Cases:
         if key not in self.number:
             run = self.folder / f"run{len(self.asked)}"
             run.mkdir()
-            job = tiny.job(self.world, run, lora=LORA, parallel=parallel, **{"micro_batch": 4, "steps": 1, **settings})
+            own = {"micro_batch": 4, "steps": 1, **settings}
+            world = tiny.with_narrow_pairs(self.world, run) if own.pop("two_sizes", False) else self.world
+            job = tiny.job(world, run, lora=LORA, parallel=parallel, **own)
             self.number[key] = len(self.asked)
             self.asked.append({"ranks": count, "job": job.model_dump(mode="json"), "fault": fault})
         return key

@@ -1,9 +1,9 @@
 """Each case of a list, in float64, on as many real processes as it wants; in a process of its own, since it changes torch.
 
 A folder has the cases (cases.json) and gets NUMBER.pt for each. A case names its job and its ranks. It asks for
-the gradients of the first step, perhaps with a fault (a mistake planted to see that the comparison catches it); or, with
-`until`, for the weights after going on from the last checkpoint until that step and saving one. Importing costs more than
-all the work, so it is done once and the ranks are forked.
+the sum of the gradients of all steps, which move nothing, perhaps with a fault (a mistake planted to see that the
+comparison catches it); or, with `until`, for the weights after going on from the last checkpoint until that step and
+saving one. Importing costs more than all the work, so it is done once and the ranks are forked.
 """
 
 import json
@@ -50,10 +50,11 @@ def gradients(job: Job, fault: str) -> dict[str, torch.Tensor]:
     move_away(trainer.parameters)
     if fault == "divide":
         trainer.policy.set_gradient_divide_factor(1.0)  # of the root alone
-    chunks, count = trainer.chunks(0)
-    beforehand = trainer.passes.before_step(chunks, 0)
-    for rows, places in chunks:
-        trainer.passes.backward(rows, places, count, 0, beforehand)
+    for step in range(job.stage.settings.steps):
+        chunks, count = trainer.chunks(step)
+        beforehand = trainer.passes.before_step(chunks, step)
+        for rows, places in chunks:
+            trainer.passes.backward(rows, places, count, step, beforehand)
     without = [name for name, p in trainer.parameters.items() if p.grad is None]
     assert not without, without
     return {name: p.grad.full_tensor() for name, p in trainer.parameters.items()}

@@ -3,6 +3,7 @@
 import json
 import math
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -247,6 +248,24 @@ def test_mfu_is_what_was_needed_over_what_was_possible(world, tmp_path):
     row = opened(tiny.job(world, tmp_path / "run", objective="sft").model_copy(update=known)).step(0)
     assert row["mfu"] == pytest.approx(6e9 / 2e12 / row["seconds"])
     assert opened(tiny.job(world, tmp_path / "run", objective="sft")).step(0)["mfu"] is None
+
+
+def test_pairs_of_several_sizes_are_evaluated_as_each_alone(world, tmp_path):
+    mixed = tiny.with_narrow_pairs(world, tmp_path)
+    trainer = opened(tiny.job(mixed, tmp_path / "run"))
+    rows = mixed.latents[2:7]
+    assert [row.shape == rows[0].shape for row in rows] == [True, True, False, False, False]
+    found = trainer.passes.validation_errors(trainer.policy, rows, 2)
+    alone = [trainer.passes.validation_errors(trainer.policy, [row], 2) for row in rows]
+    torch.testing.assert_close(found.view(2, -1), torch.stack(alone, 1))
+
+
+def test_a_clip_that_ranks_cannot_share_is_refused_before_the_first_step(world, tmp_path):
+    """Of any size: here 12 tokens divide by four, and the 6 of the narrow ones do not."""
+    job = tiny.job(tiny.with_narrow_pairs(world, tmp_path), tmp_path / "run")
+    shared = replace(layout(CPU, job.parallel, True), context=4)
+    with pytest.raises(UserError, match=r"context: 4 does not divide both the 4 attention heads and the 6 tokens"):
+        Trainer(job, CPU, shared)
 
 
 def test_a_pairs_weight_multiplies_its_loss(world, tmp_path):

@@ -21,6 +21,7 @@ from regdpo.parallel.mesh import layout
 from regdpo.stages import base, clips, latents, negatives, pairs, samples
 from regdpo.train.trainer import Trainer
 
+pytestmark = pytest.mark.slow
 CPU = torch.device("cpu")
 SIZES = {"wide.mp4": (9, 32, 64), "upright.mp4": (5, 48, 32)}
 """Frames, height and width."""
@@ -39,7 +40,7 @@ def config(root: Path) -> schema.Config:
     return schema.check(
         {
             "videos": {"root": str(root)},
-            "clips": {"fps": 8, "buckets": buckets, "stride": 29},
+            "clips": {"fps": 8, "buckets": buckets, "stride": 29, "shots": {"gradual": False}},
             "base": tiny.base_config() | {"pretrain": tiny.base_config()["pretrain"] | {"sources": ["none"]}},
             "negatives": {"sampling": sampling},
             "pairs": {"split": "segment", "validation": 0.2, "test": 0.2},
