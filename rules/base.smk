@@ -36,7 +36,7 @@ else:
             config=declare.reads(stage_inputs.PairsStage),
             code=declare.code("pairs"),
         shell:
-            "stage pairs --clips {input.clips:q}"
+            "stage pairs --pretraining --clips {input.clips:q}"
             " --captions {input.captions:q} --out {output.manifest:q} 2>&1 | tee -i {log:q}"
 
     rule base_from_scratch:

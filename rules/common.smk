@@ -18,6 +18,7 @@ from regdpo.config.run_file import RUN, SUFFIX, RunFile
 from regdpo.core import environment
 from regdpo.core.errors import UserError
 from regdpo.data.captioner_registry import CAPTIONERS
+from regdpo.data.pair_registry import PAIR_SOURCES
 from regdpo.evaluate.measures import MEASURES
 from regdpo.workflow import controllers, early, hooks
 from regdpo.workflow.inputs import Inputs
@@ -108,6 +109,7 @@ wildcard_constraints:
     seed=r"-?\d+",
     model=r"real|base|[A-Za-z0-9_-]+/seed-?\d+",
     pairs=r"gt|pretrain",
+    source=r"[A-Za-z0-9_-]+",
     measure="|".join(MEASURES),
 
 

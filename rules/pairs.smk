@@ -1,11 +1,12 @@
-# GT-Pair: winner = real clip, loser = generated; split so that no footage is shared.
+# GT-Pair: winner = real clip, loser = generated; and pairs that others made. Split so that no footage is shared.
 rule gt_pairs:
     input:
-        clips=rules.merge_clips.output.manifest,
-        copies=rules.merge_clips.output.copies,
-        split=rules.merge_clips.output.split,
-        captions=rules.merge_captions.output.manifest,
-        negatives=rules.merge_negatives.output.manifest,
+        clips=rules.merge_clips.output.manifest if GT else [],
+        copies=rules.merge_clips.output.copies if GT else [],
+        split=rules.merge_clips.output.split if GT else [],
+        captions=rules.merge_captions.output.manifest if GT else [],
+        negatives=rules.merge_negatives.output.manifest if GT else [],
+        imports=rules.imports.input.manifests,
     output:
         manifest=f"{RESULTS}/pairs.parquet",
     log:
@@ -18,7 +19,7 @@ rule gt_pairs:
         code=declare.code("pairs"),
     shell:
         "stage pairs --clips {input.clips:q} --copies {input.copies:q} --captions {input.captions:q}"
-        " --negatives {input.negatives:q} --split {input.split:q} --out {output.manifest:q} 2>&1 | tee -i {log:q}"
+        " --negatives {input.negatives:q} --split {input.split:q} --imports {input.imports:q} --out {output.manifest:q} 2>&1 | tee -i {log:q}"
 
 
 rule pairs:

@@ -1,9 +1,10 @@
 # The page: arms side by side, videos, curves, the pairs looked at, provenance.
 rule report_page:
     input:
-        clips=rules.merge_clips.output.manifest,
-        captions=rules.merge_captions.output.manifest,
-        negatives=rules.merge_negatives.output.manifest,
+        clips=rules.merge_clips.output.manifest if GT else [],
+        captions=rules.merge_captions.output.manifest if GT else [],
+        negatives=rules.merge_negatives.output.manifest if GT else [],
+        imports=rules.imports.input.manifests,
         pairs=rules.gt_pairs.output.manifest,
         halves=rules.compare_halves.output.manifest,
         samples=expand(f"{RESULTS}/samples/{{model}}.parquet", model=["real", *MODELS]),
@@ -34,6 +35,7 @@ rule report_page:
     shell:
         "stage report"
         " --clips {input.clips:q} --captions {input.captions:q} --negatives {input.negatives:q} --pairs {input.pairs:q}"
+        " --imports {input.imports:q}"
         " --halves {input.halves:q} --samples {input.samples:q} --scores {input.scores:q} --models {input.models:q}"
         " --out {output.page:q} 2>&1 | tee -i {log:q}"
 

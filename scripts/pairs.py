@@ -1,30 +1,40 @@
-"""Build the pair manifest: winner = real clip, loser = generated; or, for a base made here, the clips to learn from."""
+"""Build the manifest of pairs: winner = real clip, loser = generated, and pairs that others made; or, for a base made
+here, the clips to learn from."""
 
 import sys
 
 from regdpo.config import command_line, stage_inputs
 from regdpo.core import errors, manifests
-from regdpo.core.rows import CaptionRow, ClipRow, CopyRow, NegativeRow, PairRow
+from regdpo.core.rows import CaptionRow, ClipRow, CopyRow, ImportedRow, NegativeRow, PairRow, R
 from regdpo.stages import pairs
 
 
 def main() -> None:
     parser = command_line.parser(__doc__)
-    parser.add_argument("--clips", required=True, help="manifest of the clips stage")
-    parser.add_argument("--captions", required=True, help="manifest of the captions stage")
-    parser.add_argument("--negatives", help="manifest of the negatives stage; without it, the clips for pretraining")
-    parser.add_argument("--copies", help="which shots show the same footage, from the clips stage; with --negatives")
-    parser.add_argument("--split", help="how the footage is split, as the merging of clips decided; else decided now")
+    parser.add_argument("--clips", nargs="?", help="manifest of the clips stage")
+    parser.add_argument("--captions", nargs="?", help="manifest of the captions stage")
+    parser.add_argument("--negatives", nargs="?", help="manifest of the negatives stage")
+    parser.add_argument("--copies", nargs="?", help="which shots show the same footage, from the clips stage")
+    parser.add_argument("--imports", nargs="*", default=[], help="manifests of pairs that others made")
+    parser.add_argument("--pretraining", action="store_true", help="winners alone, for a base that is made here")
+    parser.add_argument(
+        "--split", nargs="?", help="how footage is split, as the merging of clips decided; else decided now"
+    )
     args = parser.parse_args()
     stage = pairs.settled(stage_inputs.read(stage_inputs.PairsStage, args.config), args.split)
-    clips, captions = manifests.read(args.clips, ClipRow), manifests.read(args.captions, CaptionRow)
-    if args.negatives:
-        copies = manifests.read(args.copies, CopyRow) if args.copies else []
-        rows, left_out = pairs.build(stage, clips, captions, manifests.read(args.negatives, NegativeRow), copies)
-        print("\n".join(left_out), end="\n" if left_out else "", file=sys.stderr)
-    else:
+    clips, captions = read(args.clips, ClipRow), read(args.captions, CaptionRow)
+    if args.pretraining:
         rows = pairs.pretraining(stage, clips, captions)
+    else:
+        imported = [row for file in args.imports for row in manifests.read(file, ImportedRow)]
+        made = clips, captions, read(args.negatives, NegativeRow), read(args.copies, CopyRow)
+        rows, left_out = pairs.build(stage, *made, imported)
+        print("\n".join(left_out), end="\n" if left_out else "", file=sys.stderr)
     manifests.write(args.out, rows, PairRow)
+
+
+def read(file: str | None, model: type[R]) -> list[R]:
+    return manifests.read(file, model) if file else []
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ def markdown() -> str:
                 if several is None:
                     continue
             meaning = (field.description or "").replace("|", "\\|")
-            default = "(required)" if field.is_required() else f"`{json.dumps(field.default)}`"
+            default = "(required)" if field.is_required() else f"`{json.dumps(field.default, default=_plain)}`"
             rows.append(f"| `{name}` | {_type_name(field.annotation)} | {default} | {meaning} |")
         if rows:
             title = f"### `{path}`" if path else "### top level"
@@ -42,6 +42,10 @@ def markdown() -> str:
             )
         pending = below + pending
     return "\n\n".join(parts) + "\n"
+
+
+def _plain(section: Section) -> dict[str, Any]:
+    return section.model_dump(exclude_none=True)
 
 
 def _is_section(annotation: Any) -> bool:
@@ -66,4 +70,5 @@ def _type_name(annotation: Any) -> str:
         "Any": "any",
         "Arm": "arm",
         "Bucket": "bucket",
+        "PairSource": "source of pairs",
     }[annotation.__name__]

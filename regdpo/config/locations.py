@@ -8,10 +8,12 @@ import copy
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from regdpo.core.section import InputPath, Section
 
+NAMES = "*"
+"""In a path: names of the user's own, in a table of sections."""
 CHECKOUT = Path(__file__).resolve().parents[2]
 
 
@@ -28,7 +30,8 @@ def located(
     """
     result: dict[str, Any] = copy.deepcopy(dict(values))
     named = list(files)
-    for keys, kind, default in _paths(root):
+    marked = ((keys, kind, default) for path, kind, default in _paths(root) for keys in _spelled(path, result))
+    for keys, kind, default in marked:
         folders = [folder for folder, content in named if _at(content, keys) is not None]
         value = _at(result, keys)
         folder = folders[-1] if folders else Path()
@@ -52,6 +55,16 @@ def _moved(value: str, folder: Path, kind: InputPath) -> str:
     return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
 
 
+def _spelled(path: tuple[str, ...], values: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """The keys of a path, once for each of the user's names that stand in the place of ``NAMES``."""
+    if NAMES not in path:
+        return [path]
+    at = path.index(NAMES)
+    table = _at(values, path[:at])
+    names = list(table) if isinstance(table, Mapping) else []
+    return [(*path[:at], str(name), *path[at + 1 :]) for name in names]
+
+
 def _paths(section: type[Section], above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], InputPath, Any]]:
     """Keys, mark and default of every path."""
     for name, field in section.model_fields.items():
@@ -62,7 +75,8 @@ def _paths(section: type[Section], above: tuple[str, ...] = ()) -> Iterator[tupl
                 yield (*above, name), mark, field.default
         for kind in inner:
             if isinstance(kind, type) and issubclass(kind, Section):
-                yield from _paths(kind, (*above, name))
+                table = (NAMES,) if get_origin(field.annotation) is dict else ()
+                yield from _paths(kind, (*above, name, *table))
 
 
 def _at(values: Any, keys: tuple[str, ...]) -> Any:

@@ -21,6 +21,7 @@ from regdpo.core.errors import UserError
 from regdpo.core.rows import Geometry
 from regdpo.core.section import AtLeastOne, Count, Even, Fraction, InputPath, Name, Positive, Section, Share, kinds
 from regdpo.data.captioner_registry import CAPTIONERS
+from regdpo.data.pair_registry import PAIR_SOURCES
 from regdpo.data.registry import FILTERS
 from regdpo.models.registry import FAMILIES, in_comfyui
 from regdpo.objectives.registry import OBJECTIVES
@@ -393,8 +394,44 @@ class Negatives(Section):
     shards: Count = Field(8, description="Jobs.")
 
 
+if TYPE_CHECKING:
+    PairKindName = str
+else:
+    PairKindName = Literal[tuple(PAIR_SOURCES)]
+
+
+class PairSource(Section):
+    """A source of pairs (docs/how-to/pairs.md)."""
+
+    kind: PairKindName = Field(
+        description="; ".join(f"`{name}`: {it.description}" for name, it in PAIR_SOURCES.items()) + "."
+    )
+    path: Annotated[str, InputPath()] | None = Field(
+        None, description="The folder that holds the list; folders: of the winners; csv: the file."
+    )
+    losers: Annotated[str, InputPath()] | None = Field(
+        None, description="folders, fastvideo, cosmos: the folder of losers, with the winners' names."
+    )
+    captions: Annotated[str, InputPath()] | None = Field(
+        None, description="folders: the folder of text files; empty: beside the winners."
+    )
+    root: Annotated[str, InputPath()] | None = Field(
+        None, description="csv: the folder that its paths are below; empty: that of the file."
+    )
+
+    @model_validator(mode="after")
+    def _has_what_its_kind_needs(self) -> Self:
+        kind = PAIR_SOURCES[self.kind]
+        given = {key for key in ("path", "losers", "captions", "root") if getattr(self, key)}
+        if lacking := [key for key in kind.needs if key not in given]:
+            raise ValueError(f"kind `{self.kind}` needs {' and '.join(f'`{key}`' for key in lacking)}")
+        if more := sorted(given - {*kind.needs, *kind.takes}):
+            raise ValueError(f"kind `{self.kind}` reads no {' and '.join(f'`{key}`' for key in more)}; leave it out")
+        return self
+
+
 class Pairs(Section):
-    """The GT-Pair manifest and its split. Train, validation and test share no footage that is found to be the same."""
+    """The manifest of pairs and its split. Train, validation and test share no footage that is found to be the same."""
 
     split: Literal["auto", "source", "segment"] = Field(
         "auto",
@@ -407,11 +444,20 @@ class Pairs(Section):
     test: Share = Field(0.1, description="Share of videos (expected), or of a shot's frames.")
     limit: Count | None = Field(None, description="Most training pairs, chosen by seed; empty: all.")
     seed: int = 0
+    sources: dict[Name, PairSource] = Field(
+        {"gt": PairSource(kind="gt")},
+        min_length=1,
+        description="Name of a source -> where its pairs come from. All go into one manifest, that name as `origin`.",
+    )
 
     @model_validator(mode="after")
     def _something_to_train_on(self) -> Self:
         if self.validation + self.test >= 1:
             raise ValueError("`validation` + `test` leave nothing to train on")
+        if [name for name, it in self.sources.items() if it.kind == "gt"] not in ([], ["gt"]):
+            raise ValueError("sources: the one of kind `gt` is called gt, and there is one at most")
+        if "gt" in self.sources and self.sources["gt"].kind != "gt":
+            raise ValueError("sources.gt: that name is taken for kind `gt`")
         return self
 
 
@@ -608,6 +654,11 @@ class Config(Section):
             if isinstance(sampling.guidance, dict) and not self.base.expert:
                 raise ValueError(f"{name}.sampling.guidance: a scale for each expert needs `base.expert`")
         return self
+
+    @property
+    def footage(self) -> bool:
+        """Whether ``videos`` are used: for pairs, or for a base that is made here."""
+        return "gt" in self.pairs.sources or self.base.pretrain is not None
 
     @property
     def lora_arms(self) -> list[str]:

@@ -15,6 +15,7 @@ from regdpo.config.training import Terms, TrainSettings
 from regdpo.core.errors import UserError
 from regdpo.core.rows import Geometry
 from regdpo.core.section import Section
+from regdpo.data.pair_registry import PAIR_SOURCES
 
 
 class ClipsStage(Section):
@@ -33,7 +34,7 @@ class MergeStage(Section):
 
     @classmethod
     def of(cls, config: c.Config) -> dict[str, Any]:
-        pairs = _dump(config.pairs, exclude={"limit"})
+        pairs = _dump(config.pairs, exclude={"limit", "sources"})
         return {"same_footage": config.clips.filters.same_footage, "pairs": pairs, "known": _known(config)}
 
 
@@ -85,14 +86,26 @@ class PairsStage(Section):
     pairs: c.Pairs
     frames: int  # of the longest clip that there may be
     known: list[str]  # glob patterns of sources the base model was trained on: no pairs from those
+    alone: bool = True  # whether all pairs are of this footage
 
     @classmethod
     def of(cls, config: c.Config) -> dict[str, Any]:
         return {
-            "pairs": _dump(config.pairs),
+            "pairs": _dump(config.pairs, exclude={"sources"}),
             "frames": max(it.frames for it in config.clips.geometries),
             "known": _known(config),
+            "alone": list(config.pairs.sources) == ["gt"],
         }
+
+
+class ImportsStage(Section):
+    sources: dict[str, c.PairSource]
+    clips: c.Clips  # what either half is brought to
+
+    @classmethod
+    def of(cls, config: c.Config) -> dict[str, Any]:
+        sources = {name: _dump(it) for name, it in config.pairs.sources.items() if PAIR_SOURCES[it.kind].imported}
+        return {"sources": sources, "clips": _dump(config.clips, exclude={"shards", "filters"})}
 
 
 class FunnelStage(PairsStage):

@@ -17,7 +17,7 @@ TABLES = frozenset(
     for name in (
         *("models.registry", "models.family", "models.spec"),
         *("objectives.registry", "objectives.losses"),
-        *("evaluate.measures", "data.registry", "data.captioner_registry"),
+        *("evaluate.measures", "data.registry", "data.captioner_registry", "data.pair_registry"),
     )
 )
 """Modules of which only what an entry names as ``module:name`` counts, so that a new loss makes no arm stale but its

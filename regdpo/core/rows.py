@@ -133,6 +133,7 @@ class PairRow(Row):
     loser: str = ""
     loser_sha256: str = ""
     loser_seed: int = -1
+    origin: str = "gt"  # its source, by name in pairs.sources
     weight: float = 1.0  # of the pair's loss
 
 
@@ -152,6 +153,52 @@ class Geometry(Section):
     def size(self) -> tuple[int, int, int]:
         """Frames, height and width."""
         return self.frames, self.height, self.width
+
+
+class ImportedRow(Row):
+    """A pair that others made, brought to what clips are, or what was rejected instead of one."""
+
+    pair_id: str
+    status: Literal["accepted", "rejected"]
+    reason: str = ""
+    origin: str  # its source, by name in pairs.sources
+    source: str  # its name in there
+    source_digest: str = ""  # of the winner's file
+    group: str = ""  # what it shares with others of one origin
+    caption: str = ""
+    frames: int = 0  # of either half, as all that follows
+    fps: float = 0.0
+    width: int = 0
+    height: int = 0
+    winner: str = ""  # path in the store
+    winner_sha256: str = ""
+    loser: str = ""
+    loser_sha256: str = ""
+
+    @property
+    def kind(self) -> str:
+        """Of a rejection, the word before the colon of its reason, such as ``winner``."""
+        return self.reason.partition(":")[0]
+
+    def clip(self) -> ClipRow:
+        """The winner as a clip."""
+        return ClipRow(
+            clip_id=self.pair_id,
+            status=self.status,
+            reason=self.reason,
+            source=self.source,
+            source_digest=self.source_digest,
+            group=self.group,
+            shot=0,
+            shot_frames=self.frames,
+            start=0,
+            frames=self.frames,
+            fps=self.fps,
+            width=self.width,
+            height=self.height,
+            path=self.winner,
+            sha256=self.winner_sha256,
+        )
 
 
 class HalfRow(Row):

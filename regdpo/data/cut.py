@@ -26,6 +26,10 @@ THUMBNAIL = 160
 """Pixels of the longer side of a small picture."""
 
 
+class EndsEarly(BrokenVideo):
+    """The video has less frames than were asked for."""
+
+
 @dataclass(frozen=True)
 class Window:
     """A crop window of the scaled frame, in pixels."""
@@ -86,7 +90,8 @@ def spans(
         The first frame's number, and what is kept of the span.
 
     Raises:
-        BrokenVideo: ffmpeg fails, reaches a limit, or the video ends before the spans do.
+        EndsEarly: the video ends before the spans do.
+        BrokenVideo: ffmpeg fails or reaches a limit.
     """
     pass_ = normalised(path, source, scaled, clips)
     kept: deque[tuple[np.ndarray, list[np.ndarray]]] = deque(maxlen=clips.frames)
@@ -99,7 +104,7 @@ def spans(
             yield left.popleft(), Taken(np.stack(looks), [np.stack(one) for one in zip(*cuts, strict=True)])
         if not left:
             return
-    raise BrokenVideo(f"ends before frame {left[0] + clips.frames} when it is read again")
+    raise EndsEarly(f"ends before frame {left[0] + clips.frames} when it is read again")
 
 
 def write(target: Path, planes: np.ndarray, clips: schema.Clips) -> None:

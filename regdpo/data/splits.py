@@ -25,7 +25,8 @@ from regdpo.core.section import Section
 from regdpo.core.temporaries import atomic
 from regdpo.data.footage import matches
 
-SPLITS = ("train", "validation", "test")
+SplitName = Literal["train", "validation", "test"]
+SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
 
 
 def is_known(source: str, known: list[str]) -> bool:
@@ -49,7 +50,7 @@ def source_splits(clips: list[ClipRow], settings: Pairs) -> dict[str, str]:
         clips: of the sources that there are, without regard to which of several copies is kept.
         settings: how to split.
     """
-    found = {clip.source: side(origin(clip), settings) for clip in clips}
+    found: dict[str, str] = {clip.source: side(origin(clip), settings) for clip in clips}
     return {} if _way(found.values(), {origin(clip) for clip in clips}, settings) == "segment" else found
 
 
@@ -58,7 +59,7 @@ def origin(clip: ClipRow) -> str:
     return f"group {clip.group}" if clip.group else f"content {clip.source_digest}"
 
 
-def side(origin: str, settings: Pairs) -> str:
+def side(origin: str, settings: Pairs) -> SplitName:
     """The split of an origin: where the hash of the seed and of it lies in [0, 1), to be held against the shares."""
     place = int(text_digest(str(settings.seed), origin)[:13], 16) / 16**13
     if place < settings.test:
@@ -160,7 +161,7 @@ def shared(
         if clip.clip_id in splits:
             mine[clip.source, clip.shot].append(clip)
             starts[clip.source, clip.shot, splits[clip.clip_id]].append(clip.start)
-    found = {}
+    found: dict[str, tuple[str, str]] = {}
     for copy in copies:
         one, other = (copy.source, copy.shot, copy.start), (copy.other_source, copy.other_shot, copy.other_start)
         for (source, shot, start), (held, held_shot, held_start) in ((one, other), (other, one)):

@@ -20,6 +20,7 @@ class Split:
     counts: dict[str, dict[str, int]]  # source -> split -> pairs; of the sources with the most
     sources: int
     totals: dict[str, dict[str, int]]  # split -> what is counted -> how many
+    origins: dict[str, int]  # source of pairs -> pairs
     gap: int | None  # least number of frames between clips of two splits; None: no shot is in two splits
     held_out: int
     lengths: list[int]  # frames that a clip may have
@@ -61,6 +62,7 @@ def split(inputs: Inputs) -> Split:
         counts={source: {split: counts[source][split] for split in SPLITS} for source in sorted(most)},
         sources=len(counts),
         totals=totals,
+        origins=dict(sorted(Counter(pair.origin for pair in inputs.pairs).items())),
         gap=min(gaps, default=None),
         held_out=len(held),
         lengths=sorted({clip.frames for members in shots.values() for clip in members}),

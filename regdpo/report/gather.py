@@ -14,7 +14,7 @@ from regdpo.core import manifests
 from regdpo.core.digests import file_digest
 from regdpo.core.environment import locked
 from regdpo.core.errors import UserError
-from regdpo.core.rows import CaptionRow, ClipRow, HalfRow, PairRow, R, SampleRow, ScoreRow
+from regdpo.core.rows import CaptionRow, ClipRow, HalfRow, ImportedRow, PairRow, R, SampleRow, ScoreRow
 from regdpo.core.store import Store
 from regdpo.models.spec import ModelFile
 
@@ -42,15 +42,16 @@ class Run:
 class Files:
     """The files the page is made from."""
 
-    clips: Path
-    captions: Path
-    negatives: Path
+    clips: Path | None  # none, and neither captions nor negatives, where all pairs are of others
+    captions: Path | None
+    negatives: Path | None
     pairs: Path
     halves: Path
     samples: Sequence[Path]
     scores: Path
     models: Sequence[Path]
     lock: Path
+    imports: Sequence[Path] = ()  # pairs that others made
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,8 @@ class Inputs:
     config: schema.Config
     shown_config: dict[str, Any]
     store: Store
-    clips: dict[str, ClipRow]
+    cut: list[ClipRow]  # of the footage
+    clips: dict[str, ClipRow]  # these, and the winners that others chose
     captions: dict[str, CaptionRow]
     pairs: list[PairRow]
     halves: list[HalfRow]
@@ -106,7 +108,13 @@ def gather(values: dict[str, Any], store: Store, files: Files) -> Inputs:
         raise UserError("--models: no arm was trained; give the model files of the arms beside the base's")
     order = list(settings.train.arms)
     trained = sorted((m for m in models.values() if m.arm), key=lambda m: (order.index(m.arm), m.seed))
-    clips = {row.clip_id: _relative(row, "reason") for row in manifests.read(files.clips, ClipRow)}
+    cut = [_relative(row, "reason") for row in _read(files.clips, ClipRow)]
+    imported = [row for path in files.imports for row in manifests.read(path, ImportedRow)]
+    clips = {row.clip_id: row for row in [*cut, *(row.clip() for row in imported)]}
+    captions = {row.clip_id: _relative(row, "captioner") for row in _read(files.captions, CaptionRow)}
+    captions |= {
+        row.pair_id: CaptionRow(clip_id=row.pair_id, caption=row.caption, captioner=row.origin) for row in imported
+    }
     samples = {path: manifests.read(path, SampleRow) for path in files.samples}
     for path, rows in samples.items():
         if not rows:
@@ -116,14 +124,18 @@ def gather(values: dict[str, Any], store: Store, files: Files) -> Inputs:
     for what, used in (("pair", pairs), ("sample", every_sample)):
         for row in used:
             if row.clip_id not in clips:
-                raise UserError(f"{files.clips}: lacks clip {row.clip_id} of {what} {row.key}; make them again")
-    named = {name: getattr(files, name) for name in MANIFESTS}
+                raise UserError(
+                    f"{files.clips or 'the imports'}: lacks clip {row.clip_id} of {what} {row.key}; make them again"
+                )
+    named = {name: path for name in MANIFESTS if (path := getattr(files, name))}
+    named |= {f"{path.parent.name}, part {path.stem}": path for path in files.imports}
     return Inputs(
         config=settings,
         shown_config=without_folders(values),
         store=store,
+        cut=cut,
         clips=clips,
-        captions={row.clip_id: _relative(row, "captioner") for row in manifests.read(files.captions, CaptionRow)},
+        captions=captions,
         pairs=pairs,
         halves=_halves(files.halves, pairs),
         samples=every_sample,
@@ -134,6 +146,10 @@ def gather(values: dict[str, Any], store: Store, files: Files) -> Inputs:
         | {f"samples of {rows[0].model}": _digest(path) for path, rows in samples.items()},
         packages=_pinned(files.lock),
     )
+
+
+def _read(path: Path | None, model: type[R]) -> list[R]:
+    return manifests.read(path, model) if path else []
 
 
 def _halves(path: Path, pairs: list[PairRow]) -> list[HalfRow]:

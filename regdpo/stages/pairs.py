@@ -1,18 +1,20 @@
-"""The GT-Pair manifest (arXiv 2511.01450, section 3.1): winner = real clip, loser = generated from it.
+"""The manifest of pairs: GT-Pair (arXiv 2511.01450, section 3.1: winner = real clip, loser = generated from it), and
+pairs that others made.
 
 Which clip is in which split, and why, says regdpo/data/splits.py.
 """
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from regdpo.config.schema import Pairs
 from regdpo.config.stage_inputs import PairsStage
 from regdpo.core.digests import text_digest
 from regdpo.core.errors import UserError
-from regdpo.core.rows import CaptionRow, ClipRow, CopyRow, Geometry, NegativeRow, PairRow, SplitRow
-from regdpo.data.splits import SPLITS, assign, decided, is_known, origin, shared, shortest, source_splits
+from regdpo.core.rows import CaptionRow, ClipRow, CopyRow, Geometry, ImportedRow, NegativeRow, PairRow, SplitRow
+from regdpo.data.splits import SPLITS, assign, decided, is_known, origin, shared, shortest, side, source_splits
 
 S = TypeVar("S", bound=PairsStage)
 
@@ -23,8 +25,10 @@ def build(
     captions: list[CaptionRow],
     negatives: list[NegativeRow],
     copies: list[CopyRow],
+    imported: Sequence[ImportedRow] = (),
 ) -> tuple[list[PairRow], list[str]]:
-    """One row a negative, for accepted clips of footage that the base model does not know and no other split holds.
+    """One row a negative, for accepted clips of footage that the base model does not know and no other split holds; and
+    one for each pair that others made.
 
     Returns:
         The rows; and lines about the clips that were left out, because what they show is held out.
@@ -56,14 +60,15 @@ def build(
                 loser_seed=negative.seed,
             )
         )
-    return _limited(_complete(rows), stage.pairs), _told(elsewhere, splits, by_id)
+    of_others, left_out = _imported(stage, imported, clips, splits)
+    return _limited(_complete(rows + of_others), stage.pairs), _told(elsewhere, splits, by_id) + left_out
 
 
 def count(stage: PairsStage, clips: list[ClipRow], copies: list[CopyRow]) -> list[SplitRow]:
     """How much footage each split gets, known before any negative is rendered.
 
     Raises:
-        UserError: a split would be empty; with what the footage lacks.
+        UserError: a split would be empty, and there are no other pairs; with what the footage lacks.
     """
     splits, elsewhere = _placed(stage, clips, copies)
     by_id = {clip.clip_id: clip for clip in clips}
@@ -75,10 +80,45 @@ def count(stage: PairsStage, clips: list[ClipRow], copies: list[CopyRow]) -> lis
         sources = len({by_id[clip_id].source for clip_id in mine})
         rows.append(SplitRow(split=split, clips=len(mine), sources=sources, way=way))
     empty = [row.split for row in rows if not row.clips]
-    if empty:
+    if empty and stage.alone:
         counts = ", ".join(f"{row.split} {row.clips}" for row in rows)
         raise UserError(f"pairs: no clip falls into {' and '.join(empty)} ({counts}); {_lacking(stage, accepted)}")
     return rows
+
+
+def _imported(
+    stage: PairsStage, imported: Sequence[ImportedRow], clips: list[ClipRow], splits: dict[str, str]
+) -> tuple[list[PairRow], list[str]]:
+    """The pairs of others, each on the side of its winner's origin; without those whose winner's file is in the footage
+    and on another side there. And a line for each source that loses some."""
+    sides: dict[str, set[str]] = defaultdict(set)
+    for clip in clips:
+        if clip.clip_id in splits:
+            sides[clip.source_digest].add(splits[clip.clip_id])
+    rows, left_out = [], Counter[str]()
+    for pair in imported:
+        if pair.status == "rejected":
+            continue
+        clip = pair.clip()
+        split = side(origin(clip), stage.pairs)
+        if sides.get(pair.source_digest, {split}) != {split}:
+            left_out[pair.origin] += 1
+            continue
+        rows.append(
+            PairRow(
+                pair_id=pair.pair_id,
+                split=split,
+                **_of(clip),
+                caption=pair.caption,
+                loser=pair.loser,
+                loser_sha256=pair.loser_sha256,
+                origin=pair.origin,
+            )
+        )
+    return rows, [
+        f"{number} pairs of {name} are left out: their winners are videos of the footage, on another side of the split"
+        for name, number in sorted(left_out.items())
+    ]
 
 
 def settled(stage: S, split: str | None) -> S:

@@ -32,10 +32,11 @@ def check(settings: Config, conda: bool = False) -> None:
     Raises:
         UserError: there is no footage; the base cannot take clips of that size; the captioner's environment is missing.
     """
-    footage.list_videos(settings.videos)
     geometry(settings)
-    if not conda:
-        captioner(settings)
+    if settings.footage:
+        footage.list_videos(settings.videos)
+        if not conda:
+            captioner(settings)
 
 
 def geometry(settings: Config) -> None:

@@ -39,7 +39,7 @@ def before(
     Raises:
         UserError: a folder cannot be written to, a training cannot be laid out or cannot fit.
     """
-    if overlooked := footage.overlooked(settings.videos):
+    if settings.footage and (overlooked := footage.overlooked(settings.videos)):
         log.warning(f"note: {overlooked}")
     for folder in (*folders, Path(settings.paths.store)):
         check_writable(folder)

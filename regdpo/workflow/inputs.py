@@ -6,6 +6,7 @@ so what a job reads before its work does not grow with the number of videos.
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from regdpo.core.digests import DigestCache, folder_digest, shard_of, text_diges
 from regdpo.core.errors import UserError
 from regdpo.core.store import DIGESTS
 from regdpo.data import footage
+from regdpo.data.pair_lists import Listed, pairs_of
+from regdpo.data.pair_registry import PAIR_SOURCES
 from regdpo.data.sidecars import Sidecars
 from regdpo.workflow.params import DIGEST
 
@@ -55,6 +58,25 @@ class Inputs:
             return ""  # the stage tells
         return Sidecars(root, ()).digest(self._shards[int(shard)])[:DIGEST]
 
+    def imports(self, source: str) -> str:
+        """Of a list of pairs that others made, and of the videos that it names."""
+        if self.known is not None:
+            return self.known["imports"][source]
+        if source not in self._imports:
+            try:
+                rows = pairs_of(source, self.settings.pairs.sources[source])
+                found = [asdict(row) | self._halves(row) for row in rows]
+                self._imports[source] = text_digest(json.dumps(found, sort_keys=True))[:DIGEST]
+            except (OSError, UserError):
+                return ""  # the stage tells
+            finally:
+                self._cache.save()
+        return self._imports[source]
+
+    def _halves(self, pair: Listed) -> dict[str, str]:
+        halves = {} if pair.reason else {"winner": pair.winner, "loser": pair.loser}
+        return {"winner": "", "loser": ""} | {name: self._cache.digest(path) for name, path in halves.items()}
+
     def weights(self, model: str | None) -> str:
         """Of a local model folder, which may change under its name; a hub name is pinned by its revision."""
         if not model or not Path(model).is_dir():
@@ -74,12 +96,21 @@ class Inputs:
             "videos": {shard: self.videos(shard) for shard in shards},
             "sidecars": {shard: self.sidecars(shard) for shard in shards},
             "weights": {model: self.weights(model) for model in models},
+            "imports": {
+                name: self.imports(name)
+                for name, it in self.settings.pairs.sources.items()
+                if PAIR_SOURCES[it.kind].imported
+            },
         }
 
     def remember(self) -> None:
         """Keep what was found out in the store too, for the stages."""
         ours, stores = self._notes
         DigestCache(stores, ours).save()
+
+    @cached_property
+    def _imports(self) -> dict[str, str]:
+        return {}
 
     @cached_property
     def _weights(self) -> dict[str, str]:

@@ -1,0 +1,274 @@
+"""Other people's lists of pairs, each format read into the same rows.
+
+Nothing is opened here but the lists and text files: what becomes of a video says regdpo/data/halves.py. A list comes
+from strangers: what it names has to lie in its root, and a row that cannot be understood is a row with its reason.
+"""
+
+import csv
+import io
+import json
+import os
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from regdpo.config.schema import PairSource
+from regdpo.core.errors import UserError
+from regdpo.data.footage import SUFFIXES, refusal, shown
+from regdpo.data.pair_registry import PAIR_SOURCES
+from regdpo.data.sidecars import Sidecars, text_of
+
+LARGEST = 2**30
+"""Bytes of a list."""
+SHORTEST = 1.0
+"""Seconds of a clip below which VideoDPO's loader drops it before it counts."""
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A pair as a list names it."""
+
+    name: str
+    """Of the pair within its source."""
+    winner: Path = Path()
+    loser: Path = Path()
+    caption: str = ""
+    group: str = ""
+    """What it shares with other pairs of the same origin, if the list says."""
+    reason: str = ""
+    """Why it cannot be used; empty: it may."""
+
+    def rejected(self, reason: str) -> "Listed":
+        """The same, without what it names."""
+        return replace(self, winner=Path(), loser=Path(), reason=self.reason or reason)
+
+
+def pairs_of(name: str, source: PairSource) -> list[Listed]:
+    """The pairs that a source lists, in the order of their names.
+
+    Args:
+        name: of the source. source: where it is.
+
+    Raises:
+        UserError: the list is missing or cannot be read, names nothing, or one name twice.
+    """
+    try:
+        found = sorted(PAIR_SOURCES[source.kind].list()(source), key=lambda row: row.name)
+    except UserError as error:
+        raise UserError(f"pairs.sources.{name}: {error}") from None
+    if not found:
+        raise UserError(f"pairs.sources.{name}: {source.path} lists no pairs")
+    for before, after in pairwise(found):
+        if before.name == after.name:
+            raise UserError(f"pairs.sources.{name}: {source.path} lists {shown(after.name)} twice")
+    return found
+
+
+def folders(source: PairSource) -> list[Listed]:
+    """Videos of the same names (without their suffixes) in two folders; text files beside the winners, or in a folder
+    of their own, say what is to be seen (regdpo/data/sidecars.py)."""
+    winners, losers = _folder(source.path), _folder(source.losers)
+    mine, others = _videos(winners), _videos(losers)
+    texts = Sidecars(_folder(source.captions) if source.captions else winners, [mine[stem] for stem in mine])
+    return [
+        _paired(stem, mine.get(stem), others.get(stem), winners, losers, texts) for stem in sorted({*mine, *others})
+    ]
+
+
+def _paired(stem: str, winner: str | None, loser: str | None, winners: Path, losers: Path, texts: Sidecars) -> Listed:
+    row = Listed(stem)
+    if winner is None or loser is None:
+        return row.rejected(f"alone: there is no {'winner' if winner is None else 'loser'} of that name")
+    try:
+        file = texts.of(winner, 0)
+        if file is None:
+            return row.rejected(f"caption: there is no text file {shown(texts.wanted(winner))}")
+        row = replace(row, caption=texts.read(file))
+    except UserError as error:
+        return row.rejected(f"caption: {error}")
+    return _placed(row, winners, winner, losers, loser)
+
+
+def csv_table(source: PairSource) -> list[Listed]:
+    """A CSV file in UTF-8 with a line of names first: ``winner``, ``loser``, ``caption``, and perhaps ``group``. Paths
+    are below ``root``, or else below the file's folder. A pair is known by both, so that rows may be added anywhere."""
+    path = Path(source.path or "")
+    root = _folder(source.root) if source.root else _folder(str(path.parent))
+    lines = csv.DictReader(io.StringIO(_text(path), newline=""), strict=True)
+    needed = ("winner", "loser", "caption")
+    try:
+        names = lines.fieldnames or []
+        if lacking := [name for name in needed if name not in names]:
+            raise UserError(
+                f"{path}: has no column {' and '.join(lacking)}; its columns are {', '.join(map(str, names))}"
+            )
+        rows = []
+        for number, line in enumerate(lines, start=1):
+            winner, loser, said = (line[name] for name in needed)
+            if None in line or None in (winner, loser, said):
+                row = Listed(f"row {number:07}")
+                rows.append(row.rejected("columns: the row has another number of them than the first line"))
+                continue
+            row = Listed(f"{winner} > {loser}", group=line.get("group") or "")
+            rows.append(_placed(_captioned(row, said), root, winner, root, loser))
+    except csv.Error as error:
+        raise UserError(f"{path}, after line {lines.line_num}: is not CSV ({error})") from None
+    return rows
+
+
+def videodpo(source: PairSource) -> list[Listed]:
+    """VideoDPO (github.com/CIntellifusion/VideoDPO, data/video_data.py): ``metadata.json``, a list of
+    ``{"basic": {"clip_path", "clip_duration"}}``, and ``pair.json``, of ``{"video1", "video2", "frame_caption"}``.
+
+    As its loader does: ``video1`` is preferred; both count the clips of at least a second, after shorter ones were
+    dropped; the caption is the pair's, of a list the first; ``score`` weighs no pair, as with dupbeta 0, which its
+    configuration has. Other than there, paths are below the folder, and a missing video takes no other's place.
+    """
+    root = _folder(source.path)
+    clips = [_value(clip, dict, root / "metadata.json") for clip in _json(root / "metadata.json", list)]
+    basics = [clip.get("basic") for clip in clips]
+    long = [b for b in basics if isinstance(b, dict) and _number(b.get("clip_duration")) >= SHORTEST]
+    rows = []
+    for number, pair in enumerate(_json(root / "pair.json", list)):
+        row = Listed(f"{number:07}")
+        ends = [pair.get(key) for key in ("video1", "video2")] if isinstance(pair, dict) else []
+        named = [long[end] for end in ends if type(end) is int and 0 <= end < len(long)]
+        if len(named) < 2:
+            rows.append(row.rejected(f"index: video1 and video2 have to be from 0 to {len(long) - 1}, got {ends}"))
+            continue
+        said = pair.get("frame_caption")
+        row = _captioned(row, said[0] if isinstance(said, list) and said else said)
+        winner, loser = (it.get("clip_path") for it in named)
+        rows.append(_placed(row, root, winner, root, loser))
+    return rows
+
+
+def fastvideo(source: PairSource) -> list[Listed]:
+    """FastVideo (github.com/hao-ai-lab/FastVideo, docs/training/data_preprocess.md): ``videos2caption.json``, a list of
+    ``{"path", "cap"}`` with paths below ``videos/``; ``cap`` is a text, or as older files have it a list, of which the
+    first counts. It lists videos, not pairs: their losers have the same path below ``losers``."""
+    root, losers = _folder(source.path), _folder(source.losers)
+    rows = []
+    for number, entry in enumerate(_json(root / "videos2caption.json", list)):
+        path, said = (entry.get("path"), entry.get("cap")) if isinstance(entry, dict) else (None, None)
+        row = Listed(path if isinstance(path, str) and path else f"{number:07}")
+        row = _captioned(row, said[0] if isinstance(said, list) and said else said)
+        rows.append(_placed(row, root / "videos", path, losers, path))
+    return rows
+
+
+def cosmos(source: PairSource) -> list[Listed]:
+    """Cosmos-Curate (github.com/nvidia-cosmos/cosmos-curate, pipelines/video/read_write/metadata_writer_stage.py and
+    docs/curator/REFERENCE_PIPELINES_VIDEO.md): ``metas/v0/UUID.json`` of ``clips/UUID.mp4`` with ``span_uuid``,
+    ``source_video``, ``valid`` and ``windows``, each of ``start_frame`` and captions by model (``qwen_caption``).
+
+    The caption is that of the window from frame 0. Clips of one ``source_video`` stay together. Its clips have no
+    losers: those have the same name below ``losers``.
+    """
+    root, losers = _folder(source.path), _folder(source.losers)
+    folder = root / "metas" / "v0"
+    rows = []
+    for name in sorted(os.listdir(folder)) if folder.is_dir() else []:
+        if not name.endswith(".json"):
+            continue
+        row = Listed(name.removesuffix(".json"))
+        if reason := refusal(folder, name) or _outside(folder / name, root):
+            rows.append(row.rejected(f"list: {reason}"))
+            continue
+        meta = _json(folder / name, dict)
+        if meta.get("valid") is False:
+            rows.append(row.rejected("filtered: Cosmos-Curate says that it is not valid"))
+            continue
+        row = replace(row, group=str(meta.get("source_video") or ""))
+        rows.append(
+            _placed(_captioned(row, _first_caption(meta)), root / "clips", f"{row.name}.mp4", losers, f"{row.name}.mp4")
+        )
+    return rows
+
+
+def _first_caption(meta: dict[str, Any]) -> Any:
+    windows = meta.get("windows")
+    for window in windows if isinstance(windows, list) else []:
+        if isinstance(window, dict) and window.get("start_frame") == 0:
+            said = [window[key] for key in sorted(window) if key.endswith("_caption") and "enhanced" not in key]
+            return said[0] if said else None
+    return None
+
+
+def _captioned(row: Listed, said: Any) -> Listed:
+    """With its caption, held to what a text file is."""
+    if not isinstance(said, str):
+        return row.rejected("caption: there is none")
+    try:
+        return replace(row, caption=text_of(said.encode()))
+    except (ValueError, UnicodeError) as error:
+        return row.rejected(f"caption: {error}")
+
+
+def _placed(row: Listed, winners: Path, winner: Any, losers: Path, loser: Any) -> Listed:
+    """With its halves, once both may be opened."""
+    found = []
+    for what, root, name in (("winner", winners, winner), ("loser", losers, loser)):
+        if not (isinstance(name, str) and name and "\0" not in name):
+            return row.rejected(f"{what}: is not named")
+        path = root / name
+        if reason := _outside(path, root) or refusal(root, name):
+            return row.rejected(f"{what}: {shown(name)} {reason}")
+        found.append(path)
+    return replace(row, winner=found[0], loser=found[1])
+
+
+def _outside(path: Path, root: Path) -> str:
+    return "" if Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root)) else "leads out of its folder"
+
+
+def _folder(path: str | None) -> Path:
+    found = Path(path or "")
+    if not path or not found.is_dir():
+        raise UserError(f"there is no folder {path}")
+    return found.resolve()
+
+
+def _videos(root: Path) -> dict[str, str]:
+    """Path without its suffix -> path, of the videos below a folder."""
+    found: dict[str, str] = {}
+    for folder, _, names in os.walk(root):
+        for name in sorted(names):
+            path = Path(folder, name).relative_to(root)
+            if path.suffix.lower() in SUFFIXES:
+                stem = PurePosixPath(path).with_suffix("").as_posix()
+                if stem in found:
+                    raise UserError(f"{root}: {shown(found[stem])} and {shown(path)} have the same name")
+                found[stem] = path.as_posix()
+    return found
+
+
+def _text(path: Path) -> str:
+    try:
+        if reason := refusal(path.parent, path.name):
+            raise UserError(f"{path}: {reason}")
+        if path.stat().st_size > LARGEST:
+            raise UserError(f"{path}: has more than {LARGEST} bytes")
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: is not text in UTF-8") from None
+
+
+def _json(path: Path, kind: type[Any]) -> Any:
+    try:
+        return _value(json.loads(_text(path)), kind, path)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: is not JSON ({str(error)[:80]})") from None
+
+
+def _value(value: Any, kind: type[Any], path: Path) -> Any:
+    if not isinstance(value, kind):
+        raise UserError(f"{path}: holds a {type(value).__name__} where a {kind.__name__} has to be")
+    return value
+
+
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, int | float) else 0.0

@@ -1,0 +1,104 @@
+"""Pairs that others made: both halves brought to what clips are, and one split for all."""
+
+from pathlib import Path
+
+import av
+import numpy as np
+
+from regdpo.config import schema
+from regdpo.config.stage_inputs import ImportsStage, PairsStage
+from regdpo.core.digests import DigestCache, file_digest
+from regdpo.core.rows import ClipRow, ImportedRow
+from regdpo.core.store import Store
+from regdpo.data import splits
+from regdpo.data.video import read_stored, write_frames
+from regdpo.stages import imports, pairs
+
+TINY = {"frames": 5, "fps": 8, "width": 32, "height": 32}
+
+
+def video(path: Path, grey: int, frames: int = 6, size: tuple[int, int] = (32, 32), fps: float = 8) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_frames(path, np.full((frames, *size, 3), grey, np.uint8), fps, schema.Encode())
+
+
+def imported(folder: Path, store: Store, rows: list[str], **clips: object) -> list[ImportedRow]:
+    (folder / "pairs.csv").write_text("\n".join(["winner,loser,caption,group", *rows]))
+    sources = {"mine": schema.PairSource(kind="csv", path=str(folder / "pairs.csv"))}
+    stage = ImportsStage(sources=sources, clips=schema.Clips(**{**TINY, **clips}))
+    return imports.import_shard(stage, "mine", 0, 1, store, DigestCache(folder / "digests.json"))
+
+
+def test_both_halves_become_what_clips_are(tmp_path):
+    video(tmp_path / "w.mp4", 60, frames=14, size=(64, 96), fps=16)
+    video(tmp_path / "l.mp4", 200, frames=5)
+    video(tmp_path / "short.mp4", 1, frames=4)
+    (tmp_path / "broken.mp4").write_bytes((tmp_path / "w.mp4").read_bytes()[:99])
+    store = Store(tmp_path / "store")
+    lines = ["w.mp4,l.mp4,a dog,", "w.mp4,short.mp4,a,", "broken.mp4,w.mp4,a,", "l.mp4,none.mp4,a,"]
+    rows = imported(tmp_path, store, lines)
+    (good,) = [row for row in rows if row.status == "accepted"]
+    assert (good.origin, good.caption, good.frames, good.fps) == ("mine", "a dog", 5, 8)
+    assert good.source_digest == file_digest(tmp_path / "w.mp4")
+    for path, sha256, grey in ((good.winner, good.winner_sha256, 60), (good.loser, good.loser_sha256, 200)):
+        frames = read_stored(store, path, sha256)
+        assert frames.shape == (5, 32, 32, 3)
+        assert abs(frames.astype(int) - grey).max() < 4
+        with av.open(str(store.resolve(path))) as container:
+            stream = container.streams.video[0]
+            assert (stream.codec_context.name, stream.average_rate, stream.pix_fmt) == ("h264", 8, "yuv420p")
+    assert {row.source: row.kind for row in rows if row.status == "rejected"} == {
+        "mine/w.mp4 > short.mp4": "short",
+        "mine/broken.mp4 > w.mp4": "winner",
+        "mine/l.mp4 > none.mp4": "loser",
+    }
+    line = imports.told(rows)
+    assert line.startswith(
+        "1 pairs of mine imported, 3 rejected (1 for loser, 1 for short, 1 for winner; such as mine/"
+    )
+
+    made = {path: path.stat().st_mtime_ns for path in store.root.rglob("*.mp4")}
+    assert imported(tmp_path, store, lines) == rows
+    assert {path: path.stat().st_mtime_ns for path in store.root.rglob("*.mp4")} == made, "nothing was cut again"
+
+
+def test_imported_pairs_follow_the_hash_of_their_winner(tmp_path):
+    """And stay where they are when others are added; a group is on one side."""
+    stage = PairsStage.model_validate(
+        {"pairs": {"validation": 0.3, "test": 0.3, "split": "source"}, "frames": 5, "known": []}
+    )
+
+    def row(number: int, group: str = "") -> ImportedRow:
+        half = {"winner": f"w{number}", "winner_sha256": "x", "loser": "l", "loser_sha256": "y", **TINY}
+        digest = {"source_digest": f"d{number}", "group": group, "source": f"mine/{number}"}
+        return ImportedRow(pair_id=f"p{number}", status="accepted", origin="mine", caption="a", **digest, **half)
+
+    rows = [row(number) for number in range(30)]
+    broken = rows[0].model_copy(update={"pair_id": "broken", "status": "rejected", "reason": "winner: x"})
+    built, _ = pairs.build(stage, [], [], [], [], [*rows, broken])
+    assert {pair.pair_id: pair.split for pair in built} == {
+        row.pair_id: splits.side(f"content {row.source_digest}", stage.pairs) for row in rows
+    }
+    assert {(pair.origin, pair.loser, pair.frames, pair.source) for pair in built} >= {("mine", "l", 5, "mine/3")}
+    more, _ = pairs.build(stage, [], [], [], [], [*rows, *(row(number) for number in range(30, 60))])
+    assert {pair.pair_id: pair.split for pair in built}.items() <= {pair.pair_id: pair.split for pair in more}.items()
+    together, _ = pairs.build(stage, [], [], [], [], [*rows, *(row(number, "film") for number in range(30, 60))])
+    assert len({pair.split for pair in together if int(pair.pair_id[1:]) >= 30}) == 1
+
+
+def test_a_winner_that_is_in_the_footage_too_is_on_its_side_or_in_no_pair():
+    """Where the footage is cut in time its video is in all splits."""
+    cut = {"validation": 0.3, "test": 0.3, "split": "segment"}
+    stage = PairsStage.model_validate({"pairs": cut, "frames": 5, "known": []})
+    half = {"winner": "w", "winner_sha256": "x", "loser": "l", "loser_sha256": "y", **TINY, "caption": "a"}
+    rows = [
+        ImportedRow(pair_id=f"p{n}", status="accepted", origin="mine", source="s", source_digest=f"d{n}", **half)
+        for n in range(30)
+    ]
+    shot = {"source": "film.mp4", "source_digest": "d3", "shot": 0, "shot_frames": 90, "frames": 5}
+    footage = [ClipRow(clip_id=f"c{start}", status="accepted", start=start, **shot) for start in range(0, 85, 5)]
+    built, lines = pairs.build(stage, footage, [], [], [], rows)
+    assert {pair.pair_id for pair in built} == {row.pair_id for row in rows} - {"p3"}
+    assert lines == [
+        "1 pairs of mine are left out: their winners are videos of the footage, on another side of the split"
+    ]
