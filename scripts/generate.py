@@ -15,6 +15,7 @@ from pathlib import Path
 from regdpo.config import schema, stage_inputs
 from regdpo.core import errors
 from regdpo.core.errors import UserError
+from regdpo.core.rows import Geometry
 from regdpo.core.store import Store
 from regdpo.core.temporaries import check_writable
 from regdpo.models import device
@@ -38,6 +39,9 @@ def main() -> None:
         "--models", nargs="+", help="base, ARM (its first seed) or ARM/seedN; default: base and all arms"
     )
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="of the noise; default: 0")
+    parser.add_argument(
+        "--size", help="WIDTHxHEIGHT, one of those in clips.buckets; default: a picture's own, a prompt's the first"
+    )
     parser.add_argument("--out", type=Path, help="the page; default: generated.html in paths.results")
     args = parser.parse_args()
     settings = schema.load(args.config)
@@ -47,7 +51,7 @@ def main() -> None:
     check_writable(out.parent)
     wished = own.wishes(settings.base.task, args.prompts, args.images)
     models = {name: _model(name, results, store) for name in _names(args.models, settings.train)}
-    asked = own.requests(wished, args.seeds, settings.clips.geometries, stage.encode, store)
+    asked = own.requests(wished, args.seeds, _sizes(settings.clips, args.size), stage.encode, store)
     where = device.pick(settings.launch.device)
     sampling, rendered = stage.samples.sampling, {}
     for number, (name, model) in enumerate(models.items(), start=1):
@@ -65,6 +69,15 @@ def main() -> None:
     facts += f" and the same noise for every model, {sampling.steps} steps, guidance {scale}"
     generated.write(out, settings.report.title, facts, shown, list(settings.train.arms), stage.encode, store)
     print(f"the page: {out}")
+
+
+def _sizes(clips: schema.Clips, size: str | None) -> list[Geometry]:
+    """What videos may be made in."""
+    found = [it for it in clips.geometries if size in (None, f"{it.width}x{it.height}")]
+    if not found:
+        there = ", ".join(f"{it.width}x{it.height}" for it in clips.geometries)
+        raise UserError(f"--size: clips are not of {size}; there are {there}")
+    return found
 
 
 def _names(given: list[str] | None, train: schema.Train) -> list[str]:

@@ -150,6 +150,9 @@ def test_the_page_has_what_base_and_arms_make(world, tmp_path, monkeypatch):
         asked = [Request("<b>red</b>", frame.first_frame, frame.clip_sha256, seed, GEOMETRY) for seed in (7, 8)]
         made.append([it.sha256 for it in render("generated", model, asked, sampling, Encode(), store, CPU)])
     assert made[0] != made[1]
+    monkeypatch.setattr(sys, "argv", [*arguments, "--size", "64x32"])
+    with pytest.raises(UserError, match="--size: clips are not of 64x32; there are 32x32"):
+        main()
     monkeypatch.setattr(sys, "argv", [*arguments, "--models", "sft"])
     with pytest.raises(UserError, match="--models: there is no sft; there are base, dpo"):
         main()
