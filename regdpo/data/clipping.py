@@ -155,14 +155,17 @@ def _seen(
 
 def video_rows(spans: list[Span], clips: schema.Clips, store: Store) -> Iterator[list[ClipRow]]:
     """The rows of each span of one video. What the store does not have is measured and cut in one pass over it for
-    each size and length of clips."""
-    for geometry in dict.fromkeys(span.geometry for span in spans):
-        yield from _rows_of_one([span for span in spans if span.geometry == geometry], clips.only(geometry), store)
+    each size of picture."""
+    alike: dict[tuple[int, int], list[Span]] = {}
+    for span in spans:
+        alike.setdefault((span.geometry.width, span.geometry.height), []).append(span)
+    for those in alike.values():
+        yield from _rows_of_one_size(those, clips, store)
 
 
-def _rows_of_one(spans: list[Span], clips: schema.Clips, store: Store) -> Iterator[list[ClipRow]]:
-    """The rows of spans of one video with clips of one size and length."""
-    source = spans[0].source
+def _rows_of_one_size(spans: list[Span], every: schema.Clips, store: Store) -> Iterator[list[ClipRow]]:
+    """The rows of spans of one video whose clips have one size of picture."""
+    source, clips = spans[0].source, every.only(spans[0].geometry)
     scaled = cut.scaled_size(source.probe, clips.width, clips.height, clips.short_side)
     windows = cut.windows(scaled, clips.width, clips.height, clips.crops)
     with np.load(source.seen) as arrays:
@@ -170,8 +173,8 @@ def _rows_of_one(spans: list[Span], clips: schema.Clips, store: Store) -> Iterat
     pictures = 2 if source.probe.picture.fields else 1
     missing: dict[int, Cuts] = {}
     for span in spans:
-        those = slice(span.first, span.first + clips.frames)
-        cuts = Cuts(span, scaled, windows, clips, store, round(float(times[span.first]), 6))
+        those = slice(span.first, span.first + span.geometry.frames)
+        cuts = Cuts(span, scaled, windows, every.only(span.geometry), store, round(float(times[span.first]), 6))
         reason = _damaged(those, source.damage)
         reason = reason or filters.repeated(shown[those], times[those], pictures, clips.fps, clips.filters)
         if reason:
@@ -181,10 +184,12 @@ def _rows_of_one(spans: list[Span], clips: schema.Clips, store: Store) -> Iterat
         else:
             missing[span.first] = cuts
     try:
-        what = (source.path, source.probe, sorted(missing), scaled, windows, clips)
+        wanted = {first: cuts.span.geometry.frames for first, cuts in missing.items()}
+        what = (source.path, source.probe, wanted, scaled, windows, clips)
         for first, taken in cut.spans(*what) if missing else ():
             cuts = missing.pop(first)
-            other = filters.first_other(taken.looks, looks[first : first + clips.frames], min(SHORT_SIDE, *scaled))
+            seen = looks[first : first + len(taken.looks)]
+            other = filters.first_other(taken.looks, seen, min(SHORT_SIDE, *scaled))
             if other is not None:
                 yield [
                     cuts.rejected(f"frames: frame {other} of the clip is not what was seen there when shots were found")

@@ -6,8 +6,9 @@ Times are counted in frames at a normalised rate from the chosen stream's first 
 
 import base64
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import av
@@ -71,7 +72,7 @@ class Taken:
 def spans(
     path: str | Path,
     source: Probe,
-    firsts: list[int],
+    wanted: Mapping[int, int],
     scaled: tuple[int, int],
     windows: list[Window],
     clips: schema.Clips,
@@ -81,10 +82,11 @@ def spans(
     Args:
         path: the source.
         source: its probe.
-        firsts: the first frames of the spans at ``clips.fps``, ascending; spans may overlap.
+        wanted: the first frame of each span at ``clips.fps``, and how many it has. Of two spans that overlap the one
+            that starts first ends first.
         scaled: width and height of the frames.
         windows: of each span.
-        clips: frames of a span, rate, size and limits.
+        clips: rate, size and limits.
 
     Yields:
         The first frame's number, and what is kept of the span.
@@ -94,17 +96,19 @@ def spans(
         BrokenVideo: ffmpeg fails or reaches a limit.
     """
     pass_ = normalised(path, source, scaled, clips)
-    kept: deque[tuple[np.ndarray, list[np.ndarray]]] = deque(maxlen=clips.frames)
-    left = deque(firsts)
+    kept: deque[tuple[np.ndarray, list[np.ndarray]]] = deque(maxlen=max(wanted.values()))
+    left = deque(sorted(wanted.items()))
     for number, planes in enumerate(pass_.frames()):
-        if number >= left[0]:
+        first, count = left[0]
+        if number >= first:
             kept.append((look(planes), [cropped(planes, window, clips.width, clips.height) for window in windows]))
-        if number == left[0] + clips.frames - 1:
-            looks, cuts = zip(*kept, strict=True)
-            yield left.popleft(), Taken(np.stack(looks), [np.stack(one) for one in zip(*cuts, strict=True)])
+        if number == first + count - 1:
+            looks, cuts = zip(*islice(kept, len(kept) - count, None), strict=True)
+            yield first, Taken(np.stack(looks), [np.stack(one) for one in zip(*cuts, strict=True)])
+            left.popleft()
         if not left:
             return
-    raise EndsEarly(f"ends before frame {left[0] + clips.frames} when it is read again")
+    raise EndsEarly(f"ends before frame {sum(left[0])} when it is read again")
 
 
 def write(target: Path, planes: np.ndarray, clips: schema.Clips) -> None:

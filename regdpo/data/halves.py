@@ -80,7 +80,7 @@ def _half(which: str, path: Path, digest: str, clips: schema.Clips, store: Store
     scaled = cut.scaled_size(probe, clips.width, clips.height, clips.short_side)
     windows = cut.windows(scaled, clips.width, clips.height, (1, 1))
     try:
-        taken = next((taken for _, taken in cut.spans(path, probe, [0], scaled, windows, clips)), None)
+        taken = next((taken for _, taken in cut.spans(path, probe, {0: clips.frames}, scaled, windows, clips)), None)
         assert taken is not None, "a pass that ends early raises"
         with store.writing(relative) as temporary:
             cut.write(temporary, taken.cuts[0], clips)

@@ -40,7 +40,12 @@ def assign(clips: list[ClipRow], settings: Pairs) -> dict[str, str]:
     accepted = [clip for clip in clips if clip.status == "accepted"]
     if split_of:
         return {clip.clip_id: split_of[clip.source] for clip in accepted}
-    return {clip.clip_id: split for clip in accepted if (split := _segment(clip, settings))}
+    longest: dict[tuple[str, int], int] = defaultdict(int)
+    for clip in accepted:
+        longest[clip.source, clip.shot] = max(longest[clip.source, clip.shot], clip.frames)
+    gaps = {shot: frames + 1 for shot, frames in longest.items()}
+    found = {clip.clip_id: _segment(clip, settings, gaps[clip.source, clip.shot]) for clip in accepted}
+    return {clip_id: split for clip_id, split in found.items() if split}
 
 
 def source_splits(clips: list[ClipRow], settings: Pairs) -> dict[str, str]:
@@ -184,10 +189,9 @@ def shortest(settings: Pairs, frames: int) -> int:
     return math.ceil(frames / least) + 2 * (frames + 1)
 
 
-def _segment(clip: ClipRow, settings: Pairs) -> str | None:
-    """The split of the segment that holds all of a clip's frames; None if it reaches into a gap. The clips of a shot
-    are equally long."""
-    gap = clip.frames + 1
+def _segment(clip: ClipRow, settings: Pairs, gap: int) -> str | None:
+    """The split of the segment that holds all of a clip's frames; None if it reaches into a gap, which has as many
+    frames for all clips of a shot."""
     shares = {
         "train": 1 - settings.validation - settings.test,
         "validation": settings.validation,

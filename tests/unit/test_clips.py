@@ -112,8 +112,11 @@ def test_filters_give_reasons_and_a_broken_video_is_one_row(tmp_path):
     assert len({row.clip_id for row in rows}) == len(rows)
 
 
-def test_upright_videos_stay_upright_and_shots_go_to_the_longest_clips_that_fit(tmp_path):
-    """The first shot of a video in two lengths, the second in one; a wide video too short for wide clips."""
+def test_upright_videos_stay_upright_and_shots_go_to_the_longest_clips_that_fit(tmp_path, monkeypatch):
+    """The first shot of a video in two lengths, the second in one, cut in one pass; a wide video too short for wide
+    clips."""
+    spans, passes = cut_module.spans, []
+    monkeypatch.setattr(cut_module, "spans", lambda path, *what: passes.append(path.name) or spans(path, *what))
     footage = tmp_path / "footage"
     moving = "geq=lum='mod(8*X+6*N,256)':cb=128:cr=128"
     two = f"color=s=32x64:r=25:d=0.8,{moving}[a];testsrc2=s=32x64:r=25:d=0.5[b];[a][b]concat=n=2"
@@ -128,6 +131,7 @@ def test_upright_videos_stay_upright_and_shots_go_to_the_longest_clips_that_fit(
         ("upright.mp4", 1, 0, 9, 32, 64),
         ("wide.mp4", 0, 0, 9, 64, 32),
     ]
+    assert sorted(passes) == ["upright.mp4", "wide.mp4"]
     store = Store(tmp_path / "store")
     for row in rows:
         if row.path:

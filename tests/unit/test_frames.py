@@ -384,7 +384,7 @@ def test_of_a_span_only_its_clips_are_kept(tmp_path):
     size = schema.Clips(frames=FRAMES, fps=25, width=64, height=32)
     source = video.probe(path, size.limits)
     scaled = cut.scaled_size(source, size.width, size.height, None)
-    ((_, taken),) = cut.spans(path, source, [0], scaled, [cut.Window(0, 608)], size)
+    ((_, taken),) = cut.spans(path, source, {0: size.frames}, scaled, [cut.Window(0, 608)], size)
     assert scaled == (64, 1280)
     assert [planes.nbytes for planes in taken.cuts] == [FRAMES * 64 * 32 * 3 // 2]
     assert all(planes.base is None or planes.base.nbytes == planes.nbytes for planes in taken.cuts)

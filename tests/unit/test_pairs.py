@@ -83,6 +83,18 @@ def test_the_gap_in_a_shot_is_as_wide_as_its_own_clips():
             assert min(after) - max(before) > 2 * frames
 
 
+def test_clips_of_two_lengths_in_one_shot_share_its_gaps():
+    short = clips(shot_frames=396)
+    long = [row.model_copy(update={"clip_id": f"long-{row.clip_id}", "frames": 3 * FRAMES}) for row in short[:-9]]
+    found = splits.assign(short + long, Pairs(validation=0.3, test=0.3))
+    held: dict[str, set[int]] = {split: set() for split in SPLITS}
+    for row in short + long:
+        if split := found.get(row.clip_id):
+            held[split] |= set(range(row.start, row.start + row.frames))
+    for before, after in itertools.pairwise(SPLITS):
+        assert min(held[after]) - max(held[before]) > 3 * FRAMES
+
+
 def test_by_source_from_enough_sources_on():
     built = build(clips(sources=30), validation=0.2, test=0.2)
     split_of: dict[str, set[str]] = {}

@@ -50,7 +50,7 @@ def cut(path: Path, target: Path, settings: schema.Clips = CLIPS) -> np.ndarray:
     source = video.probe(path)
     scaled = cutting.scaled_size(source, settings.width, settings.height, None)
     (window,) = cutting.windows(scaled, settings.width, settings.height, (1, 1))
-    ((_, taken),) = cutting.spans(path, source, [0], scaled, [window], settings)
+    ((_, taken),) = cutting.spans(path, source, {0: settings.frames}, scaled, [window], settings)
     cutting.write(target, taken.cuts[0], settings)
     return video.read_frames(target).astype(float)
 

@@ -34,7 +34,7 @@ def cut(path: Path, first: int, folder: Path, clips: schema.Clips = CLIPS) -> np
     source = video.probe(path)
     target = folder / f"{first}.mp4"
     scaled = cutting.scaled_size(source, clips.width, clips.height, clips.short_side)
-    ((_, taken),) = cutting.spans(path, source, [first], scaled, [cutting.Window(0, 0)], clips)
+    ((_, taken),) = cutting.spans(path, source, {first: clips.frames}, scaled, [cutting.Window(0, 0)], clips)
     cutting.write(target, taken.cuts[0], clips)
     return video.read_frames(target)
 
@@ -108,7 +108,7 @@ def test_several_windows_in_one_pass_show_their_part_and_twice_gives_the_same_by
     runs = []
     for run in ("a", "b"):
         files = {window: tmp_path / f"{run}{window.x}.mp4" for window in windows}
-        ((_, taken),) = cutting.spans(path, source, [2], (128, 64), windows, CLIPS)
+        ((_, taken),) = cutting.spans(path, source, {2: CLIPS.frames}, (128, 64), windows, CLIPS)
         for planes, file in zip(taken.cuts, files.values(), strict=True):
             cutting.write(file, planes, CLIPS)
         runs.append([file.read_bytes() for file in files.values()])
