@@ -1,4 +1,4 @@
-"""Tiny random Qwen vision-language models with their processors, made offline.
+"""Tiny random vision-language models with their processors, made offline: Qwen2.5-VL, Qwen3-VL, SmolVLM2.
 
     python tests/tiny_qwen.py qwen3_vl FOLDER
 
@@ -11,6 +11,7 @@ from pathlib import Path
 SPECIAL = [
     "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>",
     "<|vision_pad|>", "<|image_pad|>", "<|video_pad|>",
+    "<fake_token_around_image>", "<image>", "<video>", "<global-img>", "<end_of_utterance>",
 ]  # fmt: skip
 TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n"
@@ -22,7 +23,7 @@ TEMPLATE = (
 
 
 def make(kind: str, folder: Path) -> None:
-    """Save a model of ``kind`` (qwen2_5_vl or qwen3_vl) and its processor to ``folder``."""
+    """Save a model of ``kind`` (qwen2_5_vl, qwen3_vl or smolvlm) and its processor to ``folder``."""
     from regdpo.runtime.torchvision_stub import torchvision_operators
 
     torchvision_operators()
@@ -59,12 +60,27 @@ def make(kind: str, folder: Path) -> None:
         )
         images = t.Qwen2VLImageProcessor(**pixels)
         processor = t.Qwen2_5_VLProcessor(images, tokenizer, t.Qwen2VLVideoProcessor(**pixels), chat_template=TEMPLATE)
+    elif kind == "smolvlm":
+        ids["<|im_end|>"] = ids["<end_of_utterance>"]
+        text = {key: value for key, value in text.items() if key != "rope_parameters"} | {"model_type": "llama"}
+        vision = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
+        vision |= {"image_size": 32, "patch_size": 8, "initializer_range": 0.2}
+        model = t.SmolVLMForConditionalGeneration(
+            t.SmolVLMConfig(
+                text_config=text, vision_config=vision, scale_factor=2, image_token_id=ids["<image>"],
+                pad_token_id=ids["<|endoftext|>"], tie_word_embeddings=False,
+            )
+        )  # fmt: skip
+        images = t.SmolVLMImageProcessor(size={"longest_edge": 32}, max_image_size={"longest_edge": 32})
+        videos = t.SmolVLMVideoProcessor(size={"longest_edge": 32}, max_image_size={"longest_edge": 32})
+        processor = t.SmolVLMProcessor(images, tokenizer, videos, image_seq_len=4)
     else:
         vision |= {"num_position_embeddings": 64, "deepstack_visual_indexes": [0]}
         text |= {"head_dim": 16, "rope_parameters": {**text["rope_parameters"], "mrope_interleaved": True}}
         model = t.Qwen3VLForConditionalGeneration(t.Qwen3VLConfig(text_config=text, vision_config=vision, **marks))
         images = t.Qwen2VLImageProcessor(patch_size=16, **pixels)
         processor = t.Qwen3VLProcessor(images, tokenizer, t.Qwen3VLVideoProcessor(**pixels), chat_template=TEMPLATE)
+    model.generation_config.bos_token_id = ids["<|im_start|>"]
     model.generation_config.eos_token_id = ids["<|im_end|>"]
     model.generation_config.pad_token_id = ids["<|endoftext|>"]
     model.save_pretrained(folder)

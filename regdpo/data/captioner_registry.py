@@ -45,7 +45,7 @@ CAPTIONERS: dict[str, Captioner] = {
     "sidecar": Captioner(f"{CAPTIONERS_ARE}.text_files:read", "text files beside the videos"),
     "transformers": Captioner(
         f"{CAPTIONERS_ARE}.vision:answer",
-        "a vision-language model that transformers runs here (Qwen3-VL, Qwen2.5-VL)",
+        "a vision-language model that transformers runs here (Qwen3-VL, Qwen2.5-VL, SmolVLM2)",
         needs=("model",),
         packages=("transformers", "torch", "av"),
         gpu=True,

@@ -19,7 +19,7 @@ from regdpo.models.registry import FAMILIES
 from regdpo.models.sizes import check_size
 
 VAE, TRANSFORMER = "vae/config.json", "transformer/config.json"
-CAPTIONING = ("transformers", "torchvision")
+CAPTIONING = ("transformers", "torchvision", "num2words")
 """Packages that a captioning model needs."""
 
 

@@ -1,4 +1,4 @@
-"""Captions from sidecar files, and from tiny random Qwen models in the environment that `make captioning` makes."""
+"""Captions from sidecar files, and from tiny random models in the environment that `make captioning` makes."""
 
 import json
 import os
@@ -27,8 +27,8 @@ from regdpo.stages import captions
 ROOT = Path(__file__).parents[2]
 
 needs_torchvision = pytest.mark.skipif(
-    not find_spec("torchvision"),
-    reason="torchvision is not installed here; `make test` runs these once more in .venv-captioning",
+    not find_spec("num2words"),
+    reason="torchvision and num2words are not installed here; `make test` runs these once more in .venv-captioning",
 )
 
 
@@ -227,7 +227,7 @@ def test_frames_are_spread_over_the_clip(total, count, indices):
     assert answers.evenly(total, count).tolist() == indices
 
 
-@pytest.fixture(scope="module", params=["qwen2_5_vl", "qwen3_vl"])
+@pytest.fixture(scope="module", params=["qwen2_5_vl", "qwen3_vl", "smolvlm"])
 def model(request, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp(request.param)
     runpy.run_path(str(ROOT / "tests" / "tiny_qwen.py"))["make"](request.param, folder)
@@ -336,7 +336,7 @@ def test_other_models_are_refused_in_one_line(tmp_path, clips, store):
         captions.caption_shard(qwen(tmp_path), clips, store)
     assert "\n" not in str(error.value)
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
-    with pytest.raises(UserError, match="is a bert model; transformers takes qwen2_5_vl and qwen3_vl"):
+    with pytest.raises(UserError, match="is a bert model; known are qwen2_5_vl, qwen3_vl, smolvlm"):
         captions.caption_shard(qwen(tmp_path), clips, store)
 
 
@@ -375,7 +375,7 @@ def test_the_command_captions_accepted_clips(tmp_path):
     ]
 
 
-@pytest.mark.skipif(find_spec("torchvision") is not None, reason="torchvision is installed here")
+@pytest.mark.skipif(find_spec("num2words") is not None, reason="num2words is installed here")
 def test_without_torchvision_the_way_out_is_named(tmp_path):
     done = command(tmp_path, source="transformers", model=".")
     assert done.returncode == 2

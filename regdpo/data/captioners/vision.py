@@ -21,7 +21,14 @@ from regdpo.data.video import read_stored
 from regdpo.runtime.hub import BROKEN, download
 from regdpo.runtime.torchvision_stub import torchvision_operators
 
-QWEN = ("qwen2_5_vl", "qwen3_vl")
+KINDS: dict[str, dict[str, Any]] = {
+    "qwen2_5_vl": {"cap_pixels_per_frame": True},
+    "qwen3_vl": {"cap_pixels_per_frame": True},
+    "smolvlm": {},
+}
+"""``model_type`` of the models that are known -> what their processors are given besides."""
+NEEDED = ("transformers", "torchvision", "num2words")
+"""Packages, of which the last is SmolVLM2's."""
 
 
 def answer(task: Task) -> list[CaptionRow]:
@@ -49,9 +56,9 @@ def answer(task: Task) -> list[CaptionRow]:
 
 def _load(name: str, revision: str | None) -> tuple[Any, Any]:
     """Processor and model, on the GPU in bf16 where there is one. No code of the checkpoint is run."""
-    if find_spec("transformers") is None or find_spec("torchvision") is None:
+    if lacking := [package for package in NEEDED if find_spec(package) is None]:
         raise UserError(
-            f"captions.source: transformers needs transformers and torchvision, which {sys.executable} does not have; "
+            f"captions.source: transformers needs {' and '.join(lacking)}, which {sys.executable} does not have; "
             "run `make captioning` (it installs envs/captioning.lock) and use .venv-captioning/bin/python"
         )
     torchvision_operators()
@@ -63,8 +70,8 @@ def _load(name: str, revision: str | None) -> tuple[Any, Any]:
     source: dict[str, Any] = {"trust_remote_code": False}
     try:
         kind = AutoConfig.from_pretrained(folder, **source).model_type
-        if kind not in QWEN:
-            raise UserError(f"captions.model: {name} is a {kind} model; transformers takes {' and '.join(QWEN)}")
+        if kind not in KINDS:
+            raise UserError(f"captions.model: {name} is a {kind} model; known are {', '.join(KINDS)}")
         processor = AutoProcessor.from_pretrained(folder, **source)
         model = AutoModelForImageTextToText.from_pretrained(
             folder, dtype=torch.bfloat16 if cuda else torch.float32, use_safetensors=True, **source
@@ -99,7 +106,7 @@ def _answers(processor: Any, model: Any, clips: list[ClipRow], settings: schema.
         videos=videos,
         video_metadata=metadata,
         do_sample_frames=False,
-        cap_pixels_per_frame=True,
+        **KINDS[model.config.model_type],
         padding=True,
         return_tensors="pt",
     ).to(model.device)
