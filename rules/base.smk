@@ -102,3 +102,25 @@ else:
             "stage train --as-base --name pretrain/seed{params.seed}"
             " --model {input.model:q} --latents {input.latents:q} --code {params.code}-{params.env}"
             " --launch {params.launch:q} --out {output.model:q} 2>&1 | tee -i {log:q}"
+
+
+# Other models that make negatives.
+rule generator_by_name:
+    output:
+        model=f"{RESULTS}/generators/{{generator}}/model.json",
+    log:
+        f"{LOGS}/generators/{{generator}}.log",
+    localrule: True  # it asks a network, which nodes may not have
+    conda:
+        "../envs/regdpo.yaml"
+    params:
+        config=declare.reads(
+            stage_inputs.GeneratorStage, lambda wildcards: (wildcards.generator,)
+        ),
+        code=declare.code("base"),
+        env=declare.env("huggingface-hub"),
+        weights=lambda wildcards: found.weights(
+            settings.negatives.named[wildcards.generator].model
+        ),
+    shell:
+        "stage base --generator {wildcards.generator} --out {output.model:q} 2>&1 | tee -i {log:q}"

@@ -106,6 +106,7 @@ CPUS = settings.launch.processes // settings.launch.nodes
 wildcard_constraints:
     shard=r"\d+",
     arm=r"[A-Za-z0-9_-]+",
+    generator=r"[A-Za-z0-9_-]+",
     seed=r"-?\d+",
     model=r"real|base|[A-Za-z0-9_-]+/seed-?\d+",
     pairs=r"gt|pretrain",

@@ -1,16 +1,22 @@
-# Losers: what the base model makes of each clip's caption and first frame.
+# Losers: what the base model, or each generator that is named, makes of each clip's caption and first frame.
+def generator_model(wildcards):
+    """The model.json of a generator."""
+    of_its_own = settings.negatives.named[wildcards.generator].model
+    return f"{RESULTS}/{f'generators/{wildcards.generator}' if of_its_own else 'base'}/model.json"
+
+
 rule render_negatives:
     input:
-        model=f"{RESULTS}/base/model.json",
+        model=generator_model,
         clips=rules.merge_clips.output.manifest,
         captions=rules.merge_captions.output.manifest,
         splits=ancient(rules.count_splits.output.manifest),
     output:
-        manifest=f"{RESULTS}/negatives/{{shard}}.parquet",
+        manifest=f"{RESULTS}/negatives/{{generator}}/{{shard}}.parquet",
     log:
-        f"{LOGS}/negatives/{{shard}}.log",
+        f"{LOGS}/negatives/{{generator}}/{{shard}}.log",
     benchmark:
-        f"{LOGS}/benchmarks/negatives/{{shard}}.tsv"
+        f"{LOGS}/benchmarks/negatives/{{generator}}/{{shard}}.tsv"
     conda:
         "../envs/regdpo.yaml"
     threads: 1
@@ -19,12 +25,14 @@ rule render_negatives:
         runtime=720,
         gpu=1,
     params:
-        config=declare.reads(stage_inputs.NegativesStage),
-        code=declare.code("negatives", FAMILY),
+        config=declare.reads(
+            stage_inputs.NegativesStage, lambda wildcards: (wildcards.generator,)
+        ),
+        code=declare.negatives_code,
         env=declare.env(*MODEL_PACKAGES, "imageio-ffmpeg"),
         shards=settings.negatives.shards,
     shell:
-        "stage negatives --model {input.model:q}"
+        "stage negatives --model {input.model:q} --generator {wildcards.generator}"
         " --clips {input.clips:q} --captions {input.captions:q} --shard {wildcards.shard}/{params.shards}"
         " --out {output.manifest:q} 2>&1 | tee -i {log:q}"
 
@@ -32,7 +40,8 @@ rule render_negatives:
 rule merge_negatives:
     input:
         shards=expand(
-            f"{RESULTS}/negatives/{{shard}}.parquet",
+            f"{RESULTS}/negatives/{{generator}}/{{shard}}.parquet",
+            generator=settings.negatives.named,
             shard=range(settings.negatives.shards),
         ),
     output:

@@ -1,4 +1,5 @@
-"""Name the base model (hub or folder, pinned), or make a small untrained one from pretraining clips."""
+"""Name the base model or a generator of negatives (hub or folder, pinned), or make a small untrained base from
+pretraining clips."""
 
 from regdpo.config import command_line, run_file, stage_inputs
 from regdpo.core import errors, manifests
@@ -10,12 +11,17 @@ from regdpo.stages import base
 def main() -> None:
     parser = command_line.parser(__doc__)
     parser.add_argument("--pairs", help="pretraining manifest, for a model made here")
+    parser.add_argument("--generator", help="a name of negatives.generators, whose model is meant, not the base's")
     args = parser.parse_args()
-    stage = stage_inputs.read(stage_inputs.BaseStage, args.config)
-    if args.pairs:
-        model = base.from_scratch(stage, manifests.read(args.pairs, PairRow), run_file.open_store(args.store))
+    store = run_file.open_store(args.store)
+    if args.generator:
+        other = stage_inputs.read(stage_inputs.GeneratorStage, args.config, args.generator)
+        model = base.by_name(other, store, args.generator, other.key)
+    elif args.pairs:
+        stage = stage_inputs.read(stage_inputs.BaseStage, args.config)
+        model = base.from_scratch(stage, manifests.read(args.pairs, PairRow), store)
     else:
-        model = base.by_name(stage, run_file.open_store(args.store))
+        model = base.by_name(stage_inputs.read(stage_inputs.BaseStage, args.config), store)
     with atomic(args.out) as temporary:
         temporary.write_text(model.model_dump_json(indent=2))
 

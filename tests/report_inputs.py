@@ -181,7 +181,9 @@ class _Maker:
                 NegativeRow(
                     negative_id=f"pair{index:03d}",
                     clip_id=clip_id,
-                    generator="b" * 64,
+                    generator="base",
+                    family="wan",
+                    model="b" * 64,
                     caption=caption,
                     task="i2v",
                     seed=index,
@@ -196,6 +198,9 @@ class _Maker:
                     sha256=digest,
                 )
             )
+        black = "black: in every frame at least 99.0% of the pixels are darker than 26 of 255"
+        gone = {"negative_id": "gone", "clip_id": "clip000", "status": "rejected", "reason": black}
+        negatives.append(negatives[0].model_copy(update=gone))
         for number, reason in enumerate(
             ["static: motion 0.02 is below 0.5", "static: motion 0.10 is below 0.5", "holds no frames"]
         ):

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from regdpo.config.schema import Solver
 from regdpo.config.training import Lora
 from regdpo.core.errors import UserError
 from regdpo.models.checkpoint_json import read_json
@@ -127,10 +128,9 @@ class Toy(Family):
         first = pixels[:, :, :1].expand(-1, -1, COMPRESSION[0] - 1, -1, -1)
         return F.avg_pool3d(torch.cat([first, pixels], 2), (COMPRESSION[0], COMPRESSION[1], COMPRESSION[1]))
 
-    def decode_video(self, latents: Tensor) -> Tensor:
+    def decode_pixels(self, latents: Tensor) -> Tensor:
         temporal, spatial = COMPRESSION
-        pixels = F.interpolate(latents, scale_factor=(temporal, spatial, spatial))[:, :, temporal - 1 :]
-        return ((pixels.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 4, 1)
+        return F.interpolate(latents, scale_factor=(temporal, spatial, spatial))[:, :, temporal - 1 :]
 
     def encode_text(self, captions: list[str]) -> dict[str, Tensor]:
         letters = [caption.ljust(self.ref.text_length)[: self.ref.text_length].encode() for caption in captions]
@@ -176,7 +176,9 @@ class Toy(Family):
     def example_inputs(self, latent_shape: tuple[int, ...]) -> dict[str, Tensor]:
         return {"text": torch.empty(1, self.ref.text_length, LETTERS, device="meta")}
 
-    def sampler(self, steps: int, shift: float | None, latent_shape: tuple[int, ...]) -> Any:
+    def sampler(
+        self, steps: int, shift: float | None, latent_shape: tuple[int, ...], solver: Solver = "checkpoint"
+    ) -> Any:
         return Euler(steps)
 
     def sigma_of(self, timestep: Tensor) -> Tensor:

@@ -71,4 +71,5 @@ def _type_name(annotation: Any) -> str:
         "Arm": "arm",
         "Bucket": "bucket",
         "PairSource": "source of pairs",
+        "Generator": "generator",
     }[annotation.__name__]

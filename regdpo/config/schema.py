@@ -23,7 +23,7 @@ from regdpo.core.section import AtLeastOne, Count, Even, Fraction, InputPath, Na
 from regdpo.data.captioner_registry import CAPTIONERS
 from regdpo.data.pair_registry import PAIR_SOURCES
 from regdpo.data.registry import FILTERS
-from regdpo.models.registry import FAMILIES, in_comfyui
+from regdpo.models.registry import CACHES, FAMILIES, in_comfyui
 from regdpo.objectives.registry import OBJECTIVES
 from regdpo.runtime.gpu_specs import GPUS, gpu_named
 
@@ -340,6 +340,40 @@ class Base(Section):
 
 Precision = Literal["auto", "fp32", "bf16"]
 Tiling = Literal["auto", "on", "off"]
+Solver = Literal["checkpoint", "unipc", "dpm++"]
+"""``checkpoint``: the scheduler that the checkpoint names."""
+
+
+if TYPE_CHECKING:
+    CacheKind = str
+else:
+    CacheKind = Literal[("off", *CACHES)]
+
+
+class Cache(Section):
+    """What of earlier steps is used again in the place of computing it, by diffusers (docs/how-to/negatives.md)."""
+
+    kind: CacheKind = Field(
+        "off",
+        description="`first_block`: the other blocks' change is used again where the first block's differs little; "
+        "`taylorseer`: whole passes are extrapolated; `pyramid_attention`: attention is used again.",
+    )
+    threshold: Positive = Field(
+        0.05, description="first_block: mean change, as a share, up to which a pass ends behind the first block."
+    )
+    interval: int = Field(
+        4, ge=2, description="taylorseer, pyramid_attention: steps from one that is computed to the next."
+    )
+    warmup: Count = Field(3, description="taylorseer: first steps that are computed.")
+    order: int = Field(1, ge=0, le=3, description="taylorseer: of the extrapolation; 0 repeats.")
+
+    def computed(self, calls: int) -> int | None:
+        """Of so many calls of the denoiser those that run its blocks; None where that is known afterwards alone."""
+        if self.kind == "off":
+            return calls
+        if self.kind != "taylorseer":
+            return None
+        return sum(n < self.warmup or (n - self.warmup - 1) % self.interval == 0 for n in range(calls))
 
 
 class Sampling(Section):
@@ -351,9 +385,24 @@ class Sampling(Section):
         description="Guidance scale; 1 switches it off. Of a checkpoint with two experts also one each: "
         "`{high: 4, low: 3}`.",
     )
+    guidance_interval: tuple[Fraction, Fraction] = Field(
+        (0.0, 1.0),
+        description="Guidance in this part of the steps alone, from and to as shares of them; outside, the second pass "
+        "is left out (arXiv 2404.07724). `[0, 0.5]`: in the first half.",
+    )
     shift: Positive | None = Field(None, description="Shift of a flow's sigmas; empty: the checkpoint's own.")
+    solver: Solver = Field(
+        "checkpoint",
+        description="Who makes the steps, on the sigmas of the checkpoint's own scheduler: itself, or diffusers' UniPC "
+        "or DPM-Solver++ (`dpm++`), both of second order. For flows; Wan's own is UniPC.",
+    )
     negative_prompt: str = Field("", description="What guidance leads away from.")
     batch: Count = Field(1, description="Videos rendered at once.")
+    cache: Cache = Cache()
+    compile: bool = Field(
+        False,
+        description="Compile the denoiser's blocks (torch.compile), once a job and size of clips; takes minutes.",
+    )
     decode: Precision = Field(
         "auto",
         description="Of the autoencoder while it decodes; `auto`: fp32 for Wan and on a CPU, bf16 for others.",
@@ -367,12 +416,59 @@ class Sampling(Section):
             raise ValueError("give a number, or one each for `high` and `low`")
         return guidance
 
+    @field_validator("guidance_interval")
+    @classmethod
+    def _forward(cls, interval: tuple[float, float]) -> tuple[float, float]:
+        if interval[0] >= interval[1]:
+            raise ValueError("the second has to be more than the first; guidance: 1 is without")
+        return interval
+
+    def guides(self, step: int) -> bool:
+        """Whether guidance is given in a step, from 0 on: the middle of the step counts."""
+        first, last = self.guidance_interval
+        return first <= (step + 0.5) / self.steps < last
+
     def scale(self, expert: Literal["high", "low"] | None) -> float:
         """The guidance scale while an expert answers; None for a denoiser that has none."""
         if isinstance(self.guidance, float):
             return self.guidance
         assert expert is not None, "the configuration is refused that has scales for experts and no experts"
         return self.guidance[expert]
+
+    def passes(self, embedded: bool = False) -> int:
+        """Of the denoiser for a video, those that a cache leaves out not counted as far as that is known before.
+
+        Args:
+            embedded: the denoiser is given the guidance scale, which takes no second pass.
+        """
+        twice = self.guided and not embedded
+        calls = [self.steps, twice * sum(self.guides(step) for step in range(self.steps))]
+        counted = [self.cache.computed(number) for number in calls]
+        return sum(number if of is None else of for number, of in zip(calls, counted, strict=True))
+
+    @property
+    def counted(self) -> bool:
+        """Whether the passes are known before."""
+        return self.cache.computed(1) is not None
+
+    def misfit(self, family: str) -> str:
+        """What of it a family cannot do, with its key; empty if nothing."""
+        solvers = FAMILIES[family].solvers
+        if self.solver != "checkpoint" and self.solver not in solvers:
+            known = f"takes {', '.join(solvers)}" if solvers else "is no flow, and takes no other"
+            return f"solver: {family} {known} beside `checkpoint`"
+        kind, caches = self.cache.kind, FAMILIES[family].caches
+        if kind != "off" and kind not in caches:
+            return f"cache.kind: {kind} does not work with {family}; {', '.join(caches) or 'no cache'} does"
+        if kind == "first_block" and self.batch > 1:
+            return (
+                "cache.kind: first_block decides for a batch as a whole, which videos must not depend on; set batch: 1"
+            )
+        if self.compile and not FAMILIES[family].compiles:
+            return f"compile: diffusers does not say which blocks of {family} repeat; leave it out"
+        if self.compile and kind != "off":
+            return "compile: not together with a cache, which decides anew in every step; leave one of them out"
+        return ""
 
     @property
     def scales(self) -> tuple[float, ...]:
@@ -385,13 +481,82 @@ class Sampling(Section):
         return max(self.scales) > 1
 
 
+class Generator(Section):
+    """One model that makes negatives: the base, or another checkpoint."""
+
+    family: FamilyName | None = Field(None, description="Architecture of `model`; empty: the base's.")
+    task: Literal["i2v", "t2v"] | None = Field(
+        None, description="Condition of `model`: caption and first frame, or caption alone; empty: the base's."
+    )
+    model: Annotated[str, InputPath(always=False)] | None = Field(
+        None, description="diffusers checkpoint: hub name or local folder; empty: the base model."
+    )
+    revision: str | None = Field(None, description="Pinned revision; needed for a hub name.")
+    expert: Literal["high", "low"] | None = Field(None, description="Of a checkpoint with two experts either.")
+    text_length: Count | None = Field(None, description="Tokens that a caption is padded to; as `base.text_length`.")
+    sampling: dict[str, Any] = Field({}, description="Keys of `negatives.sampling` that this generator overrides.")
+    share: Annotated[float, Field(gt=0, le=1)] = Field(
+        1.0,
+        description="Of the clips, by hash of their id. Shares are laid end to end: two of 0.5 part the clips between "
+        "them, one of 1 takes all.",
+    )
+    per_clip: Count | None = Field(None, description="In the place of `negatives.per_clip`.")
+    seed: int | None = Field(None, description="In the place of `negatives.seed`.")
+
+    @model_validator(mode="after")
+    def _model_is_pinned(self) -> Self:
+        if self.model and not self.revision and not Path(self.model).exists():
+            raise ValueError(f"`revision` is missing: pin the revision of {self.model}")
+        if not self.model and (self.family or self.task or self.revision or self.expert or self.text_length):
+            raise ValueError("without `model` it is the base, of which only `sampling` and what follows can differ")
+        return self
+
+
+BASE = "base"
+"""The generator that is there where none is named."""
+
+
 class Negatives(Section):
-    """Losers: what the base model makes of the clip's caption (and first frame)."""
+    """Losers: what the base model makes of the clip's caption (and first frame), or what several models do."""
 
     sampling: Sampling = Sampling()
-    per_clip: Count = Field(1, description="Negatives a clip, each with its own seed.")
+    generators: dict[Name, Generator] = Field(
+        {},
+        description="Several models, by names of your own (docs/how-to/negatives.md); empty: the base alone, by the "
+        "name `base`.",
+    )
+    per_clip: Count = Field(1, description="Negatives a clip and generator, each with its own seed.")
     seed: int = Field(0, description="Every row's seed derives from this one and the clip's id.")
-    shards: Count = Field(8, description="Jobs.")
+    shards: Count = Field(8, description="Jobs of a generator.")
+
+    @model_validator(mode="after")
+    def _generators_differ(self) -> Self:
+        seen: dict[str, str] = {}
+        for name, generator in self.generators.items():
+            if name == BASE and generator.model:
+                raise ValueError(f"generators.{BASE}: that name is for the base model; give {generator.model} another")
+            same = canonical([generator.model_dump(exclude={"sampling"}), self.sampling_of(name).model_dump()])
+            if same in seen:
+                raise ValueError(f"generators.{name}: makes the same videos as {seen[same]}; give it a seed of its own")
+            seen[same] = name
+        return self
+
+    @property
+    def named(self) -> dict[str, Generator]:
+        """Name -> generator, the base where none is named."""
+        return self.generators or {BASE: Generator()}
+
+    @property
+    def a_clip(self) -> float:
+        """Negatives that a clip gets on average."""
+        return sum(it.share * (it.per_clip or self.per_clip) for it in self.named.values())
+
+    def sampling_of(self, name: str) -> Sampling:
+        """The shared sampling with a generator's overrides."""
+        try:
+            return Sampling.model_validate(_merge(self.sampling.model_dump(), self.named[name].sampling))
+        except ValidationError as error:
+            raise ValueError(f"generators.{name}.sampling.{_lines(error, Sampling)[0]}") from None
 
 
 if TYPE_CHECKING:
@@ -650,9 +815,16 @@ class Config(Section):
                 raise ValueError(
                     "train.export_formats: comfyui is for adapters, and no arm has tuning `lora`; leave it out"
                 )
-        for name, sampling in {"negatives": self.negatives.sampling, "samples": self.samples.sampling}.items():
-            if isinstance(sampling.guidance, dict) and not self.base.expert:
-                raise ValueError(f"{name}.sampling.guidance: a scale for each expert needs `base.expert`")
+        asked = {"samples": (self.samples.sampling, self.base, "base")}
+        for name in self.negatives.named:
+            model, key = self.generator(name)
+            where = f"negatives.generators.{name}" if self.negatives.generators else "negatives"
+            asked[where] = self.negatives.sampling_of(name), model, key
+        for where, (sampling, model, key) in asked.items():
+            if isinstance(sampling.guidance, dict) and not model.expert:
+                raise ValueError(f"{where}.sampling.guidance: a scale for each expert needs `{key}.expert`")
+            if reason := sampling.misfit(model.family):
+                raise ValueError(f"{where}.sampling.{reason}")
         return self
 
     @property
@@ -664,6 +836,15 @@ class Config(Section):
     def lora_arms(self) -> list[str]:
         """Arms that train adapters."""
         return [name for name in self.train.arms if self.train.arm_settings(name).tuning == "lora"]
+
+    def generator(self, name: str) -> tuple[Base, str]:
+        """The model that makes negatives by a name, and the key that it stands under."""
+        given = self.negatives.named[name]
+        if not given.model:
+            return self.base, "base"
+        asked = given.model_dump(include={"model", "revision", "expert", "text_length"})
+        whole = {"family": given.family or self.base.family, "task": given.task or self.base.task, **asked}
+        return Base.model_validate(whole), f"negatives.generators.{name}"
 
     def trainings(self) -> dict[str, tuple[TrainSettings, bool]]:
         """Key of every training -> its settings, and whether it has losers."""

@@ -71,15 +71,41 @@ class BaseStage(Section):
         return {"base": base, "geometries": _geometries(config), "shift": config.negatives.sampling.shift}
 
 
+class GeneratorStage(BaseStage):
+    """Another model that makes negatives."""
+
+    key: str  # where it stands in the configuration
+
+    @classmethod
+    def of(cls, config: c.Config, generator: str) -> dict[str, Any]:  # type: ignore[override]
+        model, key = config.generator(generator)
+        return {"base": _dump(model), "geometries": _geometries(config), "shift": None, "key": key}
+
+
 class NegativesStage(Section):
-    negatives: c.Negatives
+    generator: str
+    sampling: c.Sampling
+    per_clip: int
+    seed: int
+    begin: float  # where its share of the clips begins, on a circle of length 1 that their hashes lie on
+    share: float
     encode: c.Encode
     known: list[str]  # glob patterns of sources the base model was trained on: no negatives for those
 
     @classmethod
-    def of(cls, config: c.Config) -> dict[str, Any]:
-        negatives = _dump(config.negatives, exclude={"shards"})
-        return {"negatives": negatives, "encode": _dump(config.clips.encode), "known": _known(config)}
+    def of(cls, config: c.Config, generator: str) -> dict[str, Any]:
+        negatives, names = config.negatives, list(config.negatives.named)
+        one, before = negatives.named[generator], names[: names.index(generator)]
+        return {
+            "generator": generator,
+            "sampling": _dump(negatives.sampling_of(generator)),
+            "per_clip": one.per_clip or negatives.per_clip,
+            "seed": negatives.seed if one.seed is None else one.seed,
+            "begin": round(sum(negatives.named[name].share for name in before) % 1, 9),
+            "share": one.share,
+            "encode": _dump(config.clips.encode),
+            "known": _known(config),
+        }
 
 
 class PairsStage(Section):
@@ -199,10 +225,12 @@ class ReportStage(Section):
         return {**self.config, "train": {**train, "arms": {name: train["arms"][name] for name in self.arms}}}
 
 
+OF_ONE = (TrainStage, NegativesStage, GeneratorStage)
+"""Those that are asked for by arm and seed, or by generator."""
 STAGES: tuple[Any, ...] = tuple(
-    it for it in list(vars().values()) if isinstance(it, type) and hasattr(it, "of") and it is not TrainStage
+    it for it in list(vars().values()) if isinstance(it, type) and hasattr(it, "of") and it not in OF_ONE
 )
-"""All but ``TrainStage``, which is asked for by arm and seed."""
+"""All others."""
 S = TypeVar("S", bound=Section)
 
 
@@ -217,6 +245,10 @@ def parts(config: c.Config) -> dict[str, dict[str, Any]]:
     trained = [(arm, seed) for arm in config.train.arms for seed in config.train.seeds]
     if config.base.pretrain:
         trained.append(("pretrain", config.base.pretrain.seed))
+    for name, generator in config.negatives.named.items():
+        found[part_name(NegativesStage, name)] = NegativesStage.of(config, name)
+        if generator.model:
+            found[part_name(GeneratorStage, name)] = GeneratorStage.of(config, name)
     return found | {part_name(TrainStage, *which): TrainStage.of(config, *which) for which in trained}
 
 
@@ -224,9 +256,9 @@ def read(stage: type[S], path: str | Path, *which: Any) -> S:
     """The stage's part of the configuration.
 
     Args:
-        stage: one of ``STAGES``, or ``TrainStage``.
+        stage: one of ``STAGES`` or ``OF_ONE``.
         path: of a whole configuration, or of a run's file.
-        which: what ``stage.of`` wants beside the configuration (the arm and the seed of a training).
+        which: what ``stage.of`` wants beside the configuration (arm and seed of a training, a generator's name).
 
     Raises:
         UserError: it cannot be read or does not fit.

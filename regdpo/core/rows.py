@@ -1,5 +1,7 @@
 """The rows of the manifests: one pydantic model each, every row with where it came from."""
 
+from collections import Counter
+from collections.abc import Sequence
 from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -94,15 +96,21 @@ class CaptionRow(Row):
 
 
 class NegativeRow(Row):
-    """A generated clip and everything that made it."""
+    """A generated clip and everything that made it, or what was rejected instead of one."""
 
     negative_id: str
     clip_id: str
-    generator: str  # digest of the model
+    status: Literal["accepted", "rejected"] = "accepted"
+    reason: str = ""
+    generator: str  # its name: of negatives.generators, or base
+    family: str
+    model: str  # digest of the generator
+    revision: str = ""  # of a hub's model the commit
     caption: str
     task: str
     seed: int
     steps: int
+    solver: str = "checkpoint"  # who made the steps: the checkpoint's own scheduler, or another
     guidance: float  # of the expert for high noise, where there are two
     guidance_low: float | None = None  # of the other
     shift: float | None  # none: the checkpoint's own
@@ -110,8 +118,22 @@ class NegativeRow(Row):
     fps: float
     width: int
     height: int
-    path: str
+    path: str  # in the store; of a rejected one the file that says why
     sha256: str
+
+    @property
+    def kind(self) -> str:
+        """Of a rejection, the word before the colon of its reason, such as ``black``."""
+        return self.reason.partition(":")[0]
+
+    @staticmethod
+    def rejected(rows: "Sequence[NegativeRow]") -> str:
+        """How many make no pair, and why, in a line; empty if none."""
+        kinds = Counter(row.kind for row in rows if row.status == "rejected")
+        if not kinds:
+            return ""
+        told = ", ".join(f"{kind} {count}" for kind, count in kinds.most_common())
+        return f"{kinds.total()} of {len(rows)} negatives are rejected and make no pair: {told}"
 
 
 class PairRow(Row):
@@ -134,6 +156,7 @@ class PairRow(Row):
     loser_sha256: str = ""
     loser_seed: int = -1
     origin: str = "gt"  # its source, by name in pairs.sources
+    generator: str = ""  # the name of who made the loser
     weight: float = 1.0  # of the pair's loss
 
 

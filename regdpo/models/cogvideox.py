@@ -9,6 +9,7 @@ from diffusers.models.embeddings import get_3d_rotary_pos_embed
 from diffusers.pipelines.cogvideo.pipeline_cogvideox import get_resize_crop_region_for_grid
 from torch import Tensor, nn
 
+from regdpo.config.schema import Solver
 from regdpo.core.errors import UserError
 from regdpo.models.diffusers_family import DiffusersFamily, to_pixels
 
@@ -114,9 +115,12 @@ class CogVideoX(DiffusersFamily):
         )[0]
         return answer.transpose(1, 2)
 
-    def sampler(self, steps: int, shift: float | None, latent_shape: tuple[int, ...]) -> Any:
+    def sampler(
+        self, steps: int, shift: float | None, latent_shape: tuple[int, ...], solver: Solver = "checkpoint"
+    ) -> Any:
         """DDIM, also for checkpoints that name the DPM scheduler, whose timesteps are the same and whose steps draw
-        noise. There is no shift."""
+        noise. There is no shift, and no other solver."""
+        assert solver == "checkpoint", "the configuration is refused that asks a family for a solver it lacks"
         scheduler = CogVideoXDDIMScheduler.from_config(self._scheduler.config)
         scheduler.set_timesteps(steps, device=self.device)
         return scheduler

@@ -18,6 +18,7 @@ from diffusers.models.modeling_utils import no_init_weights
 from peft import LoraConfig
 from torch import Tensor, nn
 
+from regdpo.config.schema import Solver
 from regdpo.config.training import Lora
 from regdpo.core.errors import UserError, first_line
 from regdpo.models import adapters, flow_sampler
@@ -178,16 +179,14 @@ class DiffusersFamily(Family):
         return self._encode(to_pixels(frames))
 
     @torch.no_grad()
-    def decode_video(self, latents: Tensor) -> Tensor:
+    def decode_pixels(self, latents: Tensor) -> Tensor:
         temporal, spatial = self.compression
         frames, height, width = (latents.shape[2] - 1) * temporal + 1, *(spatial * side for side in latents.shape[3:])
         dtype = self._vae_for("decode", frames, height, width)
-        videos = []
-        for one in latents.to(self.device).split(1):
-            mean, std = self._statistics(one)
-            pixels = self._decode((one * std + mean).to(dtype))
-            videos.append(((pixels.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).cpu())
-        return torch.cat(videos).permute(0, 2, 3, 4, 1)
+        latents = latents.to(self.device)
+        mean, std = self._statistics(latents)
+        pixels: Tensor = self._decode((latents * std + mean).to(dtype)).float()
+        return pixels
 
     def vae_dtype(self, direction: Direction) -> torch.dtype:
         """Of the autoencoder while it encodes or decodes; fp32 on a CPU unless the configuration says otherwise."""
@@ -238,9 +237,11 @@ class DiffusersFamily(Family):
             shapes["condition"] = (stacked, *size)
         return {name: torch.empty(1, *shape, device="meta") for name, shape in shapes.items()}
 
-    def sampler(self, steps: int, shift: float | None, latent_shape: tuple[int, ...]) -> Any:
+    def sampler(
+        self, steps: int, shift: float | None, latent_shape: tuple[int, ...], solver: Solver = "checkpoint"
+    ) -> Any:
         tokens = self.tokens(latent_shape)
-        return flow_sampler.make(self._scheduler_config, self.schedule(steps), shift, tokens, self.device)
+        return flow_sampler.make(self._scheduler_config, self.schedule(steps), shift, tokens, self.device, solver)
 
     def schedule(self, steps: int) -> np.ndarray:
         """The sigmas of the steps before the shift, as the family's pipeline spaces them."""

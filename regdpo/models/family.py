@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from regdpo.config.schema import Solver
 from regdpo.config.training import Lora
 from regdpo.core.store import Store
 from regdpo.models.registry import FAMILIES
@@ -129,8 +130,13 @@ class Family(ABC):
         """uint8 (B, F, H, W, 3) -> normalised latents (B, C, F', H', W'), fp32; one video after another."""
 
     @abstractmethod
+    def decode_pixels(self, latents: Tensor) -> Tensor:
+        """Normalised latents (1, C, F', H', W') -> (1, 3, F, H, W), fp32, with black at -1 and white at 1; they may be
+        beyond that, and not finite where the latents or the decoder's numbers are not."""
+
     def decode_video(self, latents: Tensor) -> Tensor:
-        """Normalised latents (B, C, F', H', W') -> uint8 (B, F, H, W, 3)."""
+        """Normalised latents (B, C, F', H', W') -> uint8 (B, F, H, W, 3), one video after another."""
+        return torch.cat([to_frames(self.decode_pixels(one)) for one in latents.split(1)])
 
     @abstractmethod
     def encode_text(self, captions: list[str]) -> dict[str, Tensor]:
@@ -206,17 +212,25 @@ class Family(ABC):
         return False
 
     @abstractmethod
-    def sampler(self, steps: int, shift: float | None, latent_shape: tuple[int, ...]) -> Any:
+    def sampler(
+        self, steps: int, shift: float | None, latent_shape: tuple[int, ...], solver: Solver = "checkpoint"
+    ) -> Any:
         """A diffusers scheduler with its ``timesteps`` set, whose ``step`` is deterministic.
 
         Args:
             shift: of a flow's sigmas; None for the checkpoint's own. latent_shape: (C, F', H', W'), by which some
-                checkpoints shift.
+                checkpoints shift. solver: one of those that the family declares, or ``checkpoint`` for its own.
         """
 
     @abstractmethod
     def sigma_of(self, timestep: Tensor) -> Tensor:
         """The sigma of one of the sampler's timesteps."""
+
+
+def to_frames(pixels: Tensor) -> Tensor:
+    """(B, 3, F, H, W) in [-1, 1] -> uint8 (B, F, H, W, 3), in main memory."""
+    frames = ((pixels.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).cpu()
+    return frames.permute(0, 2, 3, 4, 1)
 
 
 def family_class(name: str) -> type[Family]:

@@ -16,24 +16,55 @@ class Declaration:
     pipelines: Mapping[str, str] = field(default_factory=dict)  # task -> class; else the checkpoint's own
     fp32_decoder: bool = False  # the autoencoder is to decode in fp32 beside a denoiser in bf16
     told_rate: bool = False  # the pipeline is given the frames a second
+    caches: tuple[str, ...] = ()  # kinds of ``sampling.cache`` that work with its denoiser
+    compiles: bool = False  # diffusers says which blocks of its denoiser repeat
+    solvers: tuple[str, ...] = ()  # beside the checkpoint's own that ``sampling.solver`` may name
 
     @property
     def module(self) -> str:
         return self.family.partition(":")[0]
 
 
+CACHES = ("first_block", "taylorseer", "pyramid_attention")
+"""Of diffusers', those that work with every denoiser here."""
+FLOW = ("unipc", "dpm++")
+"""Solvers that take the answer of a flow."""
 _WAN = {"t2v": "WanPipeline", "i2v": "WanImageToVideoPipeline"}
 
 FAMILIES = {
-    "wan": Declaration("regdpo.models.wan:Wan", sizes.WAN, original_names.WAN, _WAN, fp32_decoder=True),
-    "wan22": Declaration("regdpo.models.wan22:Wan22", sizes.WAN, original_names.WAN, _WAN, fp32_decoder=True),
+    "wan": Declaration(
+        "regdpo.models.wan:Wan",
+        sizes.WAN,
+        original_names.WAN,
+        _WAN,
+        fp32_decoder=True,
+        caches=CACHES,
+        compiles=True,
+        solvers=FLOW,
+    ),
+    "wan22": Declaration(
+        "regdpo.models.wan22:Wan22",
+        sizes.WAN,
+        original_names.WAN,
+        _WAN,
+        fp32_decoder=True,
+        caches=CACHES,
+        compiles=True,
+        solvers=FLOW,
+    ),
     "cogvideox": Declaration(
         "regdpo.models.cogvideox:CogVideoX",
         sizes.COGVIDEOX,
         pipelines={"t2v": "CogVideoXPipeline", "i2v": "CogVideoXImageToVideoPipeline"},
+        caches=CACHES,
     ),
     "hunyuan_video": Declaration(
-        "regdpo.models.hunyuan_video:HunyuanVideo", sizes.HUNYUAN_VIDEO, pipelines={"t2v": "HunyuanVideoPipeline"}
+        "regdpo.models.hunyuan_video:HunyuanVideo",
+        sizes.HUNYUAN_VIDEO,
+        pipelines={"t2v": "HunyuanVideoPipeline"},
+        caches=CACHES,
+        compiles=True,
+        solvers=FLOW,
     ),
     "ltx_video": Declaration(
         "regdpo.models.ltx_video:LTXVideo",
@@ -41,6 +72,9 @@ FAMILIES = {
         original_names.LTX_VIDEO,
         {"t2v": "LTXPipeline", "i2v": "LTXImageToVideoPipeline"},
         told_rate=True,
+        caches=CACHES,
+        compiles=True,
+        solvers=FLOW,
     ),
 }
 """By their names in the configuration, which takes no other. A new family is one file and one line here."""

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, replace
+from functools import cached_property
 from statistics import fmean
 
 import torch
@@ -9,7 +10,8 @@ import torch
 from regdpo.config.schema import Config, Sampling
 from regdpo.core.errors import UserError
 from regdpo.objectives.schedule import EVAL_PAIRS, EVAL_SIGMAS
-from regdpo.plan import trace
+from regdpo.plan import faster, trace
+from regdpo.plan.architecture import find
 from regdpo.plan.layouts import Estimate, Machine, estimate, estimates, impossible
 from regdpo.plan.memory import Training
 from regdpo.plan.table import assumptions
@@ -37,7 +39,7 @@ class Asked:
     def clips(self) -> int:
         """Of all splits."""
         shares = self.settings.pairs
-        return math.ceil(self.pairs / self.settings.negatives.per_clip / (1 - shares.validation - shares.test))
+        return math.ceil(self.pairs / self.settings.negatives.a_clip / (1 - shares.validation - shares.test))
 
     @property
     def sampled(self) -> int:
@@ -46,7 +48,7 @@ class Asked:
         found = round(self.clips * (shares.test if samples.split == "test" else shares.validation))
         return min(found, samples.limit or found)
 
-    @property
+    @cached_property
     def forward(self) -> float:
         """GPU-hours of a pass over a clip, without adapters; the mean, where there are several sizes."""
         flops = fmean(
@@ -71,6 +73,7 @@ def markdown(asked: Asked) -> str:
             f"{ranks} x {machine.memory / GIB:.1f} GiB; {assumptions(machine)}.",
             _stages(asked),
             NOT_COUNTED,
+            *_faster(asked),
             _layouts(asked),
             _jobs(asked),
         ]
@@ -86,13 +89,13 @@ class Part:
     what: str  # is counted
     hours: float  # of a GPU
     arm: str = ""  # of a training
+    generator: str = ""  # of negatives
 
 
 def parts(asked: Asked) -> list[Part]:
     """Of every stage whose GPU-hours FLOPs tell."""
     settings, ranks = asked.settings, asked.training.ranks
-    what, hours = _sampling(asked, settings.negatives.sampling, asked.clips * settings.negatives.per_clip)
-    found = [Part("negatives", "negatives", what, hours)]
+    found = [_negatives(asked, name) for name in settings.negatives.named]
     if settings.base.pretrain:
         found.append(Part("base", "base", "made here, on other footage: not counted", 0.0))
     for name in settings.train.arms:
@@ -113,6 +116,32 @@ def parts(asked: Asked) -> list[Part]:
     return found
 
 
+def _faster(asked: Asked) -> list[str]:
+    """What would make the base's negatives cheaper; nothing where it makes none."""
+    negatives, family = asked.settings.negatives, asked.settings.base.family
+    name = next((name for name, it in negatives.named.items() if not it.model), None)
+    if name is None:
+        return []
+    one, embedded = negatives.named[name], asked.training.architecture.family.embeds_guidance
+    videos = math.ceil(asked.clips * one.share) * (one.per_clip or negatives.per_clip)
+    rows = faster.table(negatives.sampling_of(name), family, embedded, videos * asked.forward)
+    return ["What would make the negatives cheaper, each alone (docs/how-to/negatives.md; blank: not countable):", rows]
+
+
+def _negatives(asked: Asked, name: str) -> Part:
+    """Of one generator."""
+    negatives = asked.settings.negatives
+    one, (base, key) = negatives.named[name], asked.settings.generator(name)
+    title = f"negatives, {name}" if negatives.generators else "negatives"
+    try:
+        other = asked if key == "base" else replace(asked, training=replace(asked.training, architecture=find(base)))
+    except UserError:
+        return Part("negatives", title, f"the architecture of {base.model} is not known: not counted", 0.0, "", name)
+    videos = math.ceil(asked.clips * one.share) * (one.per_clip or negatives.per_clip)
+    what, hours = _sampling(other, negatives.sampling_of(name), videos)
+    return Part("negatives", title, what, hours, generator=name)
+
+
 def _stages(asked: Asked) -> str:
     ranks, price = asked.training.ranks, asked.price
     found = parts(asked)
@@ -129,9 +158,9 @@ def _stages(asked: Asked) -> str:
 
 def _sampling(asked: Asked, sampling: Sampling, videos: int) -> tuple[str, float]:
     """What is counted, and GPU-hours."""
-    passes = 2 if sampling.guided else 1
-    what = f"{videos:,} videos x {sampling.steps} steps" + (" x 2 (guidance)" if passes == 2 else "")
-    return what, videos * sampling.steps * passes * asked.forward
+    passes = sampling.passes(asked.training.architecture.family.embeds_guidance)
+    more = " x 2 (guidance)" if passes == 2 * sampling.steps else f", {passes} passes" * (passes > sampling.steps)
+    return f"{videos:,} videos x {sampling.steps} steps{more}", videos * passes * asked.forward
 
 
 def _layouts(asked: Asked) -> str:

@@ -8,7 +8,7 @@ from regdpo.evaluate import vbench
 from regdpo.evaluate.measures import Metric, metrics
 from regdpo.models.loading import lines
 from regdpo.models.spec import ModelFile
-from regdpo.report import examples, footage, funnel, halves, verdicts, words
+from regdpo.report import examples, footage, funnel, halves, losers, verdicts, words
 from regdpo.report.gather import Inputs, without_folders
 from regdpo.report.results import BASE, Cell, Scores
 
@@ -32,6 +32,7 @@ class Contents:
     candidates: int  # rows of the clips' manifest
     accepted: int
     captioners: list[str]
+    generators: list[losers.Generator]
     differences: list[halves.Difference]
     compared: int  # pairs
     words: dict[str, str]  # what the page's own words mean
@@ -64,6 +65,7 @@ def shape(inputs: Inputs) -> Contents:
         candidates=len(inputs.cut),
         accepted=sum(clip.status == "accepted" for clip in inputs.cut),
         captioners=sorted({row.captioner.split(":")[0] for row in inputs.captions.values()}),
+        generators=losers.generators(inputs.negatives),
         differences=halves.differences(inputs.halves, inputs.config.report.minimum.pairs),
         compared=len({row.pair_id for row in inputs.halves}),
         words=words.used(inputs),

@@ -14,7 +14,7 @@ from regdpo.core import manifests
 from regdpo.core.digests import file_digest
 from regdpo.core.environment import locked
 from regdpo.core.errors import UserError
-from regdpo.core.rows import CaptionRow, ClipRow, HalfRow, ImportedRow, PairRow, R, SampleRow, ScoreRow
+from regdpo.core.rows import CaptionRow, ClipRow, HalfRow, ImportedRow, NegativeRow, PairRow, R, SampleRow, ScoreRow
 from regdpo.core.store import Store
 from regdpo.models.spec import ModelFile
 
@@ -26,7 +26,7 @@ SHAPING = (
 """Packages whose versions the page names."""
 
 MANIFESTS = ("clips", "captions", "negatives", "pairs", "halves", "scores")
-"""Those there is one of, in the order in which the page names them; of the negatives it shows the digest alone."""
+"""Those there is one of, in the order in which the page names them."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,7 @@ class Inputs:
     cut: list[ClipRow]  # of the footage
     clips: dict[str, ClipRow]  # these, and the winners that others chose
     captions: dict[str, CaptionRow]
+    negatives: list[NegativeRow]
     pairs: list[PairRow]
     halves: list[HalfRow]
     samples: list[SampleRow]
@@ -136,6 +137,7 @@ def gather(values: dict[str, Any], store: Store, files: Files) -> Inputs:
         cut=cut,
         clips=clips,
         captions=captions,
+        negatives=manifests.read(files.negatives, NegativeRow) if files.negatives else [],
         pairs=pairs,
         halves=_halves(files.halves, pairs),
         samples=every_sample,

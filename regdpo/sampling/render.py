@@ -1,10 +1,9 @@
-"""Seeded sampling, for negatives and for evaluation: steps of the family's sampler, many videos at once.
+"""Seeded sampling, for negatives and for evaluation: many videos at once, which diffusers' pipelines do not take with
+different first frames.
 
-diffusers' pipelines take one first frame a call; a batch of different first frames needs this loop. For one video it
-is the pipeline's own, which tests/unit/test_families.py holds it to. Noise derives from each row's seed. Rows are
-rendered in fixed groups of one geometry, so that an interrupted stage goes on with the same bytes. Text encoder,
-autoencoder and denoiser take turns on the device (regdpo/models/turns.py): of a window of groups first all texts are
-encoded, then all first frames, then each group is denoised and decoded.
+Noise derives from each row's seed. Rows are rendered in fixed groups of one geometry, so that an interrupted stage goes
+on with the same bytes. Text encoder, autoencoder and denoiser take turns on the device (regdpo/models/turns.py): of a
+window of groups first all texts are encoded, then all first frames, then each group is denoised and decoded.
 """
 
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from regdpo.config.schema import Encode, Sampling, canonical
 from regdpo.core.code_digest import code_digest
@@ -23,11 +22,14 @@ from regdpo.core.rows import Geometry
 from regdpo.core.store import Store
 from regdpo.data.video import read_stored, write_frames
 from regdpo.models.device import compute_dtype
-from regdpo.models.family import Family, open_family
+from regdpo.models.family import Family, open_family, to_frames
 from regdpo.models.spec import Autoencoding, ModelFile
+from regdpo.sampling import broken
+from regdpo.sampling.denoise import check, denoise, negatives_of, prepared
 
 WINDOW = 64
 """Videos whose text and first frames wait in main memory for the denoiser."""
+SUFFIX = ".mp4"
 Given = dict[str, Tensor]
 
 
@@ -44,58 +46,16 @@ class Request:
 
 @dataclass(frozen=True)
 class Rendered:
-    """Where it is."""
+    """Where it is; of one that was refused, the file that says why."""
 
     path: str
     sha256: str
+    reason: str = ""  # why it was refused
 
 
 def seed_of(base: int, *what: object) -> int:
     """A row's seed, from the configured one and what the row is; fits in a signed 64-bit column."""
     return int(text_digest(str(base), *map(str, what))[:15], 16)
-
-
-@torch.no_grad()
-def denoise(
-    family: Family,
-    denoiser: nn.Module,
-    inputs: dict[str, Tensor],
-    noise: Tensor,
-    sampling: Sampling,
-    negative: dict[str, Tensor] | None = None,
-) -> Tensor:
-    """Latents (B, C, F, H, W) from noise of that shape.
-
-    Args:
-        inputs: text and condition, batch first. negative: what ``negatives_of`` encodes, if it was encoded before.
-    """
-    if negative is None:
-        negative = negatives_of(family, sampling, len(noise))
-    inputs, noise = {name: value.to(family.device) for name, value in inputs.items()}, noise.to(family.device)
-    scheduler = family.sampler(sampling.steps, sampling.shift, tuple(noise.shape[1:]))
-    if family.embeds_guidance:
-        inputs = {**inputs, "guidance": noise.new_full((len(noise),), sampling.scale(None))}
-    unconditional = {**inputs, **{name: value.to(family.device) for name, value in negative.items()}}
-    latents = noise
-    for t in scheduler.timesteps:
-        sigma = family.sigma_of(t).expand(len(latents))
-        family.seat(denoiser, sigma)
-        prediction = family.predict(denoiser, latents.to(family.dtype), sigma, inputs).float()
-        scale = sampling.scale(family.expert(sigma))
-        if negative and scale > 1:
-            plain = family.predict(denoiser, latents.to(family.dtype), sigma, unconditional).float()
-            prediction = plain + scale * (prediction - plain)
-        latents = scheduler.step(prediction, t, latents, return_dict=False)[0]
-    if "first" in inputs:
-        latents[:, :, : inputs["first"].shape[2]] = inputs["first"]
-    return latents
-
-
-def negatives_of(family: Family, sampling: Sampling, count: int) -> dict[str, Tensor]:
-    """The text that guidance leads ``count`` videos away from; empty if there is no such guidance."""
-    if not sampling.guided or family.embeds_guidance:
-        return {}
-    return family.encode_text([sampling.negative_prompt] * count)
 
 
 def render(
@@ -106,18 +66,22 @@ def render(
     encode: Encode,
     store: Store,
     device: torch.device,
+    refuse: bool = False,
 ) -> list[Rendered]:
     """Render what the store does not hold yet. Returns where each request's video is.
 
     Args:
         kind: folder of the store.
         encode: how videos are written.
+        refuse: write none that is broken (regdpo/sampling/broken.py), but why it is; for negatives. What a model is
+            judged by is written as it came.
 
     Raises:
-        UserError: the model cannot take a geometry; a clip is missing or damaged.
+        UserError: the model cannot take a geometry or the sampling; a clip is missing or damaged.
     """
     how = Autoencoding(decode=sampling.decode, tiling=sampling.tiling)
     family = open_family(model.ref, store, device, compute_dtype(device), how)
+    check(family, sampling)
     settings = {}
     for geometry in dict.fromkeys(request.geometry for request in requests):
         family.check_geometry(*geometry.size)
@@ -135,26 +99,48 @@ def render(
                 request.clip_sha256,
                 str(request.seed),
             ),
-            ".mp4",
+            SUFFIX,
         )
         for request in requests
     ]
     groups = _groups(requests, sampling.batch)
-    todo = [group for group in groups if not all(store.resolve(paths[index]).exists() for index in group)]
-    denoiser = family.load_denoiser().eval() if todo else None
+    todo = [group for group in groups if not all(_made(store, paths[index]) for index in group)]
+    denoiser = prepared(family.load_denoiser(), sampling) if todo else None
     for group, inputs, negative in track(_encoded(family, todo, requests, sampling, store), kind, len(todo)):
         assert denoiser is not None
         geometry = requests[group[0]].geometry
         shape = family.latent_shape(*geometry.size)
         seeds = [torch.Generator().manual_seed(requests[index].seed) for index in group]
         noise = torch.stack([torch.randn(shape, generator=seed) for seed in seeds])
-        frames = family.decode_video(denoise(family, denoiser, inputs, noise, sampling, negative))
-        for index, video in zip(group, frames, strict=True):
-            if store.resolve(paths[index]).exists():
+        latents = denoise(family, denoiser, inputs, noise, sampling, negative)
+        for index, one in zip(group, latents.split(1), strict=True):
+            if _made(store, paths[index]):
                 continue
-            with store.writing(paths[index]) as temporary:
-                write_frames(temporary, video.numpy(), geometry.fps, encode)
-    return [Rendered(path, store.digest(path)) for path in paths]
+            pixels = family.decode_pixels(one)
+            video, finite = to_frames(pixels)[0].numpy(), bool(pixels.isfinite().all())
+            reason = (broken.reason(video) if finite else broken.NOT_FINITE) if refuse else ""
+            with store.writing(_refusal(paths[index]) if reason else paths[index]) as temporary:
+                if reason:
+                    temporary.write_text(reason)
+                else:
+                    write_frames(temporary, video, geometry.fps, encode)
+    return [_found(store, path) for path in paths]
+
+
+def _refusal(path: str) -> str:
+    """What lies in the store in the place of a video that was refused."""
+    return path.removesuffix(SUFFIX) + ".txt"
+
+
+def _made(store: Store, path: str) -> bool:
+    return store.resolve(path).exists() or store.resolve(_refusal(path)).exists()
+
+
+def _found(store: Store, path: str) -> Rendered:
+    if store.resolve(path).exists():
+        return Rendered(path, store.digest(path))
+    refusal = _refusal(path)
+    return Rendered(refusal, store.digest(refusal), store.existing(refusal).read_text())
 
 
 def _groups(requests: list[Request], batch: int) -> list[list[int]]:

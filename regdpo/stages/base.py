@@ -1,6 +1,7 @@
 """The base model as a stage: a checkpoint by name and pinned revision, or a small one made here."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -26,12 +27,24 @@ from regdpo.runtime.hub import download
 PSNR = "codec_psnr.json"
 
 
-def by_name(stage: BaseStage, store: Store) -> ModelFile:
+def by_name(stage: BaseStage, store: Store, name: str = "base", key: str = "base") -> ModelFile:
     """A checkpoint from the hub, downloaded into its cache if it is not there, or from a folder.
+
+    Args:
+        name: of the model. key: under which it stands in the configuration, for the reader.
 
     Raises:
         UserError: it cannot be had, is not in diffusers' layout, is not of the family, or cannot take such clips.
     """
+    try:
+        return _by_name(stage, store, name)
+    except UserError as error:
+        if key == "base":
+            raise
+        raise UserError(re.sub(r"^(base(?=\.)|)", lambda found: key if found[1] else f"{key}: ", str(error))) from None
+
+
+def _by_name(stage: BaseStage, store: Store, name: str) -> ModelFile:
     base = stage.base
     assert base.model is not None
     folder = Path(base.model)
@@ -53,7 +66,7 @@ def by_name(stage: BaseStage, store: Store) -> ModelFile:
     family.check()
     for geometry in stage.geometries:
         family.check_geometry(*geometry.size)
-    return file
+    return file.model_copy(update={"name": name})
 
 
 def from_scratch(stage: BaseStage, pairs: list[PairRow], store: Store) -> ModelFile:

@@ -31,7 +31,7 @@ def build(
     one for each pair that others made.
 
     Returns:
-        The rows; and lines about the clips that were left out, because what they show is held out.
+        The rows; and lines about what makes no pair: clips of which others hold the same out, and rejected negatives.
 
     Raises:
         UserError: a split would be empty, or a clip lacks its caption.
@@ -42,7 +42,7 @@ def build(
     rows = []
     for negative in negatives:
         split = splits.get(negative.clip_id)
-        if split is None or negative.clip_id in elsewhere:
+        if split is None or negative.clip_id in elsewhere or negative.status == "rejected":
             continue
         clip = by_id[negative.clip_id]
         if texts.get(clip.clip_id) != negative.caption:
@@ -58,10 +58,13 @@ def build(
                 loser=negative.path,
                 loser_sha256=negative.sha256,
                 loser_seed=negative.seed,
+                generator=negative.generator,
             )
         )
     of_others, left_out = _imported(stage, imported, clips, splits)
-    return _limited(_complete(rows + of_others), stage.pairs), _told(elsewhere, splits, by_id) + left_out
+    broken = NegativeRow.rejected(negatives)
+    lines = [*_told(elsewhere, splits, by_id), *left_out, *filter(None, [broken])]
+    return _limited(_complete(rows + of_others, broken), stage.pairs), lines
 
 
 def count(stage: PairsStage, clips: list[ClipRow], copies: list[CopyRow]) -> list[SplitRow]:
@@ -207,13 +210,14 @@ def _of(clip: ClipRow) -> dict[str, Any]:
     }
 
 
-def _complete(rows: list[PairRow]) -> list[PairRow]:
+def _complete(rows: list[PairRow], broken: str) -> list[PairRow]:
     counts = Counter[str](row.split for row in rows)
     empty = [split for split in SPLITS if not counts[split]]
     if empty:
         raise UserError(
             f"pairs: no pair falls into {' and '.join(empty)} ({dict(counts)}); give more or longer footage, "
             "shorter clips (clips.frames, clips.stride), or larger shares (pairs.validation, pairs.test)"
+            + (f"; {broken}" if broken else "")
         )
     return rows
 

@@ -147,7 +147,23 @@ def _place(path: tuple[str, ...], job: Job, settings: Config) -> str:
         arm = job.wildcards["arm"]
         shared = first == "settings" and rest[0] not in settings.train.arms[arm].settings
         return ".".join(["train", *path] if shared else ["train.arms", arm, *path])
+    if (name := job.wildcards.get("generator")) and first not in PLACES:
+        return _of_generator(path, name, settings)
     return ".".join([PLACES.get(first, first), *rest])
+
+
+def _of_generator(path: tuple[str, ...], name: str, settings: Config) -> str:
+    """Where a key of a generator's part stands: with the generator, or for all of them."""
+    first, *rest = path
+    generator = settings.negatives.generators.get(name)
+    if first == "base":
+        return ".".join(["negatives.generators", name, *rest])
+    if first in ("generator", "begin", "share"):
+        return f"negatives.generators.{name}.share"
+    of_its_own = generator is not None and (
+        rest[0] in generator.sampling if first == "sampling" and rest else getattr(generator, first) is not None
+    )
+    return ".".join(["negatives.generators", name, *path] if of_its_own else ["negatives", *path])
 
 
 def _shown(value: Any) -> str:

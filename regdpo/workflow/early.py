@@ -40,13 +40,23 @@ def check(settings: Config, conda: bool = False) -> None:
 
 
 def geometry(settings: Config) -> None:
-    """Hold the size of the clips against the base, as far as the JSON files say that are here; a checkpoint that is not
-    here yet is taken for one of its family's usual ones.
+    """Hold the size of the clips against the base and all generators, as far as the JSON files say that are here; a
+    checkpoint that is not here yet is taken for one of its family's usual ones.
 
     Raises:
         UserError: naming a size that it can take.
     """
-    base, clips = settings.base, settings.clips
+    _takes(settings.base, settings)
+    for name in settings.negatives.named:
+        model, key = settings.generator(name)
+        try:
+            _takes(model, settings)
+        except UserError as error:
+            raise UserError(f"{key}: {error}") from None
+
+
+def _takes(base: Base, settings: Config) -> None:
+    clips = settings.clips
     cut = FAMILIES[base.family].cut
     if cut is None:
         return

@@ -91,7 +91,8 @@ class Inputs:
     def all(self) -> dict[str, dict[str, str]]:
         """What a run tells its jobs."""
         shards = [str(shard) for shard in range(self.settings.clips.shards)]
-        models = [model for model in (self.settings.base.model, self.settings.captions.model) if model]
+        generators = [it.model for it in self.settings.negatives.named.values()]
+        models = [it for it in (self.settings.base.model, self.settings.captions.model, *generators) if it]
         return {
             "videos": {shard: self.videos(shard) for shard in shards},
             "sidecars": {shard: self.sidecars(shard) for shard in shards},

@@ -29,7 +29,7 @@ def training_pairs(settings: Config) -> int | None:
     if not counted.exists():
         return limit
     clips = next(row.clips for row in manifests.read(counted, SplitRow) if row.split == "train")
-    pairs = clips * settings.negatives.per_clip
+    pairs = round(clips * settings.negatives.a_clip)
     return min(pairs, limit or pairs)
 
 
@@ -65,7 +65,11 @@ def gpu_hours(of: "Asked", jobs: Sequence[Job]) -> dict[str, float]:
     arms = Counter(job.wildcards["arm"] for job in jobs if job.rule == "train_arm" and job.runs)
     hours: dict[str, float] = defaultdict(float)
     for part in cost.parts(of):
-        mine = [job.runs for job in jobs if job.stage == part.stage and job.counts]
+        mine = [
+            job.runs
+            for job in jobs
+            if job.stage == part.stage and job.counts and part.generator in ("", job.wildcards.get("generator"))
+        ]
         share = arms[part.arm] / len(of.settings.train.seeds) if part.arm else sum(mine) / max(1, len(mine))
         hours[part.stage] += part.hours * share
     return hours
@@ -80,7 +84,7 @@ def room(settings: Config, of: "Asked | None" = None) -> str:
     if of is None:
         return line
     bytes_each = 4 if settings.latents.dtype == "fp32" else 2
-    halves = of.clips * (1 + settings.negatives.per_clip)
+    halves = of.clips * (1 + settings.negatives.a_clip)
     each = fmean(math.prod(one.latent) for one in of.training.each) * bytes_each
     return f"{line}; latents take about {halves * each / GB:,.1f} GB"
 

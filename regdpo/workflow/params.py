@@ -57,6 +57,11 @@ class Params:
         """`params.code` of a training: also the rank that torchx starts, the family, and the one loss."""
         return self.code("train", RANK, self.family, OBJECTIVES[objective].function)
 
+    def negatives_code(self, wildcards: Any) -> str:
+        """`params.code` of negatives: also the family of their generator."""
+        base, _ = self.settings.generator(wildcards.generator)
+        return self.code("negatives", FAMILIES[base.family].module)
+
     def env(self, *packages: str, lock: str = "regdpo") -> str:
         """`params.env`: digest of the locked packages that shape a stage's result."""
         locks = [self.root / "envs" / f"{name}.lock" for name in (lock, "torch")]
@@ -83,10 +88,17 @@ class Params:
         return bool(named(there)(self.settings.scores.vbench.python)) if there else True
 
     def memory(self, small: int, checkpoint: int | None = None) -> Callable[[Any, int], int]:
-        """`mem_mb`: beside the base made here, or beside a checkpoint (estimates for 14B); more with each retry."""
-        if self.settings.base.pretrain or not checkpoint:
-            return lambda wildcards, attempt: small * attempt
-        return lambda wildcards, attempt: checkpoint + checkpoint // 4 * (attempt - 1)
+        """`mem_mb`: beside the base made here, or beside a checkpoint (estimates for 14B), such as a generator's; more
+        with each retry."""
+
+        def needed(wildcards: Any, attempt: int) -> int:
+            name = wildcards.get("generator")
+            model = self.settings.generator(name)[0] if name else self.settings.base
+            if model.pretrain or not checkpoint:
+                return small * attempt
+            return checkpoint + checkpoint // 4 * (attempt - 1)
+
+        return needed
 
     def launch(self, key: str, comment: str, events: Path, resources: Any, threads: int) -> str:
         """How a training runs, for ``LaunchOptions``; its job's resources are as a profile may have changed them.

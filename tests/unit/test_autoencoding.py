@@ -17,7 +17,7 @@ from regdpo.models.spec import Autoencoding, ModelRef
 from regdpo.models.turns import Turns
 from regdpo.models.wan import Wan
 from regdpo.models.wan22 import Experts
-from regdpo.sampling import render
+from regdpo.sampling.denoise import denoise
 
 CPU, BF16 = torch.device("cpu"), torch.bfloat16
 
@@ -74,7 +74,7 @@ def test_one_part_is_on_the_device_at_a_time(folder):
     denoiser.low.register_forward_hook(lambda *_: asked.append("low"))
     noise = torch.randn(1, *family.latent_shape(frames, height, width))
     sampling = Sampling(steps=4, guidance=3.0, negative_prompt=NEGATIVE)
-    family.decode_video(render.denoise(family, denoiser, inputs, noise, sampling))
+    family.decode_video(denoise(family, denoiser, inputs, noise, sampling))
     assert sorted(set(asked), key=asked.index) == ["high", "low"], "the switch was made"
     parts = [denoiser.high, denoiser.low, family._text.text_encoder, family._vae]  # type: ignore[attr-defined]
     assert device.most == max(size_of(part) for part in parts)

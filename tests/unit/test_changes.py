@@ -44,7 +44,7 @@ def following(now: schema.Config, before: schema.Config) -> list[Job]:
         jobs.append(job)
         return job.number
 
-    negatives = add("render_negatives", "negatives", "NegativesStage", set(), shard="0")
+    negatives = add("render_negatives", "negatives", "NegativesStage", set(), ("base",), generator="base", shard="0")
     scored = set()
     for arm in ("dpo", "reg_dpo"):
         trained = add("train_arm", "train", "TrainStage", {negatives}, (arm, 0), arm=arm, seed="0")
@@ -111,6 +111,20 @@ def test_a_size_of_clips_is_told_by_its_key_wherever_it_is_read(path, values, ca
         old, new = (repr_of(stage.of(settings)) for settings in (before, now))
         job = Job(0, "cut_clips", "clips", changed={"config": new}, recorded=frozenset({old}))
         assert list(changes.causes([job], now)) == [cause]
+
+
+def test_a_generators_override_is_told_where_it_stands():
+    job = Job(0, "render_negatives", "negatives", {"generator": "fast", "shard": "0"})
+    settings = configured("negatives.generators", {"base": {}, "fast": {"sampling": {"steps": 4}, "seed": 1}})
+    for path, place in {
+        ("sampling", "steps"): "negatives.generators.fast.sampling.steps",
+        ("sampling", "shift"): "negatives.sampling.shift",
+        ("seed",): "negatives.generators.fast.seed",
+        ("per_clip",): "negatives.per_clip",
+        ("begin",): "negatives.generators.fast.share",
+        ("encode", "crf"): "clips.encode.crf",
+    }.items():
+        assert changes._place(path, job, settings) == place
 
 
 def test_every_part_of_a_stage_has_its_place_in_the_configuration():

@@ -174,6 +174,9 @@ def test_paths_are_relative_to_the_file_that_names_them(tmp_path, monkeypatch):
     given = {"videos": {"root": "other"}}  # on the command line
     both = locations.located(values | given, [(folder, values), (Path(), given)], schema.Config)
     assert both["videos"]["root"] == "other"
+    several = {"negatives": {"generators": {"a": {"model": "mine"}, "b": {"model": "some/model"}, "c": {}}}}
+    found = locations.located(several, [(folder, several)], schema.Config)["negatives"]["generators"]
+    assert found == {"a": {"model": "."}, "b": {"model": "some/model"}, "c": {}}
 
 
 def test_generated_documents_are_up_to_date():
@@ -192,11 +195,11 @@ def test_a_stage_is_given_what_it_reads_and_no_more():
         stage_inputs.ClipsStage,
         stage_inputs.MergeStage,
         stage_inputs.BaseStage,
-        stage_inputs.NegativesStage,
         stage_inputs.PairsStage,
         stage_inputs.SamplesStage,
     ):
         assert stage.of(plain) == stage.of(other)
+    assert stage_inputs.NegativesStage.of(plain, "base") == stage_inputs.NegativesStage.of(other, "base")
 
 
 @pytest.mark.parametrize(
@@ -212,6 +215,42 @@ def test_an_arm_overrides_what_it_names():
     values = changed("train.arms.dpo.settings", {"lr": 1e-6, "lora": {"rank": 4}})
     settings = schema.check(values).train.arm_settings("dpo")
     assert (settings.lr, settings.lora.rank, settings.lora.alpha) == (1e-6, 4, 32.0)
+
+
+GENERATORS = {
+    "base": {"share": 0.5},
+    "fast": {"share": 0.5, "sampling": {"steps": 4}},
+    "ltx": {"family": "ltx_video", "model": "Lightricks/LTX-Video", "revision": "1", "task": "t2v", "per_clip": 2},
+}
+
+
+def test_generators_are_the_shared_settings_with_their_own():
+    settings = schema.check(changed("negatives.generators", GENERATORS))
+    base, fast, ltx = (stage_inputs.NegativesStage.of(settings, name) for name in GENERATORS)
+    assert fast == {**base, "generator": "fast", "begin": 0.5, "sampling": {**base["sampling"], "steps": 4}}
+    assert ltx == {**base, "generator": "ltx", "begin": 0.0, "share": 1.0, "per_clip": 2}
+    assert (settings.negatives.a_clip, settings.generator("fast")) == (3.0, (settings.base, "base"))
+    model, key = settings.generator("ltx")
+    assert (model.family, model.task, model.pretrain, key) == ("ltx_video", "t2v", None, "negatives.generators.ltx")
+    alone = stage_inputs.NegativesStage.of(schema.check(DEFAULT), "base")
+    assert base == {**alone, "share": 0.5}  # so that another generator makes nothing of the base's stale
+
+
+@pytest.mark.parametrize(
+    ("generators", "line"),
+    [
+        ({"a": {"model": "x/y"}}, "negatives.generators.a: .*revision.* is missing"),
+        ({"a": {"family": "wan22"}}, "without `model` it is the base"),
+        ({"base": {"model": "x/y", "revision": "1"}}, "that name is for the base model"),
+        ({"a": {}, "b": {}}, "generators.b: makes the same videos as a"),
+        ({"a": {"sampling": {"step": 3}}}, "generators.a.sampling.step: unknown key"),
+        ({"a": {"family": "cogvideox", "model": "x/y", "revision": "1", "sampling": {"solver": "dpm++"}}},
+         "negatives.generators.a.sampling.solver: cogvideox is no flow"),
+    ],
+)  # fmt: skip
+def test_generators_that_cannot_be(generators, line):
+    with pytest.raises(UserError, match=line):
+        schema.check(changed("negatives.generators", generators))
 
 
 def test_comfyui_is_refused_where_its_names_are_not_known():

@@ -59,14 +59,45 @@ def test_gpu_hours_by_hand():
     assert number(listed["held-out error"][1]) == pytest.approx(5 * 0.04 * clips * 8 * forward / rate, rel=0.02)
     names = list(listed)
     stages = names[names.index("negatives") : names.index("**all**")]
+    whole = number(listed["negatives"][1])
+    for key, passes in {
+        "`guidance_interval: [0, 0.5]`": 60,  # 40 and 20
+        "`steps: 20, solver: dpm++`": 40,
+        "`cache: {kind: taylorseer}`": 24,  # of either pass 0, 1, 2, then 4, 8, ..., 36
+    }.items():
+        assert number(listed[key][0]) == passes
+        assert number(listed[key][1]) == pytest.approx(whole * passes / 80, rel=0.01)
+    assert listed["`cache: {kind: first_block}`"] == []  # blank: not countable
     assert number(listed["**all**"][1]) == pytest.approx(sum(number(listed[stage][1]) for stage in stages), abs=4)
+
+
+def test_each_generator_has_its_cost():
+    """A second model of the same architecture with half the steps, for half of the clips; one of which nothing is known."""
+    base = schema.load(RECIPE).base
+    other = {"model": base.model, "revision": base.revision, "share": 0.5, "sampling": {"steps": 20}}
+    generators = {"base": {}, "other": other, "own": {"model": "some/model", "revision": "1", "share": 0.5}}
+    values = schema.load(RECIPE).model_dump()
+    values["negatives"]["generators"] = generators
+    settings = schema.check(values)
+    several = {part.generator: part for part in cost.parts(asked(settings=settings)) if part.stage == "negatives"}
+    alone = next(part for part in cost.parts(asked()) if part.stage == "negatives")
+    assert several["base"].hours == pytest.approx(alone.hours / 2, rel=0.01)  # a clip makes two pairs
+    assert several["other"].hours == pytest.approx(alone.hours / 8, rel=0.01)
+    assert (several["own"].hours, several["own"].name) == (0, "negatives, own")
+    assert several["own"].what == "the architecture of some/model is not known: not counted"
+    shards = [
+        Job(n, "render_negatives", "negatives", {"generator": name, "shard": "0"}, runs=name == "other")
+        for n, name in enumerate(several)
+    ]
+    hours = outlook.gpu_hours(asked(settings=settings), shards)
+    assert hours["negatives"] == pytest.approx(several["other"].hours)
 
 
 def test_gpu_hours_of_what_would_run():
     """All of it is what the listing says; of one arm's training and two of 64 shards, their parts."""
     of = asked()
     hours = {part.name: part.hours for part in cost.parts(of)}
-    shards = [Job(n, "render_negatives", "negatives", {"shard": str(n)}) for n in range(64)]
+    shards = [Job(n, "render_negatives", "negatives", {"generator": "base", "shard": str(n)}) for n in range(64)]
     arms = [Job(64 + n, "train_arm", "train", {"arm": arm}) for n, arm in enumerate(of.settings.train.arms)]
     every = outlook.gpu_hours(of, [*shards, *arms])
     assert every["negatives"] == pytest.approx(hours["negatives"])

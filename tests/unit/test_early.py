@@ -25,6 +25,15 @@ def configured(**sections: dict) -> schema.Config:
     return schema.check(values)
 
 
+def test_a_generator_that_cannot_take_the_clips_is_refused():
+    ltx = {"family": "ltx_video", "model": "Lightricks/LTX-Video", "revision": "main"}
+    settings = configured(negatives={"generators": {"base": {}, "ltx": ltx}}, clips={"frames": 13})
+    with pytest.raises(
+        UserError, match=r"^negatives.generators.ltx: clips.frames: ltx_video takes 8k\+1 frames, got 13"
+    ):
+        early.geometry(settings)
+
+
 @pytest.mark.parametrize(
     ("base", "clips", "line"),
     [

@@ -46,7 +46,7 @@ from regdpo.models.family import Family, family_class, open_family
 from regdpo.models.original_names import original
 from regdpo.models.registry import FAMILIES
 from regdpo.models.spec import ModelRef
-from regdpo.sampling import render
+from regdpo.sampling.denoise import denoise
 from regdpo.stages import base, latents
 
 pytestmark = pytest.mark.slow
@@ -276,8 +276,8 @@ def test_sampling_with_saved_adapters_is_the_pipelines(made):
     with torch.no_grad():
         loaded, trained = (plain.predict(m, noise, sigma, inputs) for m in (family.load_transformer().eval(), model))
     torch.testing.assert_close(loaded, trained, rtol=1e-4, atol=1e-5)
-    ours = render.denoise(family, family.load_denoiser().eval(), inputs, noise, SAMPLING)
-    without = render.denoise(plain, plain.load_denoiser().eval(), inputs, noise, SAMPLING)
+    ours = denoise(family, family.load_denoiser().eval(), inputs, noise, SAMPLING)
+    without = denoise(plain, plain.load_denoiser().eval(), inputs, noise, SAMPLING)
     assert (ours - without).abs().max() > 0.01
     pipeline = made.pipeline()
     into = {"load_into_transformer_2": True} if made.case.expert == "low" else {}
@@ -443,7 +443,7 @@ def test_each_expert_has_its_own_guidance(made):
     inputs = made.inputs(family)
     noise = made.noise(family, inputs)
     each = SAMPLING.model_copy(update={"guidance": {"high": 4.0, "low": 1.5}})
-    ours = render.denoise(family, family.load_denoiser().eval(), inputs, noise, each)
+    ours = denoise(family, family.load_denoiser().eval(), inputs, noise, each)
     theirs = made.run(pipeline, noise, 4.0, SAMPLING.steps, guidance_scale_2=1.5)
     torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
     assert not torch.allclose(ours, made.run(pipeline, noise, 4.0, SAMPLING.steps), atol=0.01)

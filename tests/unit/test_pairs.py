@@ -38,7 +38,8 @@ def clips(sources: int = 1, shot_frames: int = 132, stride: int = 2) -> list[Cli
 
 
 def negatives(clips: list[ClipRow], caption: str = "x") -> list[NegativeRow]:
-    fixed = {"generator": "g", "task": "i2v", "seed": 1, "steps": 1, "guidance": 1.0, "shift": 1.0, "frames": FRAMES}
+    fixed = {"generator": "base", "family": "wan", "model": "g", "task": "i2v", "seed": 1, "steps": 1}
+    fixed |= {"guidance": 1.0, "shift": 1.0, "frames": FRAMES}
     fixed |= {"fps": 25.0, "width": 64, "height": 64, "path": "n.mp4", "sha256": "n", "caption": caption}
     return [NegativeRow(negative_id=f"{clip.clip_id}.n0", clip_id=clip.clip_id, **fixed) for clip in clips]
 
@@ -272,6 +273,20 @@ def test_a_clip_whose_caption_cannot_be_used_makes_no_pair():
     assert {row.source for row in built} == {"s01.mp4"}
     known = stage.model_copy(update={"known": ["*"]})
     assert {row.source for row in pairs.pretraining(known, rows, said)} == {"s01.mp4"}
+
+
+def test_a_rejected_negative_makes_no_pair_and_is_counted():
+    rows = clips()
+    made = negatives(rows)
+    gone = {"status": "rejected", "reason": "frozen: no frame differs"}
+    made = [row.model_copy(update=gone) if index < 3 else row for index, row in enumerate(made)]
+    stage = PairsStage.model_validate({"pairs": {}, "frames": FRAMES, "known": []})
+    built, lines = pairs.build(stage, rows, captions(rows), made, [])
+    assert not {row.pair_id for row in built} & {row.negative_id for row in made[:3]}
+    assert len(built) == len(build(rows)) - 3
+    assert lines == [f"3 of {len(made)} negatives are rejected and make no pair: frozen 3"]
+    with pytest.raises(UserError, match=r"no pair falls into .* negatives are rejected and make no pair: frozen"):
+        pairs.build(stage, rows, captions(rows), [row.model_copy(update=gone) for row in made], [])
 
 
 def test_pretraining_takes_known_footage_whole():

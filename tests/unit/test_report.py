@@ -22,7 +22,7 @@ from regdpo.data.video import read_frames
 from regdpo.evaluate.measures import metrics
 from regdpo.evaluate.stats import Interval
 from regdpo.objectives.registry import OBJECTIVES
-from regdpo.report import contents, examples, footage, gather, page, videos
+from regdpo.report import contents, examples, footage, gather, losers, page, videos
 from regdpo.report.halves import differences
 from regdpo.report.results import Scores, word
 from regdpo.report.verdicts import verdicts
@@ -360,6 +360,13 @@ def test_the_funnel_is_told_in_short(inputs, html):
         ("holds no frames", 1, 14, "holds no frames"),
     ]
     assert "14 clips were accepted, 3 rejected" in html
+
+
+def test_rejected_losers_are_counted_by_generator(inputs, html):
+    (base,) = losers.generators(inputs.negatives)
+    assert (base.name, base.how, base.made) == ("base", "wan i2v, 20 steps, guidance 1", len(inputs.pairs) + 1)
+    assert [(kind, count) for kind, count, _ in base.rejected] == [("black", 1)]
+    assert "black: in every frame" in html
 
 
 def test_versions_hold_for_this_python(inputs):

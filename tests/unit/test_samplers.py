@@ -11,12 +11,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from regdpo.config.schema import Sampling
+from regdpo.config.schema import Sampling, check
 from regdpo.core.errors import UserError
 from regdpo.core.store import Store
 from regdpo.models.family import Family, open_family
 from regdpo.models.spec import ModelRef
-from regdpo.sampling import render
+from regdpo.sampling.denoise import denoise
 
 STEPS = (4, 20, 40, 50)
 SHIFTS = (None, 3.0, 5.0, 12.0)
@@ -81,7 +81,7 @@ def seen(family: Family, steps: int, shift: float | None, latent: tuple[int, ...
 
     family.predict = predict  # type: ignore[method-assign]
     sampling = Sampling(steps=steps, guidance=1.0, shift=shift)
-    render.denoise(family, torch.nn.Identity(), {}, torch.zeros(1, *latent), sampling)
+    denoise(family, torch.nn.Identity(), {}, torch.zeros(1, *latent), sampling)
     return torch.stack(sigmas) * 1000
 
 
@@ -197,3 +197,87 @@ def test_a_single_step_where_there_has_to_be_a_last_one(tmp_path):
     (name, config) = next(it for it in PUBLISHED.values() if it[1].get("shift_terminal"))
     with pytest.raises(UserError, match=r"sampling.steps: 1 is too few"):
         bare(tmp_path, name, config).sampler(1, None, LTX_LATENT)
+
+
+MEAN, SPREAD = 0.7, 0.4
+"""Of the data of a problem whose flow is known: they are normal."""
+
+
+def velocity(x: Tensor, sigma: float) -> Tensor:
+    """E[noise - x0 | x] where x0 is normal: with m = (1 - s) mean and v = (1 - s)^2 spread^2 + s^2, m' + v' / 2v (x - m).
+    Along it ``x = m + sqrt(v) z`` for a fixed z, since mean and variance have to be those of every s."""
+    v = (1 - sigma) ** 2 * SPREAD**2 + sigma**2
+    slope = sigma - (1 - sigma) * SPREAD**2
+    return -MEAN + slope / v * (x - (1 - sigma) * MEAN)
+
+
+def error_of(family: Family, solver: str, steps: int, shift: float) -> float:
+    """Root mean square distance from the known end."""
+    exact = family.sampler(steps, shift, (4, 2, 4, 4)).sigmas  # not what timesteps round it to
+
+    def predict(model: Any, x_t: Tensor, sigma: Tensor, inputs: Any) -> Tensor:
+        s = float(exact[(exact - sigma[0]).abs().argmin()])
+        return velocity(x_t, s)
+
+    family.predict = predict  # type: ignore[method-assign]
+    z = torch.randn(1, 4, 2, 4, 4, generator=torch.Generator().manual_seed(0))
+    sampling = Sampling.model_validate({"steps": steps, "guidance": 1.0, "solver": solver, "shift": shift})
+    end = denoise(family, torch.nn.Identity(), {}, z, sampling)
+    return float((end - (MEAN + SPREAD * z)).square().mean().sqrt())
+
+
+@pytest.mark.parametrize("solver", ["unipc", "dpm++"])
+def test_a_multistep_solver_needs_half_of_eulers_steps_where_the_last_one_is_short(solver, tmp_path):
+    """The last step is of first order for every solver. A shift of 7 leaves it a sigma of .15 of 40 steps and .27 of 20,
+    which then is the whole error, and half the steps are worse."""
+    family = bare(tmp_path, *PUBLISHED["hunyuan_video"])
+    for steps in (20, 40, 80):
+        euler = error_of(family, "checkpoint", steps, 1.0)
+        assert error_of(family, solver, steps // 2, 1.0) <= 0.5 * euler
+        assert error_of(family, solver, steps, 1.0) <= 0.25 * euler
+        for shift in (3.0, 5.0, 7.0):
+            assert error_of(family, solver, steps, shift) <= error_of(family, "checkpoint", steps, shift)
+    assert error_of(family, solver, 20, 7.0) > error_of(family, "checkpoint", 40, 7.0)
+
+
+@pytest.mark.parametrize("which", ["wan-720p", "hunyuan_video", "ltx_video"])
+def test_a_solver_steps_on_the_checkpoints_grid(which, tmp_path):
+    """DPM-Solver++(2M), algorithm 2 of arXiv 2211.01095, written out for ``x = (1 - s) x0 + s noise``; its last step is
+    of first order. UniPC by diffusers, which is Wan's own."""
+    name, config = PUBLISHED[which]
+    latent = LTX_LATENT if name == "ltx_video" else (4, 2, 4, 4)
+    family, steps = bare(tmp_path, name, config), 6
+    own, dpm, unipc = (family.sampler(steps, None, latent, kind) for kind in ("checkpoint", "dpm++", "unipc"))
+    for other in (dpm, unipc):
+        assert torch.equal(other.timesteps, own.timesteps)
+        torch.testing.assert_close(other.sigmas, own.sigmas.cpu(), rtol=0, atol=2e-6)
+    if name == "wan":
+        assert type(unipc) is type(own)
+    else:
+        theirs = diffusers.UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True)
+        theirs.set_timesteps(sigmas=own.sigmas[:-1].double().numpy())
+    rng = torch.Generator().manual_seed(0)
+    x = y = z = w = torch.randn(1, 4, 2, 4, 4, generator=rng)
+    sigmas, before, h_before = dpm.sigmas.double(), None, 0.0
+    for step in range(steps):
+        answer = torch.randn(1, 4, 2, 4, 4, generator=rng)
+        x = dpm.step(answer, dpm.timesteps[step], x, return_dict=False)[0]
+        s, t = sigmas[step], sigmas[step + 1]
+        x0 = y - s * answer
+        h = torch.log((1 - t) / t) - torch.log((1 - s) / s)
+        slope = 0.0 if before is None or t == 0 else (x0 - before) * h / (2 * h_before)
+        y = t / s * y - (1 - t) * torch.expm1(-h) * (x0 + slope)
+        before, h_before = x0, h
+        if name != "wan":
+            z = unipc.step(answer, unipc.timesteps[step], z, return_dict=False)[0]
+            w = theirs.step(answer, theirs.timesteps[step], w, return_dict=False)[0]
+    torch.testing.assert_close(x.double(), y.double(), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(z, w, rtol=1e-4, atol=1e-4)
+
+
+def test_a_solver_that_a_family_cannot_take_is_refused():
+    base = {"family": "cogvideox", "model": "a/b", "revision": "1"}
+    values = {"videos": {"root": "."}, "base": base, "train": {"arms": {"sft": {"objective": "sft"}}}}
+    with pytest.raises(UserError, match=r"negatives.sampling.solver: cogvideox is no flow, and takes no other beside"):
+        check({**values, "negatives": {"sampling": {"solver": "unipc"}}})
+    check({**values, "base": {**base, "family": "wan"}, "negatives": {"sampling": {"solver": "unipc"}}})

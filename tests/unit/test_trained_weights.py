@@ -18,7 +18,7 @@ from regdpo.data.video import read_frames
 from regdpo.models.family import open_family
 from regdpo.models.loading import lines, video_lines
 from regdpo.models.spec import ModelFile, ModelRef
-from regdpo.sampling import render
+from regdpo.sampling.denoise import denoise
 from regdpo.stages import weights
 
 CPU = torch.device("cpu")
@@ -88,7 +88,7 @@ def test_the_readmes_lines_give_what_regdpo_gives(trained, world, written):
     inputs = family.encode_text(["What the video shows"]) | family.encode_first_frame(torch.from_numpy(first), 9)
     sampling = Sampling(steps=50, guidance=5.0, shift=None)  # the pipeline's own
     with torch.no_grad():
-        frames = family.decode_video(render.denoise(family, ours, inputs, noise, sampling))[0].numpy()
+        frames = family.decode_video(denoise(family, ours, inputs, noise, sampling))[0].numpy()
     assert np.abs(theirs["video"] * 255 - frames).mean() < 1.5
     assert read_frames("video.mp4").shape == (9, 32, 32, 3)
 

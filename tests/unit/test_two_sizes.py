@@ -65,8 +65,8 @@ def test_each_clip_keeps_its_size_to_the_end(tmp_path):
         film(footage / name, 2 * height, 2 * width)
     settings = config(footage)
 
-    def stage(kind):
-        return kind.model_validate(kind.of(settings))
+    def stage(kind, *which):
+        return kind.model_validate(kind.of(settings, *which))
 
     digests = {name: file_digest(footage / name) for name in SIZES}
     cut = clips.cut_shard(stage(stage_inputs.ClipsStage), digests, 0, 1, store)
@@ -74,7 +74,7 @@ def test_each_clip_keeps_its_size_to_the_end(tmp_path):
     captions = [CaptionRow(clip_id=row.clip_id, caption="stripes", captioner="t") for row in cut]
     known = pairs.pretraining(stage(stage_inputs.PairsStage).model_copy(update={"known": ["*"]}), cut, captions)
     model = base.from_scratch(stage(stage_inputs.BaseStage), known, store)
-    rendered = negatives.render(stage(stage_inputs.NegativesStage), model, cut, captions, store, CPU)
+    rendered = negatives.render(stage(stage_inputs.NegativesStage, "base"), model, cut, captions, store, CPU)
     by_clip = {row.clip_id: SIZES[row.source] for row in cut}
     assert {(row.frames, row.height, row.width) for row in rendered} == set(SIZES.values())
     for row in rendered:
