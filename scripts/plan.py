@@ -159,7 +159,7 @@ def _cost(values: schema.Config, training: Training, machine: layouts.Machine, a
 
 
 def _table(training: Training, machine: layouts.Machine) -> str:
-    settings, training = training.settings, replace(training, others=())
+    settings, training = training.settings, training.each[0]
     sections = [
         f"# Longest videos: {training.architecture.name}",
         f"Command: `python scripts/plan.py {' '.join(_quoted(word) for word in sys.argv[1:])}`  \nCommit: {_commit()}",

@@ -3,7 +3,6 @@
 import math
 from dataclasses import dataclass, replace
 from functools import cached_property
-from statistics import fmean
 
 import torch
 
@@ -51,7 +50,7 @@ class Asked:
     @cached_property
     def forward(self) -> float:
         """GPU-hours of a pass over a clip, without adapters; the mean, where there are several sizes."""
-        flops = fmean(
+        flops = self.training.mean(
             trace.flops(replace(one.a_pass, lora=None, dtype=torch.bfloat16), one.latent[1]).forward
             for one in self.training.each
         )

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
-from statistics import fmean
 from typing import Any
 
 from regdpo.config.training import Parallel, TrainSettings, reference_kind
@@ -86,8 +85,8 @@ def estimate(training: Training, parallel: Parallel, machine: Machine) -> Estima
     layers = training.architecture.layers
     few = trace.recomputed(layers, parallel.activation_checkpointing)
     counts = [trace.flops(one.a_pass, one.latent[1]) for one in training.each]
-    forward, backward = fmean(count.forward for count in counts), fmean(count.backward for count in counts)
-    again = fmean(
+    forward, backward = (training.mean(getattr(count, way) for count in counts) for way in ("forward", "backward"))
+    again = training.mean(
         sum(blocks * m / max(1, n) for blocks, m, n in zip(count.blocks, few, layers, strict=True)) for count in counts
     )
     own = training.halves * (forward + backward + again) + (forward if mode == "sequential" else 0)

@@ -5,9 +5,10 @@ parameters P (trained: T) and ranks N; activations are what regdpo/plan/trace.py
 the formulas.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import accumulate
+from statistics import fmean
 
 import torch
 
@@ -56,7 +57,7 @@ Size = tuple[int, int, int]
 @dataclass(frozen=True)
 class Training:
     """What is to be trained, on what, by how many ranks. Of clips of several sizes memory is that of the largest and
-    time the mean, as if there were as many of each."""
+    time the mean, by how many there are of each."""
 
     architecture: Architecture
     settings: TrainSettings  # its `parallel` is what the configuration says
@@ -66,15 +67,27 @@ class Training:
     ranks: int
     halves: int = 2  # 1 for objectives without losers
     others: tuple[Size, ...] = ()  # of further clips, none of more tokens
+    weights: tuple[float, ...] = (1.0,)  # of the mean, its own and those of the others
 
     @classmethod
     def of(
-        cls, architecture: Architecture, settings: TrainSettings, sizes: Sequence[Size], ranks: int, halves: int = 2
+        cls,
+        architecture: Architecture,
+        settings: TrainSettings,
+        sizes: Sequence[Size] | Mapping[Size, float],
+        ranks: int,
+        halves: int = 2,
     ) -> "Training":
-        """On clips of those sizes."""
+        """On clips of those sizes: as many of each, or so many."""
         given = [cls(architecture, settings, *size, ranks, halves) for size in sizes]
-        largest = max(given, key=lambda one: one.tokens)
-        return replace(largest, others=tuple(one.size for one in given if one is not largest))
+        largest, *others = sorted(given, key=lambda one: -one.tokens)
+        many = sizes if isinstance(sizes, Mapping) else dict.fromkeys(sizes, 1.0)
+        weights = tuple(many[one.size] for one in (largest, *others))
+        return replace(largest, others=tuple(one.size for one in others), weights=weights)
+
+    def mean(self, values: Iterable[float]) -> float:
+        """Of values of ``each``."""
+        return fmean(values, self.weights)
 
     @property
     def size(self) -> Size:
@@ -83,7 +96,7 @@ class Training:
     @property
     def each(self) -> list["Training"]:
         """The same on clips of one size, for every size; the largest first."""
-        one = replace(self, others=())
+        one = replace(self, others=(), weights=(1.0,))
         return [
             one,
             *(replace(one, frames=frames, height=height, width=width) for frames, height, width in self.others),

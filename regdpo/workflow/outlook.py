@@ -5,13 +5,12 @@ import shutil
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import fmean
 from typing import TYPE_CHECKING
 
 from regdpo.config.schema import Config
 from regdpo.core import manifests
 from regdpo.core.errors import UserError
-from regdpo.core.rows import SplitRow
+from regdpo.core.rows import ClipRow, SplitRow
 from regdpo.objectives.registry import OBJECTIVES
 from regdpo.runtime.gpu_specs import gpu_named
 from regdpo.workflow.changes import Job
@@ -33,6 +32,20 @@ def training_pairs(settings: Config) -> int | None:
     return min(pairs, limit or pairs)
 
 
+def clips_by_size(settings: Config) -> dict[tuple[int, int, int], float]:
+    """Frames, height and width that clips may have -> how many there are; as many of each before they are cut."""
+    found = {}
+    path = Path(settings.paths.results, "clips.parquet")
+    if len(settings.clips.buckets) > 1 and path.exists():
+        columns = ["status", "frames", "height", "width"]
+        groups = manifests.read_table(path, ClipRow, columns).group_by(columns).aggregate([([], "count_all")])
+        for row in groups.to_pylist():
+            if row["status"] == "accepted":
+                found[row["frames"], row["height"], row["width"]] = float(row["count_all"])
+    counts = {it.size: found.get(it.size, 0.0) for it in settings.clips.geometries}
+    return counts if any(counts.values()) else dict.fromkeys(counts, 1.0)
+
+
 def asked(settings: Config, pairs: int) -> "Asked":
     """The question to the plan, whose room loads torch.
 
@@ -49,8 +62,9 @@ def asked(settings: Config, pairs: int) -> "Asked":
     arms = settings.train.arms
     name = next((name for name, arm in arms.items() if OBJECTIVES[arm.objective].paired), next(iter(arms)))
     own, losers = settings.trainings()[f"train.arms.{name}"]
-    sizes = [it.size for it in settings.clips.geometries]
-    training = Training.of(find(settings.base), own, sizes, settings.launch.processes, 2 if losers else 1)
+    training = Training.of(
+        find(settings.base), own, clips_by_size(settings), settings.launch.processes, 2 if losers else 1
+    )
     return Asked(settings, training, Machine(gpu.memory, gpu.peak_flops), pairs, 24, None)
 
 
@@ -85,7 +99,7 @@ def room(settings: Config, of: "Asked | None" = None) -> str:
         return line
     bytes_each = 4 if settings.latents.dtype == "fp32" else 2
     halves = of.clips * (1 + settings.negatives.a_clip)
-    each = fmean(math.prod(one.latent) for one in of.training.each) * bytes_each
+    each = of.training.mean(math.prod(one.latent) for one in of.training.each) * bytes_each
     return f"{line}; latents take about {halves * each / GB:,.1f} GB"
 
 

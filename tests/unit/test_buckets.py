@@ -3,9 +3,11 @@
 import pytest
 
 from regdpo.config import schema
+from regdpo.core import manifests
 from regdpo.core.errors import UserError
-from regdpo.core.rows import Geometry
+from regdpo.core.rows import ClipRow, Geometry
 from regdpo.data.buckets import choose, open_to
+from regdpo.workflow import outlook
 
 
 def sizes(*values: tuple[int, int, int]) -> list[Geometry]:
@@ -46,10 +48,25 @@ def test_a_picture_may_go_to_shapes_that_lose_nearly_as_little():
     assert open_to(there, 1440, 1080) == sizes((81, 640, 480))
 
 
-def config(**clips: object) -> schema.Clips:
+def whole(**values: object) -> schema.Config:
     arms = {"sft": {"objective": "sft"}}
     base = {"model": "some/model", "revision": "main"}
-    return schema.check({"videos": {"root": "."}, "base": base, "train": {"arms": arms}, "clips": clips}).clips
+    return schema.check({"videos": {"root": "."}, "base": base, "train": {"arms": arms}, **values})
+
+
+def config(**clips: object) -> schema.Clips:
+    return whole(clips=clips).clips
+
+
+def test_the_outlook_counts_the_clips_of_each_size_once_there_are_some(tmp_path):
+    settings = whole(paths={"results": str(tmp_path)}, clips={"buckets": [{}, {"width": 720, "height": 1280}]})
+    wide, tall = (81, 720, 1280), (81, 1280, 720)
+    assert outlook.clips_by_size(settings) == {wide: 1, tall: 1}
+    row = ClipRow(clip_id="", status="accepted", source="a.mp4", source_digest="", frames=81, width=1280, height=720)
+    rows = [row.model_copy(update={"clip_id": f"{number}"}) for number in range(3)]
+    rows.append(row.model_copy(update={"clip_id": "tall", "status": "rejected", "width": 720, "height": 1280}))
+    manifests.write(tmp_path / "clips.parquet", rows, ClipRow)
+    assert outlook.clips_by_size(settings) == {wide: 3, tall: 0}
 
 
 def test_what_a_bucket_leaves_out_is_as_in_clips():

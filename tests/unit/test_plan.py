@@ -373,6 +373,9 @@ def test_of_several_sizes_memory_is_the_largests_and_time_the_mean():
     )
     assert found.memory == alone[1].memory
     assert found.seconds == pytest.approx(sum(it.seconds for it in alone) / 3)
+    counted = Training.of(model, whole, {sizes[0]: 3.0, sizes[1]: 1.0, sizes[2]: 0.0}, 8)
+    seconds = layouts.estimate(counted, whole.parallel, H100).seconds
+    assert seconds == pytest.approx((3 * alone[0].seconds + alone[1].seconds) / 4)
     # 21 x 30 x 52 tokens divide by 4, and 13 x 30 x 30 do; 9 x 30 x 52 do; by 8 the first two do and the third not
     assert all(layouts.impossible(it, Parallel(context=4)) is None for it in [together, *each])
     deep = [replace(it, architecture=architecture.known(I2V)) for it in (together, each[1])]
