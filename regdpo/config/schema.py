@@ -55,6 +55,12 @@ class Videos(Section):
     )
     include: list[str] = Field(["**"], min_length=1, description="Glob patterns under `root` of videos to use.")
     exclude: list[str] = Field([], description="Glob patterns under `root` of videos to leave out.")
+    table: Annotated[str, InputPath()] | None = Field(
+        None,
+        description="CSV or parquet file of the videos to use: `path` below `root`, and where it says so `start` and "
+        "`end` in seconds (several rows give several stretches), `caption`, `licence` and `group` "
+        "(docs/reference/footage.md).",
+    )
 
 
 class Shots(Section):
@@ -796,6 +802,12 @@ class Config(Section):
     scores: Scores = Scores()
     report: Report = Report()
     launch: Launch = Launch()
+
+    @model_validator(mode="after")
+    def _captions_are_somewhere(self) -> Self:
+        if self.captions.source == "table" and not self.videos.table:
+            raise ValueError("captions.source `table` needs `videos.table`")
+        return self
 
     @model_validator(mode="after")
     def _shapes_fit(self) -> Self:

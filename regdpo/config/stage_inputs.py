@@ -41,11 +41,13 @@ class MergeStage(Section):
 class CaptionsStage(Section):
     captions: c.Captions
     videos_root: str  # where sidecars lie unless captions.root says otherwise
+    videos_table: str | None = None  # whose column has the captions, if it has them
 
     @classmethod
     def of(cls, config: c.Config) -> dict[str, Any]:
         captions = _dump(config.captions, exclude={"python", "server"})
-        return {"captions": captions, "videos_root": config.videos.root}
+        table = config.videos.table if config.captions.source == "table" else None
+        return {"captions": captions, "videos_root": config.videos.root, "videos_table": table}
 
 
 class CaptionServerStage(Section):

@@ -43,6 +43,7 @@ class Captioner:
 
 CAPTIONERS: dict[str, Captioner] = {
     "sidecar": Captioner(f"{CAPTIONERS_ARE}.text_files:read", "text files beside the videos"),
+    "table": Captioner(f"{CAPTIONERS_ARE}.listed:read", "the column `caption` of `videos.table`"),
     "transformers": Captioner(
         f"{CAPTIONERS_ARE}.vision:answer",
         "a vision-language model that transformers runs here (Qwen3-VL, Qwen2.5-VL, SmolVLM2)",

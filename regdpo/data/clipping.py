@@ -291,7 +291,9 @@ class Cuts:
         width, height = self.clips.width, self.clips.height
         lumas = planes[:, : width * height].reshape(-1, height, width)
         picture = cut.thumbnail(planes[len(planes) // 2], width, height)
-        scores = filters.scores(filters.Look(lumas, self.enlarged))
+        source = self.span.source
+        bits = source.rate / max(1.0, source.probe.width * source.probe.height * source.probe.fps)
+        scores = filters.scores(filters.Look(lumas, self.clips.fps, self.enlarged, bits))
         return {"x": window.x, "y": window.y, "scores": scores, "picture": picture}
 
     def _accepted(self, measures: list[dict[str, Any]]) -> list[str]:

@@ -1,5 +1,6 @@
-"""What is measured on a clip, and why one is rejected."""
+"""What filters look at, and why a clip is rejected. What they measure is in regdpo/data/measures.py."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,10 +11,6 @@ import numpy as np
 
 from regdpo.config import schema
 from regdpo.data.registry import FILTERS
-
-FROZEN = 0.1
-"""Mean absolute luma difference (0..255) below which a frame counts as equal to the one before it. An encoder writes
-a repeated frame with differences far below this; the smallest real motion lies far above."""
 
 SAME_LOOK = 6.0
 """Greatest difference of a cell's mean luma (0..255) between two sizes of the same frame, ..."""
@@ -27,14 +24,24 @@ FULL = 255 / 219
 """A step of luma in the limited range, in steps of the full one."""
 
 
+PROXY = 128
+"""Rows or columns, whichever are fewer, of the small frames that motion and overlays are looked for in; ..."""
+
+LEAST = 32
+"""... at least so many."""
+
+
 @dataclass(frozen=True)
 class Look:
     """What filters look at of one clip, before it is encoded."""
 
     lumas: np.ndarray
     """Of its frames, uint8 (F, H, W) in the limited range, 16..235."""
+    fps: float = 16.0
     enlarged: float = 1.0
     """How many times larger they are than in the source."""
+    bits: float = 0.0
+    """Of the source's file, for each pixel that it shows."""
 
     @cached_property
     def steps(self) -> np.ndarray:
@@ -43,37 +50,35 @@ class Look:
         found = [cv2.norm(a, b, cv2.NORM_L1) * FULL / size for a, b in pairwise(self.lumas)]
         return np.array(found or [0.0])
 
+    @cached_property
+    def small(self) -> list[np.ndarray]:
+        """The frames, smaller, of luma in the limited range."""
+        height, width = self.lumas.shape[1:]
+        factor = max(1, min(height, width) // PROXY)
+        size = width // factor, height // factor
+        if min(size) < LEAST:
+            more = math.ceil(LEAST / min(size))
+            return [cv2.resize(luma, (more * size[0], more * size[1])) for luma in self.lumas]
+        inside = self.lumas[:, : size[1] * factor, : size[0] * factor]
+        return [cv2.resize(luma, size, interpolation=cv2.INTER_AREA) for luma in inside]
 
-def luma(look: Look) -> float:
-    """Mean luma, 0..255."""
-    return float((look.lumas.mean() - 16) * FULL)
-
-
-def motion(look: Look) -> float:
-    """Mean absolute luma difference of neighbouring frames, 0..255."""
-    return float(look.steps.mean())
-
-
-def frozen(look: Look) -> float:
-    """Share of frames equal to the one before."""
-    return float((look.steps < FROZEN).mean())
-
-
-def upscale(look: Look) -> float:
-    """How many times larger a frame is than in the source, before the crop."""
-    return look.enlarged
+    def some(self, most: int) -> np.ndarray:
+        """At most so many numbers of frames, spread evenly."""
+        count = len(self.lumas)
+        return np.unique(np.linspace(0, count - 1, min(most, count)).round().astype(int))
 
 
 def scores(look: Look) -> dict[str, float]:
-    """The score of every filter."""
-    return {it.score: round(it.measure()(look), 4) for it in FILTERS.values()}
+    """Every score that a filter looks at."""
+    declared = {it.score: it for it in FILTERS.values()}
+    return {name: round(it.measure()(look), 4) for name, it in declared.items()}
 
 
 def reject_reason(scores: Mapping[str, float], filters: schema.Filters) -> str:
     """Why a clip is rejected, with the numbers; empty if it is fine."""
     for kind, it in FILTERS.items():
         score, limit = scores[it.score], getattr(filters, it.key)
-        if it.rejects(score, limit):
+        if limit is not None and it.rejects(score, limit):
             return f"{kind}: {it.says.format(score=score, limit=limit)}"
     return ""
 

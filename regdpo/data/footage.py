@@ -12,6 +12,8 @@ from regdpo.config import schema
 from regdpo.core.digests import DigestCache
 from regdpo.core.errors import UserError
 from regdpo.core.rows import ClipRow
+from regdpo.data import table
+from regdpo.data.names import shown
 
 MUCH = 1 / 3
 """Share of a picture lost to the crop that is worth a note."""
@@ -126,20 +128,18 @@ def matches(path: str, patterns: list[str]) -> bool:
 
 def list_videos(videos: schema.Videos) -> list[str]:
     """Sorted posix paths below the root of the videos to use; ``refusal`` says which of them must not be opened. Links
-    to folders are not followed. A name that is not UTF-8 holds surrogates (PEP 383).
+    to folders are not followed. A name that is not UTF-8 holds surrogates (PEP 383). With a table those that it lists.
 
     Raises:
-        UserError: there are none, a folder cannot be listed, or a file is a link that leads out of the root.
+        UserError: there are none, a folder cannot be listed, a file is a link that leads out of the root, or the table
+            does not fit.
     """
     root = footage_root(videos.root)
+    if videos.table:
+        return _listed(videos, root)
     found = [name for name in _files(root) if Path(name).suffix.lower() in SUFFIXES]
     chosen = [name for name in found if _is_chosen(name, videos)]
-    for name in chosen:
-        if not Path(os.path.realpath(root / name)).is_relative_to(root):
-            raise UserError(
-                f"{shown(root / name)}: is a link that leads out of videos.root; "
-                "copy the video there, point videos.root at where it lies, or name it in videos.exclude"
-            )
+    _stay_inside(chosen, root)
     if not chosen:
         raise UserError(
             f"no videos under {root} match include={videos.include}, exclude={videos.exclude} "
@@ -149,8 +149,35 @@ def list_videos(videos: schema.Videos) -> list[str]:
     return chosen
 
 
+def _listed(videos: schema.Videos, root: Path) -> list[str]:
+    """Those of the table that are chosen; all of it have to be there."""
+    listed = table.listing(videos)
+    missing = [name for name in listed if not os.path.lexists(root / name)]
+    if missing:
+        first = min(missing, key=lambda name: listed[name].stretches[0].row)
+        more = f", nor {len(missing) - 1} others that it lists" if len(missing) > 1 else ""
+        row = listed[first].stretches[0].row
+        raise UserError(f"{videos.table}, row {row}, column path: there is no {shown(first)} under {root}{more}")
+    chosen = [name for name in listed if _is_chosen(name, videos)]
+    _stay_inside(chosen, root)
+    if not chosen:
+        raise UserError(f"no videos of {videos.table} match include={videos.include}, exclude={videos.exclude}")
+    return chosen
+
+
+def _stay_inside(names: list[str], root: Path) -> None:
+    for name in names:
+        if not Path(os.path.realpath(root / name)).is_relative_to(root):
+            raise UserError(
+                f"{shown(root / name)}: is a link that leads out of videos.root; "
+                "copy the video there, point videos.root at where it lies, or name it in videos.exclude"
+            )
+
+
 def overlooked(videos: schema.Videos) -> str:
     """One line about files that look like videos but have none of ``SUFFIXES``; empty if there are none."""
+    if videos.table:
+        return ""
     root = footage_root(videos.root)
     names = [name for name in _files(root) if Path(name).suffix.lower() in UNUSED and _is_chosen(name, videos)]
     if not names:
@@ -172,12 +199,6 @@ def refusal(root: Path, name: str) -> str:
     except OSError as error:
         return f"cannot be opened ({error.strerror})"
     return "" if stat.S_ISREG(mode) else "is no regular file but a pipe, a device or the like"
-
-
-def shown(name: str | Path) -> str:
-    """A name that can be printed on one line and written as UTF-8; other characters and bytes are escaped."""
-    text = os.fsencode(name).decode(errors="backslashreplace")
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def _files(root: Path) -> list[str]:

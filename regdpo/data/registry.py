@@ -1,6 +1,7 @@
 """The filters of clips, each declared once: the score that it looks at, the key of its threshold, and what it says.
 
-Configuration, manifests and tests derive from ``FILTERS``. A new filter is a function in ``filters`` and an entry here.
+Configuration, manifests, pages and tests derive from ``FILTERS``. A new filter is a function in ``measures`` and an
+entry here. Thresholds that would reject ordinary footage are off; the scores are measured all the same.
 """
 
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from typing import Any, Literal
 
 from regdpo.core.section import Fraction, NonNegative, Positive
 
-LOOK = "regdpo.data.filters"
+MEASURES = "regdpo.data.measures"
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,8 @@ class Filter:
     """Of the threshold, in ``clips.filters``."""
     bound: Literal["least", "greatest"]
     """What the threshold is to the score."""
-    default: float
+    default: float | None
+    """None: off, unless the configuration gives a threshold."""
     kind: Any
     """Type of the threshold with its bounds, as pydantic reads it."""
     description: str
@@ -53,7 +55,7 @@ class Filter:
 FILTERS: dict[str, Filter] = {
     "enlarged": Filter(
         score="upscale",
-        function=f"{LOOK}:upscale",
+        function=f"{MEASURES}:upscale",
         key="max_upscale",
         bound="greatest",
         default=1.5,
@@ -66,7 +68,7 @@ FILTERS: dict[str, Filter] = {
     ),
     "black": Filter(
         score="luma",
-        function=f"{LOOK}:luma",
+        function=f"{MEASURES}:luma",
         key="min_luma",
         bound="least",
         default=8.0,
@@ -77,7 +79,7 @@ FILTERS: dict[str, Filter] = {
     ),
     "frozen": Filter(
         score="frozen",
-        function=f"{LOOK}:frozen",
+        function=f"{MEASURES}:frozen",
         key="max_frozen",
         bound="greatest",
         default=0.5,
@@ -88,7 +90,7 @@ FILTERS: dict[str, Filter] = {
     ),
     "static": Filter(
         score="motion",
-        function=f"{LOOK}:motion",
+        function=f"{MEASURES}:motion",
         key="min_motion",
         bound="least",
         default=0.5,
@@ -96,6 +98,114 @@ FILTERS: dict[str, Filter] = {
         description="Least mean absolute difference of neighbouring frames (luma, 0..255); below: static.",
         says="motion {score:.2f} is below {limit:g}",
         measures="mean difference of neighbouring frames, luma 0..255",
+    ),
+    "still": Filter(
+        score="flow",
+        function=f"{MEASURES}:flow",
+        key="min_flow",
+        bound="least",
+        default=None,
+        kind=NonNegative | None,
+        description="Least mean length of the optical flow, in shorter sides of the picture a second; below: still. "
+        "Unlike `min_motion` it takes no noise for motion.",
+        says="the picture moves {score:.3f} shorter sides a second, less than {limit:g}",
+        measures="mean optical flow, in shorter sides of the picture a second",
+    ),
+    "fast": Filter(
+        score="flow",
+        function=f"{MEASURES}:flow",
+        key="max_flow",
+        bound="greatest",
+        default=3.0,
+        kind=Positive | None,
+        description="Greatest mean length of the optical flow, likewise; above: fast, as a camera is that is swung "
+        "about all the time.",
+        says="the picture moves {score:.3g} shorter sides a second, more than {limit:g}",
+        measures="mean optical flow, in shorter sides of the picture a second",
+    ),
+    "blurred": Filter(
+        score="sharpness",
+        function=f"{MEASURES}:sharpness",
+        key="min_sharpness",
+        bound="least",
+        default=2.0,
+        kind=NonNegative | None,
+        description="Least variance of the Laplacian (luma 0..255, at the clip's size); below: blurred. The default "
+        "takes what shows next to nothing; MUG-V 10B keeps 200 to 2000 (arXiv 2510.17519, section 2).",
+        says="the variance of the Laplacian is {score:.3g}, less than {limit:g}",
+        measures="variance of the Laplacian",
+    ),
+    "harsh": Filter(
+        score="sharpness",
+        function=f"{MEASURES}:sharpness",
+        key="max_sharpness",
+        bound="greatest",
+        default=None,
+        kind=Positive | None,
+        description="Greatest variance of the Laplacian; above: harsh, as noise and screens full of text are.",
+        says="the variance of the Laplacian is {score:.4g}, more than {limit:g}",
+        measures="variance of the Laplacian",
+    ),
+    "border": Filter(
+        score="border",
+        function=f"{MEASURES}:border",
+        key="max_border",
+        bound="greatest",
+        default=0.05,
+        kind=Fraction | None,
+        description="Greatest share of the picture in black rows and columns along its edges; above: border. Borders "
+        "that are blurred or coloured are not seen.",
+        says="{score:.0%} of the picture are a black border, more than {limit:.0%}",
+        measures="share of the picture in black borders",
+    ),
+    "flicker": Filter(
+        score="flicker",
+        function=f"{MEASURES}:flicker",
+        key="max_flicker",
+        bound="greatest",
+        default=4.0,
+        kind=Positive | None,
+        description="Greatest swing of the mean luma (0..255) from frame to frame and back, averaged over the clip; "
+        "above: flicker.",
+        says="mean luma swings by {score:.1f} from frame to frame, more than {limit:g}",
+        measures="swing of the mean luma from frame to frame, 0..255",
+    ),
+    "slideshow": Filter(
+        score="slideshow",
+        function=f"{MEASURES}:slideshow",
+        key="max_slideshow",
+        bound="greatest",
+        default=0.9,
+        kind=Fraction | None,
+        description="Greatest share of the change that is not steady: 1 where the picture stands still for three "
+        "quarters of the time and changes in the rest; above: slideshow.",
+        says="the picture stands still and changes by jumps ({score:.2f}, more than {limit:g})",
+        measures="share of the change that is not steady",
+    ),
+    "overlay": Filter(
+        score="overlay",
+        function=f"{MEASURES}:overlay",
+        key="max_overlay",
+        bound="greatest",
+        default=None,
+        kind=Fraction | None,
+        description="Greatest share of the picture's blocks in which edges stay while what is around them changes, as "
+        "beneath text or a logo; above: overlay. A windscreen or a window frame does the same, so it is off; "
+        "text on a box of its own is not seen.",
+        says="in {score:.1%} of the picture edges stay while what is around them changes, more than {limit:.1%}",
+        measures="share of the picture in which edges stay while what is around them changes",
+    ),
+    "compressed": Filter(
+        score="bits",
+        function=f"{MEASURES}:bits",
+        key="min_bits",
+        bound="least",
+        default=None,
+        kind=NonNegative | None,
+        description="Least bits of the source's file for each pixel that it shows; below: compressed. What is little "
+        "depends on its codec: 0.02 of H.264 is poor, of AV1 not.",
+        says="the file has {score:.3g} bits a pixel, less than {limit:g}",
+        measures="bits of the source's file for each of its pixels",
     ),
 }
 """First word of the reason -> declaration; of several that reject a clip the first is told."""

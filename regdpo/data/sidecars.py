@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 
 from regdpo.core.digests import file_digest, text_digest
 from regdpo.core.errors import UserError
-from regdpo.data.footage import shown
+from regdpo.data.names import shown
 
 LARGEST = 2**20
 """Bytes of a text file; a caption is a paragraph."""

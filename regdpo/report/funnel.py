@@ -18,7 +18,7 @@ from regdpo.data.notes import recall
 from regdpo.data.registry import FILTERS
 from regdpo.report import histograms
 
-ORDER = ("unusable", "unwanted", "broken", "short", "damaged", "repeated", "frames", *FILTERS, "duplicate")
+ORDER = ("unusable", "unwanted", "broken", "stretch", "short", "damaged", "repeated", "frames", *FILTERS, "duplicate")
 """Kinds of rejections, in the order in which footage meets them."""
 PICTURES, KEPT = 12, 24
 """Most pictures of what each filter took, and of what was kept."""
@@ -95,7 +95,8 @@ def steps(reasons: Iterable[str], filters: schema.Filters) -> list[Step]:
 def threshold(kind: str, filters: schema.Filters) -> str:
     """``clips.filters.min_luma 8`` of a kind of rejection that has a threshold; else empty."""
     key = FILTERS[kind].key if kind in FILTERS else {"repeated": "max_repeated", "duplicate": "same_footage"}.get(kind)
-    return f"clips.filters.{key} {getattr(filters, key):g}" if key else ""
+    limit = getattr(filters, key) if key else None
+    return f"clips.filters.{key} {limit:g}" if limit is not None else ""
 
 
 def write(

@@ -4,7 +4,10 @@ A video belongs to one shard by the hash of its path. Each shard finds shots, cu
 space, measures the clips and writes their rows (regdpo/data/clipping.py).
 """
 
+from collections.abc import Iterator
 from itertools import chain
+
+import numpy as np
 
 from regdpo.config.stage_inputs import ClipsStage
 from regdpo.core.digests import shard_of
@@ -12,8 +15,8 @@ from regdpo.core.errors import UserError
 from regdpo.core.progress import track
 from regdpo.core.rows import ClipRow
 from regdpo.core.store import Store
-from regdpo.data import buckets, footage
-from regdpo.data.clipping import Span, clip_id, examine, video_rows
+from regdpo.data import buckets, footage, table
+from regdpo.data.clipping import Source, Span, clip_id, examine, video_rows
 
 
 def cut_shard(stage: ClipsStage, digests: dict[str, str], index: int, count: int, store: Store) -> list[ClipRow]:
@@ -35,6 +38,7 @@ def cut_shard(stage: ClipsStage, digests: dict[str, str], index: int, count: int
         OSError: ENOSPC, the disk is full.
     """
     root, geometries = footage.footage_root(stage.videos.root), stage.clips.geometries
+    listed = table.listing(stage.videos)
     for name in digests:
         if (root / name).is_relative_to(store.root.resolve()):
             raise UserError(f"{root / name}: lies in the store; name the store's folder in videos.exclude")
@@ -56,18 +60,39 @@ def cut_shard(stage: ClipsStage, digests: dict[str, str], index: int, count: int
                 )
                 continue
             spans.append([])
-            for number, shot in enumerate(source.shots):
+            used = list(_stretches(source, listed.get(name)))
+            if source.shots and not used:
+                seconds = ", ".join(map(str, listed[name].stretches))
+                reason = f"stretch: nothing of its shots is shown in what the table lists ({seconds})"
+                row = clip_id(name, f"p{part:02}" if part else "")
+                rows.append(source.row(row, 0, status="rejected", reason=reason))
+            for number, begin, frames in used:
                 picture = source.probe.width, source.probe.height
-                geometry = buckets.choose(geometries, *picture, shot.frames)
+                geometry = buckets.choose(geometries, *picture, frames)
                 if geometry is None:
+                    what = "the shot" if frames == source.shots[number].frames else "the table's stretch of the shot"
                     least = min(it.frames for it in buckets.open_to(geometries, *picture))
-                    reason = f"short: the shot has {shot.frames} frames, a clip takes {least}"
-                    row = clip_id(name, f"s{source.earlier + number:03}")
+                    reason = f"short: {what} has {frames} frames, a clip takes {least}"
+                    row = clip_id(name, f"s{source.earlier + number:03}" + (f"-f{begin:06}" if begin else ""))
                     rows.append(source.row(row, number, status="rejected", reason=reason))
                     continue
-                starts = range(0, shot.frames - geometry.frames + 1, stage.clips.stride or geometry.frames)
+                starts = range(begin, begin + frames - geometry.frames + 1, stage.clips.stride or geometry.frames)
                 spans[-1] += [Span(source, number, start, geometry) for start in starts]
     found = chain.from_iterable(video_rows(those, stage.clips, store) for those in spans if those)
     for some in track(found, "clips", sum(map(len, spans))):
         rows += some
+    told = {name: {"licence": one.licence, "group": one.group} for name, one in listed.items()}
+    rows = [row.model_copy(update=told[row.source]) if row.source in told else row for row in rows]
     return sorted(rows, key=lambda row: row.clip_id)
+
+
+def _stretches(source: Source, listed: table.Listed | None) -> Iterator[tuple[int, int, int]]:
+    """Number of a shot, first frame counted from its first, and number of frames, of all that is used of a video."""
+    if listed is None:
+        yield from ((number, 0, shot.frames) for number, shot in enumerate(source.shots))
+        return
+    with np.load(source.seen) as arrays:
+        times = arrays["times"]
+    for number, shot in enumerate(source.shots):
+        for begin, end in table.runs(listed, times, shot.start, shot.start + shot.frames):
+            yield number, begin - shot.start, end - begin

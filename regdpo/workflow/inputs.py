@@ -9,12 +9,13 @@ from collections.abc import Callable
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from regdpo.config.schema import Config
 from regdpo.core.digests import DigestCache, folder_digest, shard_of, text_digest
 from regdpo.core.errors import UserError
 from regdpo.core.store import DIGESTS
-from regdpo.data import footage
+from regdpo.data import footage, table
 from regdpo.data.pair_lists import Listed, pairs_of
 from regdpo.data.pair_registry import PAIR_SOURCES
 from regdpo.data.sidecars import Sidecars
@@ -39,19 +40,24 @@ class Inputs:
         self._notes = notes / DIGESTS, Path(settings.paths.store) / DIGESTS
 
     def videos(self, shard: str) -> str:
-        """Of the videos of a shard; it changes with their names and bytes alone."""
+        """Of the videos of a shard; it changes with their names and bytes, and what a table says of them, alone."""
         if self.known is not None:
             return self.known["videos"][shard]
-        digests = {name: self._sources[name] for name in self._shards[int(shard)]}
+        digests: dict[str, Any] = {name: self._sources[name] for name in self._shards[int(shard)]}
+        if self._listed:
+            digests = {name: [digest, self._listed[name].shaping] for name, digest in digests.items()}
         return text_digest(json.dumps(digests, sort_keys=True))[:DIGEST]
 
     def sidecars(self, shard: str) -> str:
-        """Of the text files beside (or in ``captions.root`` for) the videos of a shard."""
+        """Of what is written about the videos of a shard: in text files beside them (or in ``captions.root``), or in
+        the table."""
         captions = self.settings.captions
-        if captions.source != "sidecar":
+        if captions.source not in ("sidecar", "table"):
             return ""
         if self.known is not None:
             return self.known["sidecars"][shard]
+        if captions.source == "table":
+            return table.captions_digest(self._listed, self._shards[int(shard)])[:DIGEST]
         try:
             root = footage.footage_root(captions.root or self.settings.videos.root)
         except UserError:
@@ -143,6 +149,14 @@ class Inputs:
             return {}  # the stage tells
         finally:
             self._cache.save()
+
+    @cached_property
+    def _listed(self) -> dict[str, table.Listed]:
+        """The table of videos; empty if there is none."""
+        try:
+            return table.listing(self.settings.videos)
+        except UserError:
+            return {}  # the stage tells
 
     @cached_property
     def _shards(self) -> list[list[str]]:

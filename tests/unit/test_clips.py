@@ -1,6 +1,7 @@
 """The clips stage: cuts found, clips, reasons for rejections, going on."""
 
 import base64
+import itertools
 import os
 import subprocess
 from pathlib import Path
@@ -8,10 +9,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import yaml
 from imageio_ffmpeg import get_ffmpeg_exe
 
 from regdpo.config import schema
-from regdpo.config.stage_inputs import ClipsStage
+from regdpo.config.stage_inputs import CaptionsStage, ClipsStage
 from regdpo.core import manifests
 from regdpo.core.digests import DigestCache, file_digest, shard_of
 from regdpo.core.errors import UserError
@@ -23,6 +25,8 @@ from regdpo.data.fingerprint import steps_of
 from regdpo.data.footage import summary
 from regdpo.data.notes import recall
 from regdpo.stages import clips
+from regdpo.stages.captions import caption_shard
+from regdpo.workflow.inputs import Inputs
 
 pytestmark = pytest.mark.slow
 
@@ -268,3 +272,52 @@ def test_another_threshold_is_decided_from_what_was_measured_and_encodes_new_cli
     measured = recall(Store(tmp_path / "store"), slow.measured)
     picture = cv2.imdecode(np.frombuffer(base64.b64decode(measured[0]["picture"]), np.uint8), cv2.IMREAD_COLOR)
     assert picture.shape == (32, 32, 3)
+
+
+def test_of_listed_videos_the_stretches_are_cut_and_carry_what_the_table_says(tmp_path):
+    for name in ("a", "b", "c"):
+        make(tmp_path / f"footage/{name}.mp4", MOVING.replace("d=0.4", "d=2"))
+    listed = tmp_path / "videos.csv"
+    listed.write_text(
+        "path,start,end,caption,licence,group\na.mp4,1.0,1.4,Second.,CC0,x\na.mp4,0.2,0.8,First.,CC0,x\n"
+        "a.mp4,1.5,1.6,Short.,CC0,x\nb.mp4,5,,Late.,,\n"
+    )
+    what = stage(tmp_path / "footage")
+    what = what.model_copy(update={"videos": what.videos.model_copy(update={"table": str(listed)})})
+    rows = cut(what, tmp_path)
+    accepted = [row for row in rows if row.status == "accepted"]
+    assert [(row.start, row.start_s, row.licence, row.group) for row in accepted] == [
+        (5, 0.2, "CC0", "x"),
+        (25, 1.0, "CC0", "x"),
+    ]
+    assert [(row.source, row.reason, row.group) for row in rows if row.status == "rejected"] == [
+        ("a.mp4", "short: the table's stretch of the shot has 2 frames, a clip takes 9", "x"),
+        ("b.mp4", "stretch: nothing of its shots is shown in what the table lists (5 s to the end)", ""),
+    ]
+    texts = CaptionsStage(captions={"source": "table"}, videos_root="nowhere", videos_table=str(listed))
+    told = caption_shard(texts, accepted, Store(tmp_path / "store"))
+    assert [(row.caption, row.captioner) for row in told] == [
+        ("First.", "table:videos.csv"),
+        ("Second.", "table:videos.csv"),
+    ]
+    listed.write_text("path,start,end\na.mp4,0.2,0.9\n")
+    with pytest.raises(UserError, match=r"videos\.csv has no caption of a\.mp4"):
+        caption_shard(texts, accepted, Store(tmp_path / "store"))
+
+
+def test_a_caption_of_the_table_makes_no_clip_stale(tmp_path):
+    make(tmp_path / "footage/a.mp4", MOVING)
+    listed = tmp_path / "videos.csv"
+    values = yaml.safe_load((Path(__file__).parents[2] / "config/config.yaml").read_text())
+    values |= {"videos": {"root": str(tmp_path / "footage"), "table": str(listed)}, "captions": {"source": "table"}}
+    values["clips"]["shards"] = 1
+    found = []
+    for text in ("0,A cat.,x", "0,A dog.,x", "0.1,A dog.,x", "0.1,A dog.,y"):
+        listed.write_text(f"path,start,caption,group\na.mp4,{text}\n")
+        os.utime(listed, (len(found), len(found)))
+        inputs = Inputs(schema.check(values), tmp_path / "notes", print)
+        found.append((inputs.videos("0"), inputs.sidecars("0")))
+    assert [a[0] == b[0] for a, b in itertools.pairwise(found)] == [True, False, False]
+    assert [a[1] == b[1] for a, b in itertools.pairwise(found)] == [False, False, True]
+    with pytest.raises(UserError, match=r"captions\.source `table` needs `videos\.table`"):
+        schema.check(values | {"videos": {"root": "x"}})

@@ -9,6 +9,7 @@ import yaml
 from test_floors import FLOORS
 
 import regdpo
+from regdpo.data.registry import FILTERS
 from regdpo.evaluate.measures import metrics
 from regdpo.models.registry import FAMILIES
 
@@ -76,6 +77,21 @@ def test_every_document_is_listed():
 def test_every_metric_and_family_has_a_row():
     assert rows("docs/reference/scores.md", "metric") == set(metrics())
     assert rows("docs/reference/families.md", "`base.family`") == set(FAMILIES)
+
+
+def test_every_filter_has_its_row_with_its_threshold():
+    table = _read("docs/reference/footage.md").partition("\n| reason | score |")[2].partition("\n\n")[0]
+    told = set()
+    for line in table.splitlines()[2:]:
+        kinds, scores, limits = (cell for cell in line.split("|")[1:4])
+        keys = re.findall(r"`(\w+)` (off|[\d.]+)", limits)
+        told |= {
+            (kind, *re.findall(r"`(\w+)`", scores), *key)
+            for kind, key in zip(re.findall(r"`(\w+)`", kinds), keys, strict=True)
+        }
+    assert told == {
+        (kind, it.score, it.key, "off" if it.default is None else f"{it.default:g}") for kind, it in FILTERS.items()
+    }
 
 
 def test_the_floors_are_described():
