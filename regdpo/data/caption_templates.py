@@ -13,7 +13,7 @@ from regdpo.core.progress import track
 from regdpo.core.rows import ClipRow
 from regdpo.core.store import Store
 from regdpo.core.temporaries import atomic
-from regdpo.data.footage import shown
+from regdpo.data.names import shown
 from regdpo.data.sidecars import Sidecars
 from regdpo.data.video import read_stored
 

@@ -68,6 +68,7 @@ class Span:
     shot: int
     start: int  # first frame, counted from the shot's first
     geometry: Geometry  # of its clips
+    leads: bool  # whether it is the first of its shot, and tells what that looks like
 
     @property
     def first(self) -> int:
@@ -336,7 +337,7 @@ class Cuts:
 
     def _row(self, part: str, reason: str, **values: Any) -> ClipRow:
         span = self.span
-        if span.start == 0 and part in ("", "-c00"):  # the shot's first row
+        if span.leads and part in ("", "-c00"):
             values["fingerprint"] = span.source.shots[span.shot].fingerprint
         return span.source.row(
             clip_id(span.source.name, f"s{span.source.earlier + span.shot:03}-f{span.start:06}{part}"),

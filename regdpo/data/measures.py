@@ -66,12 +66,12 @@ def bits(look: Look) -> float:
 def flow(look: Look) -> float:
     """How fast the picture moves: mean length of the optical flow (DIS, Kroeger et al., arXiv 1603.03590), in shorter
     sides of the picture a second."""
-    follow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
+    follow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
     small = look.small
-    lengths = [
-        np.linalg.norm(follow.calc(before, after, None), axis=-1).mean()  # type: ignore[call-overload]
-        for before, after in pairwise(small)
-    ]
+    lengths = []
+    for before, after in pairwise(small):
+        moved = np.zeros((*before.shape, 2), np.float32)
+        lengths.append(np.linalg.norm(follow.calc(before, after, moved), axis=-1).mean())
     return float(np.mean(lengths or [0.0])) * look.fps / min(small[0].shape)
 
 

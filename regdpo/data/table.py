@@ -195,11 +195,11 @@ def _listed(file: str | Path, rows: list[tuple[int, dict[str, str]]]) -> Listed:
                     "of the same video"
                 )
     stretches = sorted((_stretch(file, number, values) for number, values in rows), key=lambda one: one.start)
-    for one, other in pairwise(stretches):
-        if other.start < one.end:
-            (before, early), (after, late) = sorted([(one.row, one), (other.row, other)], key=lambda it: it[0])
+    for one, two in pairwise(stretches):
+        if two.start < one.end:
+            early, late = sorted([one, two], key=lambda it: it.row)
             raise UserError(
-                f"{file}, row {after}: {late} meets {early} of row {before}; stretches of one video must not"
+                f"{file}, row {late.row}: {late} meets {early} of row {early.row}; stretches of one video must not"
             )
     return Listed(told["licence"], told["group"], stretches)
 

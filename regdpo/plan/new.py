@@ -10,7 +10,7 @@ import jinja2
 from regdpo.config.schema import Base
 from regdpo.config.training import Parallel, TrainSettings
 from regdpo.core.errors import UserError
-from regdpo.data.footage import shown
+from regdpo.data.names import shown
 from regdpo.models.registry import FAMILIES
 from regdpo.plan import architecture, layouts
 from regdpo.plan.memory import Training

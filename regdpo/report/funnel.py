@@ -13,7 +13,8 @@ from regdpo.config import schema
 from regdpo.core.rows import ClipRow, SplitRow
 from regdpo.core.store import Store
 from regdpo.core.temporaries import atomic
-from regdpo.data.footage import cropped_most, shown
+from regdpo.data.footage import cropped_most
+from regdpo.data.names import shown
 from regdpo.data.notes import recall
 from regdpo.data.registry import FILTERS
 from regdpo.report import histograms

@@ -13,7 +13,7 @@ from regdpo.core.errors import UserError
 from regdpo.core.rows import Geometry
 from regdpo.core.store import Store
 from regdpo.data.buckets import choose
-from regdpo.data.footage import shown
+from regdpo.data.names import shown
 from regdpo.data.sidecars import Sidecars, text_of
 from regdpo.data.video import write_frames
 from regdpo.sampling.render import Request

@@ -15,7 +15,7 @@ from regdpo.core.errors import UserError
 from regdpo.core.progress import track
 from regdpo.core.rows import ClipRow
 from regdpo.core.store import Store
-from regdpo.data import buckets, footage, table
+from regdpo.data import buckets, footage, names, table
 from regdpo.data.clipping import Source, Span, clip_id, examine, video_rows
 
 
@@ -46,7 +46,7 @@ def cut_shard(stage: ClipsStage, digests: dict[str, str], index: int, count: int
     spans: list[list[Span]] = []  # of each video, or part of one
     for name in track([name for name in digests if shard_of(name, count) == index], "videos"):
         if not digests[name]:
-            shown = footage.shown(name)
+            shown = names.shown(name)
             reason = f"unusable: {footage.refusal(root, name) or 'was no file that can be opened when this began'}"
             rows.append(
                 ClipRow(clip_id=clip_id(shown), status="rejected", reason=reason, source=shown, source_digest="")
@@ -77,7 +77,8 @@ def cut_shard(stage: ClipsStage, digests: dict[str, str], index: int, count: int
                     rows.append(source.row(row, number, status="rejected", reason=reason))
                     continue
                 starts = range(begin, begin + frames - geometry.frames + 1, stage.clips.stride or geometry.frames)
-                spans[-1] += [Span(source, number, start, geometry) for start in starts]
+                new = not spans[-1] or spans[-1][-1].shot != number
+                spans[-1] += [Span(source, number, start, geometry, new and start == begin) for start in starts]
     found = chain.from_iterable(video_rows(those, stage.clips, store) for those in spans if those)
     for some in track(found, "clips", sum(map(len, spans))):
         rows += some

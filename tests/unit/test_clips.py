@@ -210,7 +210,7 @@ def test_a_second_run_finds_everything_and_a_lost_clip_comes_back_the_same(tmp_p
 
 
 def test_a_store_among_the_videos_is_not_taken_for_footage(tmp_path):
-    make(tmp_path / "a.mp4", "testsrc2=s=64x48:r=25:d=1")
+    make(tmp_path / "a.mp4", MOVING)
     cut(stage(tmp_path), tmp_path)
     with pytest.raises(UserError, match=r"lies in the store.*videos\.exclude"):
         cut(stage(tmp_path), tmp_path)
@@ -294,6 +294,7 @@ def test_of_listed_videos_the_stretches_are_cut_and_carry_what_the_table_says(tm
         ("a.mp4", "short: the table's stretch of the shot has 2 frames, a clip takes 9", "x"),
         ("b.mp4", "stretch: nothing of its shots is shown in what the table lists (5 s to the end)", ""),
     ]
+    assert [bool(row.fingerprint) for row in accepted] == [True, False]  # of their shot, by which copies are found
     texts = CaptionsStage(captions={"source": "table"}, videos_root="nowhere", videos_table=str(listed))
     told = caption_shard(texts, accepted, Store(tmp_path / "store"))
     assert [(row.caption, row.captioner) for row in told] == [

@@ -45,7 +45,7 @@ def footage(
 
 
 def rows_of(path: Path, **values) -> list[ClipRow]:
-    filters = {"min_motion": 0, "min_luma": 0, "max_upscale": 2, **values.pop("filters", {})}
+    filters = {"min_motion": 0, "min_luma": 0, "min_sharpness": 0, "max_upscale": 2, **values.pop("filters", {})}
     settings = {"frames": FRAMES, "fps": 25, "width": 32, "height": 32, "filters": filters, **values}
     stage = ClipsStage(videos=schema.Videos(root=str(path.parent), include=[path.name]), clips=schema.Clips(**settings))
     folder = path.parent.parent

@@ -7,7 +7,8 @@ from regdpo.config.stage_inputs import CaptionsStage
 from regdpo.core.errors import UserError
 from regdpo.core.rows import CaptionRow
 from regdpo.data.captioners.answers import Task
-from regdpo.data.footage import footage_root, shown
+from regdpo.data.footage import footage_root
+from regdpo.data.names import shown
 from regdpo.data.sidecars import Sidecars
 
 TOLD = 50
