@@ -15,7 +15,8 @@ from typing import Any
 
 from regdpo.config.schema import PairSource
 from regdpo.core.errors import UserError
-from regdpo.data.footage import SUFFIXES, refusal, shown
+from regdpo.data.footage import SUFFIXES, refusal
+from regdpo.data.names import shown
 from regdpo.data.pair_registry import PAIR_SOURCES
 from regdpo.data.sidecars import Sidecars, text_of
 

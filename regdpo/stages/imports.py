@@ -8,8 +8,8 @@ from regdpo.core.progress import track
 from regdpo.core.rows import ImportedRow
 from regdpo.core.store import Store
 from regdpo.data.clipping import clip_id
-from regdpo.data.footage import shown
 from regdpo.data.halves import both
+from regdpo.data.names import shown
 from regdpo.data.pair_lists import Listed, pairs_of
 from regdpo.data.video import BrokenVideo
 
