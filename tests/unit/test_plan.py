@@ -363,24 +363,20 @@ def test_a_new_configuration_fits_the_card():
 
 def test_of_several_sizes_memory_is_the_largests_and_time_the_mean():
     whole, model = TrainSettings.model_validate({"batch": 8, "parallel": FULL}), architecture.known(SMALL)
-    sizes = [(33, 480, 832), (81, 480, 832), (49, 480, 480)]
-    each = [Training(model, whole, *size, 8) for size in sizes]
-    together = Training.of(model, whole, sizes, 8)
-    assert (together.size, together.others) == (sizes[1], (sizes[0], sizes[2]))
-    found, alone = (
-        layouts.estimate(together, whole.parallel, H100),
-        [layouts.estimate(one, whole.parallel, H100) for one in each],
-    )
-    assert found.memory == alone[1].memory
-    assert found.seconds == pytest.approx(sum(it.seconds for it in alone) / 3)
-    counted = Training.of(model, whole, {sizes[0]: 3.0, sizes[1]: 1.0, sizes[2]: 0.0}, 8)
-    seconds = layouts.estimate(counted, whole.parallel, H100).seconds
-    assert seconds == pytest.approx((3 * alone[0].seconds + alone[1].seconds) / 4)
-    # 21 x 30 x 52 tokens divide by 4, and 13 x 30 x 30 do; 9 x 30 x 52 do; by 8 the first two do and the third not
-    assert all(layouts.impossible(it, Parallel(context=4)) is None for it in [together, *each])
-    deep = [replace(it, architecture=architecture.known(I2V)) for it in (together, each[1])]
-    reasons = [layouts.impossible(it, Parallel(context=8)) for it in deep]
-    assert reasons == ["context 8 does not divide 11700 tokens of 49 frames of 480x480", None]
+    short, long, square = (33, 480, 832), (81, 480, 832), (49, 480, 480)
+    together = Training.of(model, whole, [short, long], 8)
+    counted = Training.of(model, whole, {short: 3.0, long: 1.0}, 8)
+    each = [Training(model, whole, *size, 8) for size in (short, long)]
+    found, weighted, small, large = (layouts.estimate(it, whole.parallel, H100) for it in (together, counted, *each))
+    assert found.memory == weighted.memory == large.memory
+    assert found.seconds == pytest.approx((small.seconds + large.seconds) / 2)
+    assert weighted.seconds == pytest.approx((3 * small.seconds + large.seconds) / 4)
+    # 9 x 30 x 52 and 21 x 30 x 52 tokens divide by 8, 13 x 30 x 30 by 4 alone
+    every = Training.of(architecture.known(I2V), whole, [short, long, square], 8)
+    assert (every.size, every.others) == (long, (short, square))  # by their tokens
+    reasons = [layouts.impossible(every, Parallel(context=context)) for context in (4, 8)]
+    assert reasons == [None, "context 8 does not divide 11700 tokens of 49 frames of 480x480"]
+    assert layouts.impossible(replace(every, others=(short,)), Parallel(context=8)) is None
 
 
 def test_tiny_base_can_be_planned():
