@@ -1,5 +1,7 @@
 # Videos -> shots -> clips of one size, filtered. A rejected clip is a row with its reason.
 rule cut_clips:
+    input:
+        ready,
     output:
         manifest=f"{RESULTS}/clips/{{shard}}.parquet",
     log:

@@ -4,6 +4,7 @@ import shlex
 import shutil
 import sys
 import uuid
+from functools import cache
 from pathlib import Path
 
 from snakemake.common.configfile import load_configfile
@@ -50,10 +51,6 @@ try:
     settings = schema.check(located(config, named, schema.Config))
     known, codes = None, {}
     if workflow.is_main_process:
-        early.check(
-            settings,
-            DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method,
-        )
         os.environ[RUN] = str(NOTES / f"{uuid.uuid4().hex}{SUFFIX}")
     elif RUN in os.environ and Path(os.environ[RUN]).exists():
         # A job has to see the environment and the footage that the controlling process sees.
@@ -112,6 +109,25 @@ wildcard_constraints:
     pairs=r"gt|pretrain",
     source=r"[A-Za-z0-9_-]+",
     measure="|".join(MEASURES),
+
+
+@cache
+def check_early():
+    """A run, also a dry one, ends here where what it stands on is missing. What is no run (--unlock, --report,
+    --summary) does without."""
+    if not workflow.is_main_process or workflow.execution_settings is None:
+        return
+    deployed = workflow.deployment_settings.deployment_method
+    try:
+        early.check(settings, DeploymentMethod.CONDA in deployed)
+    except UserError as error:
+        refuse(error)
+
+
+def ready(wildcards):
+    """What the first jobs take: no file."""
+    check_early()
+    return []
 
 
 def model_file(wildcards):

@@ -1,7 +1,7 @@
 """Begin a project: write a commented configuration for your footage, your model and the GPUs at hand.
 
 What the model is (its family, image-to-video or text-to-video) is read from the checkpoint; the size of the clips and
-how GPUs share a training are what the plan says fits. Nothing is downloaded.
+how GPUs share a training are what the plan says fits, in memory of every stage and in --days. Nothing is downloaded.
 
     python scripts/new.py ~/street --model Wan-AI/Wan2.1-T2V-1.3B-Diffusers --videos ~/footage
     python scripts/new.py ~/street --model checkpoints/mine --videos ~/footage --gpu "RTX 4090"
@@ -38,6 +38,13 @@ def main() -> None:
     )
     parser.add_argument("--gpus", type=int, help="how many; default: this machine's, with --gpu 1")
     parser.add_argument("--gpu-memory", help="of one, as 24GB; default: that of --gpu")
+    parser.add_argument(
+        "--days",
+        type=float,
+        default=1,
+        help=f"that these GPUs may be busy with {new.PAIRS} training pairs, by the plan: the longest clips are taken "
+        "that fit into memory and time; default: %(default)s",
+    )
     args = parser.parse_args()
     file = args.folder / "config.yaml"
     if file.exists():
@@ -55,6 +62,7 @@ def main() -> None:
         gpus=count,
         memory=memory,
         peak_flops=peak,
+        days=args.days,
     )
     chosen = new.choose(wish)
     args.folder.mkdir(parents=True, exist_ok=True)
@@ -67,6 +75,10 @@ def main() -> None:
     print(f"{file}: {made}, for {count} x {name or 'CPU'}{f'; {chosen.said}' if chosen.said else ''}")
     snakemake = f"snakemake -s {shlex.quote(str(ROOT / 'workflow/Snakefile'))} --configfile config.yaml --cores all"
     captions = f"python {shlex.quote(str(ROOT / 'scripts/captions.py'))} --config config.yaml"
+    if chosen.days:
+        print(f"by the plan {chosen.days:.1f} days for {new.PAIRS} training pairs, captions not counted; not measured")
+    if chosen.longer:
+        print(chosen.longer)
     print(f"next: cd {shlex.quote(str(args.folder))}")
     print(f"      {snakemake} clips")
     print(f"      {captions} --write-templates captions     # and fill them in")

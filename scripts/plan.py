@@ -1,9 +1,9 @@
 """Will this training fit, and how long will it take? Asked before a GPU is.
 
 Lists every sensible layout of one arm: whether it fits, memory of a rank by part (GiB), tokens a rank, time of a step,
-pairs an hour; and names the fastest that fits. Reads no weights, needs no network and no GPU. With --table: the longest
-videos that each technique makes room for; with --cost: GPU-hours of every stage, both as Markdown; with --check: only
-whether the trainings fit as configured.
+pairs an hour; names the fastest that fits; and says what the stages around the training need of one GPU. Reads no
+weights, needs no network and no GPU. With --table: the longest videos that each technique makes room for; with --cost:
+GPU-hours of every stage, both as Markdown; with --check: only whether trainings and stages fit as configured.
 
     python scripts/plan.py --config config/recipes/reg_dpo_wan21_i2v_14b.yaml --gpus 8 --gpu-memory 80GB
     python scripts/plan.py --config my.yaml --gpu "RTX 4090" --gpus 1 --frames 49 --arm reg_dpo
@@ -21,10 +21,11 @@ from regdpo.config import schema
 from regdpo.core import errors
 from regdpo.core.errors import UserError
 from regdpo.objectives.registry import OBJECTIVES
-from regdpo.plan import cost, layouts, table
+from regdpo.plan import cost, layouts, stages, table
 from regdpo.plan.architecture import Architecture, find, known
-from regdpo.plan.memory import GIB, Size, Training
-from regdpo.runtime.gpu_specs import GPUS, gpu_named, parse_memory
+from regdpo.plan.memory import Size, Training
+from regdpo.runs.planned import Planned
+from regdpo.runtime.gpu_specs import GIB, GPUS, gpu_named, parse_memory
 
 GPU = "H100 SXM"
 
@@ -46,7 +47,8 @@ def main() -> None:
         "--check",
         nargs="*",
         metavar="KEY",
-        help="only: do these trainings (train.arms.NAME, base.pretrain; default: all) fit as configured; 2 if not",
+        help="only: do these trainings (train.arms.NAME, base.pretrain) and stages "
+        f"({', '.join(stages.STAGES)}; default: all) fit as configured; 2 if not",
     )
     parser.add_argument("--cost", action="store_true", help="GPU-hours of every stage, as Markdown")
     parser.add_argument("--pairs", type=int, help="cost: training pairs; default: pairs.limit")
@@ -74,34 +76,36 @@ def main() -> None:
         print(json.dumps(table.as_json(training, machine), indent=2))
     else:
         print(table.listing(training, machine, _times(values, training, machine, args)))
+        found = stages.stages(values, training.architecture, [one.size for one in training.each], memory)
+        print(table.stages(found.values(), memory))
 
 
 def _check(values: schema.Config, args: argparse.Namespace, memory: float) -> None:
-    """Of every training one line: that it fits, or why not; if nothing can be planned for such a model, nothing is said
-    to fit."""
-    trainings = values.trainings()
-    try:
-        architecture = known(args.model) if args.model else find(values.base)
-    except UserError as error:
-        print(f"not checked against the plan: {error}", file=sys.stderr)
+    """Of every training and stage one line: that it fits, or why not; if nothing can be planned for such a model,
+    nothing is said to fit. As JSON the record that programs read."""
+    planned = _planned(values, args, memory)
+    if args.json:
+        print(planned.model_dump_json())
         return
-    ranks, sizes = _ranks(values, args), _sizes(values, args, architecture)
-    refused: list[str] = []
-    for key in args.check or trainings:
-        if key not in trainings:
-            raise UserError(f"--check: there is no {key}; there are {', '.join(trainings)}")
-        settings, losers = trainings[key]
-        try:
-            need = layouts.check(settings, architecture, sizes, ranks, memory, losers, key)
-        except UserError as error:
-            refused.append(str(error))
-        else:
-            print(f"{key}: needs {need / GIB:.1f} of {memory / GIB:.1f} GiB per rank: fits, by the plan")
-    if refused:
-        first, *others = refused
+    if planned.unknown:
+        print(f"not checked against the plan: {planned.unknown}", file=sys.stderr)
+    for answer in planned.answers:
+        if answer.fits:
+            print(answer.said)
+    if planned.refused:
+        first, *others = planned.refused
         for line in others:
             print(f"error: {line}", file=sys.stderr)
         raise UserError(first)
+
+
+def _planned(values: schema.Config, args: argparse.Namespace, memory: float) -> Planned:
+    try:
+        architecture = known(args.model) if args.model else find(values.base)
+    except UserError as error:
+        return Planned(unknown=str(error))
+    ranks, sizes = _ranks(values, args), _sizes(values, args, architecture)
+    return Planned(answers=tuple(stages.ask(values, architecture, sizes, ranks, memory, args.check)))
 
 
 def _training(values: schema.Config, args: argparse.Namespace) -> Training:

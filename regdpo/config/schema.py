@@ -767,8 +767,8 @@ class Launch(Section):
     )
     gpu: str | None = Field(
         None,
-        description="Name of the GPUs that train (table in regdpo/runtime/gpu_specs.py), so that the plan is asked "
-        "before the first job; empty: it is not.",
+        description="Name of the GPUs that train, render and encode (table in regdpo/runtime/gpu_specs.py), so that "
+        "the plan is asked before the first job; empty: it is not.",
     )
     force: bool = Field(False, description="Start even if the plan says that it does not fit.")
 

@@ -3,6 +3,7 @@ rectified flow that all but one of them follow."""
 
 import json
 import math
+import re
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -21,13 +22,14 @@ from torch import Tensor, nn
 from regdpo.config.schema import Solver
 from regdpo.config.training import Lora
 from regdpo.core.errors import UserError, first_line
-from regdpo.models import adapters, flow_sampler
+from regdpo.models import adapters, encoders, flow_sampler
 from regdpo.models.checkpoint_json import completed, read_json
 from regdpo.models.device import DTYPES
 from regdpo.models.family import Family
+from regdpo.models.live import Need
 from regdpo.models.registry import FAMILIES
 from regdpo.models.sizes import Cut, check_size
-from regdpo.models.tiling import SHARE, Direction, whole
+from regdpo.models.tiling import SHARE, Direction, need
 from regdpo.models.weights import StoredWeights, Weights
 from regdpo.runtime.hub import BROKEN
 
@@ -52,6 +54,8 @@ class DiffusersFamily(Family):
     """Folder of the trained denoiser."""
     depths: ClassVar[tuple[str, ...]] = ("num_layers",)
     """The entries of its configuration that count its blocks, one for each kind of them."""
+    text_template: ClassVar[int] = 0
+    """Tokens that the pipeline puts around a caption."""
     text_width: ClassVar[str]
     """The entry that has the width of its text."""
     encode_dtype: ClassVar[torch.dtype] = torch.float32
@@ -202,9 +206,24 @@ class DiffusersFamily(Family):
             return self.autoencoding.tiling == "on"
         if self.memory is None:
             return False
+        return self.autoencoder_need(direction, frames, height, width, tiles=False).total > SHARE * self.memory
+
+    def autoencoder_need(self, direction: Direction, frames: int, height: int, width: int, tiles: bool) -> Need:
         shape = (3, frames, height, width) if direction == "encode" else self.latent_shape(frames, height, width)
         config = json.dumps(self._vae_config, sort_keys=True, default=list)
-        return whole(self._autoencoder, config, direction, shape, self.vae_dtype(direction)) > SHARE * self.memory
+        return need(self._autoencoder, config, direction, shape, self.vae_dtype(direction), tiles)
+
+    def encoder_needs(self, captions: int) -> dict[str, Need]:
+        names = [name for name in self._index if re.fullmatch(r"text_encoder(_\d+)?", name)]
+        length = self.ref.text_length + self.text_template
+        return {"text encoder": encoders.need(self._parts(names), self.dtype, captions, length)}
+
+    def _parts(self, names: list[str]) -> tuple[tuple[str, str], ...]:
+        """The classes that ``model_index.json`` names for models of transformers, and their folders; of those alone
+        whose files are here."""
+        folders = {name: Path(self._location, name) for name in names if self._index[name][0]}
+        here = {name: folder for name, folder in folders.items() if (folder / encoders.CONFIG).exists()}
+        return tuple((self._index[name][1], str(folder)) for name, folder in here.items())
 
     def latent_shape(self, frames: int, height: int, width: int) -> tuple[int, int, int, int]:
         temporal, spatial = self.compression

@@ -5,8 +5,9 @@ Shapes: B batch, C channels, F frames (video or latent), H and W pixels or laten
 
 import importlib
 from abc import ABC, abstractmethod
+from copy import copy
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -14,9 +15,10 @@ from torch import Tensor, nn
 from regdpo.config.schema import Solver
 from regdpo.config.training import Lora
 from regdpo.core.store import Store
+from regdpo.models.live import Need
 from regdpo.models.registry import FAMILIES
 from regdpo.models.spec import Autoencoding, ModelRef
-from regdpo.models.tiling import Direction
+from regdpo.models.tiling import Direction, to_bytes
 from regdpo.models.turns import Turns
 from regdpo.models.weights import Weights
 
@@ -39,7 +41,7 @@ class Family(ABC):
 
     What a plan asks is answered from the JSON files of the checkpoint alone: ``latent_shape``, ``tokens``, ``layers``,
     ``heads``, ``width``, ``context``, ``most_frames``, ``empty_transformer``, ``blocks``, ``add_lora``,
-    ``example_inputs`` and ``predict``.
+    ``example_inputs``, ``predict``, ``tiled``, ``encoder_needs`` and ``autoencoder_need``.
     """
 
     text_length: ClassVar[int]
@@ -56,12 +58,29 @@ class Family(ABC):
         autoencoding: Autoencoding = AS_IT_IS,
     ):
         self.ref, self.store, self.device, self.dtype, self.autoencoding = ref, store, device, dtype, autoencoding
-        self.memory = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else None
+        self.memory: float | None = None
+        if device.type == "cuda":
+            self.memory = torch.cuda.get_device_properties(device).total_memory
         self.turns = Turns(device)
 
     @abstractmethod
     def tiled(self, direction: Direction, frames: int, height: int, width: int) -> bool:
         """Whether a clip of so many frames and pixels is encoded or decoded in tiles."""
+
+    def on_gpu(self, memory: float, autoencoding: Autoencoding) -> Self:
+        """The family as it would be on a GPU of so many bytes, which need not be there, for what a plan asks."""
+        it = copy(self)
+        it.device, it.dtype, it.memory, it.autoencoding = torch.device("cuda"), torch.bfloat16, memory, autoencoding
+        return it
+
+    def encoder_needs(self, captions: int) -> dict[str, Need]:
+        """What models that encode text and pictures need on the device, for so many captions and first frames, by what
+        people call them; those of an entry are there together, one entry after another."""
+        return {}
+
+    def autoencoder_need(self, direction: Direction, frames: int, height: int, width: int, tiles: bool) -> Need | None:
+        """What the autoencoder needs on the device for one clip; None where nothing is known of it."""
+        return None
 
     def seat(self, denoiser: nn.Module, sigma: Tensor) -> None:
         """Have on the device what of a denoiser answers at sigma (B,), in the place of all else."""
@@ -229,7 +248,7 @@ class Family(ABC):
 
 def to_frames(pixels: Tensor) -> Tensor:
     """(B, 3, F, H, W) in [-1, 1] -> uint8 (B, F, H, W, 3), in main memory."""
-    frames = ((pixels.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).cpu()
+    frames = to_bytes(pixels).cpu()
     return frames.permute(0, 2, 3, 4, 1)
 
 

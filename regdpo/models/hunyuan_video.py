@@ -4,6 +4,7 @@ from typing import ClassVar
 
 import torch
 from diffusers import AutoencoderKLHunyuanVideo, HunyuanVideoPipeline, HunyuanVideoTransformer3DModel
+from diffusers.pipelines.hunyuan_video.pipeline_hunyuan_video import DEFAULT_PROMPT_TEMPLATE
 from torch import Tensor, nn
 
 from regdpo.core.errors import UserError
@@ -18,6 +19,7 @@ class HunyuanVideo(DiffusersFamily):
 
     name = "HunyuanVideo"
     text_length = 256
+    text_template = int(str(DEFAULT_PROMPT_TEMPLATE["crop_start"]))
     flash = False
     transformer_class = HunyuanVideoTransformer3DModel
     pipeline_class = HunyuanVideoPipeline

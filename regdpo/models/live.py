@@ -1,10 +1,23 @@
 """Memory of a computation by its shapes: run on the meta device while every allocation is counted."""
 
 import weakref
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+
+
+@dataclass(frozen=True)
+class Need:
+    """Bytes on a device of what takes a turn there."""
+
+    weights: int
+    work: int  # what it is given and what it computes, at the peak
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.work
 
 
 class Live(TorchDispatchMode):

@@ -1,4 +1,4 @@
-"""What an autoencoder needs for one video without tiles, measured by shapes.
+"""What an autoencoder needs for one video, whole or in tiles, measured by shapes.
 
 Tiles change values at their seams, so they are for what does not fit.
 """
@@ -8,33 +8,41 @@ from functools import cache
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from regdpo.models.live import Live
+from regdpo.models.live import Live, Need
 
 Direction = Literal["encode", "decode"]
 SHARE = 0.85
 """Of a GPU's memory, that an autoencoder may fill; the rest is for cuDNN. An assumption, a rule of thumb."""
 
 
+def to_bytes(pixels: Tensor) -> Tensor:
+    """Pixels in [-1, 1] -> uint8."""
+    return ((pixels.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+
+
 @cache
-def whole(kind: Any, config: str, direction: Direction, shape: tuple[int, ...], dtype: torch.dtype) -> int:
-    """Bytes at the peak, weights included.
+def need(
+    kind: Any, config: str, direction: Direction, shape: tuple[int, ...], dtype: torch.dtype, tiles: bool = False
+) -> Need:
+    """Its weights and what it computes.
 
     Args:
         kind: a class of diffusers. config: its configuration, as JSON. shape: pixels (3, F, H, W) to encode, or latents
-            (C, F', H', W') to decode.
+            (C, F', H', W') to decode. tiles: it works in tiles.
     """
     with torch.device("meta"):
         model: Any = nn.Module.to(kind.from_config(json.loads(config)).eval(), dtype)
         given = torch.empty(1, *shape, dtype=dtype)
         timestep = torch.zeros(1, dtype=dtype)
+    if tiles:
+        model.enable_tiling()
     weights = [*model.parameters(), *model.buffers()]
     with torch.no_grad(), Live([*weights, given, timestep]) as live:
         if direction == "encode":
             model.encode(given)
-        elif model.config.get("timestep_conditioning"):
-            model.decode(given, timestep)
         else:
-            model.decode(given)
-    return sum(tensor.nbytes for tensor in [*weights, given]) + live.peak
+            conditioned = [timestep] if model.config.get("timestep_conditioning") else []
+            to_bytes(model.decode(given, *conditioned, return_dict=False)[0])
+    return Need(sum(tensor.nbytes for tensor in weights), given.nbytes + live.peak)

@@ -9,8 +9,10 @@ from diffusers import AutoencoderKLWan, WanImageToVideoPipeline, WanPipeline, Wa
 from torch import Tensor, nn
 
 from regdpo.core.errors import UserError
+from regdpo.models import encoders
 from regdpo.models.codec import BlockPCACodec
 from regdpo.models.diffusers_family import TRAIN_TIMESTEPS, DiffusersFamily, to_pixels
+from regdpo.models.live import Need
 
 IMAGE_TOKENS = 257
 """Of the image encoder that 2.1's image-to-video models are given: 16 x 16 patches and a class token."""
@@ -78,6 +80,12 @@ class Wan(DiffusersFamily):
             self._bring(self._image)
             inputs["image"] = self._image.encode_image([image.numpy() for image in frame.cpu()], self.device)
         return inputs
+
+    def encoder_needs(self, captions: int) -> dict[str, Need]:
+        needs = super().encoder_needs(captions)
+        if self.ref.task == "i2v" and self._transformer_config["image_dim"]:
+            needs["image encoder"] = encoders.need(self._parts(["image_encoder"]), self.dtype, captions)
+        return needs
 
     def example_inputs(self, latent_shape: tuple[int, ...]) -> dict[str, Tensor]:
         inputs = super().example_inputs(latent_shape)

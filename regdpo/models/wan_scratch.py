@@ -18,6 +18,8 @@ from regdpo.models.codec import BlockPCACodec
 
 PATCH = (1, 2)
 """Latents a token, in time and each way in space."""
+WORDS = 4096
+"""That the tokenizer knows at most."""
 
 
 def outline(base: Base) -> dict[str, dict[str, Any]]:
@@ -25,13 +27,17 @@ def outline(base: Base) -> dict[str, dict[str, Any]]:
     assert base.pretrain is not None
     codec = base.pretrain.codec
     return {
-        "model_index.json": {"vae": ["diffusers", BlockPCACodec.__name__]},
+        "model_index.json": {
+            "vae": ["diffusers", BlockPCACodec.__name__],
+            "text_encoder": ["transformers", UMT5EncoderModel.__name__],
+        },
         "transformer/config.json": {"_class_name": WanTransformer3DModel.__name__, **_transformer(base)},
         "vae/config.json": {
             "z_dim": codec.channels,
             "scale_factor_temporal": codec.temporal,
             "scale_factor_spatial": codec.spatial,
         },
+        "text_encoder/config.json": _text(base, WORDS),
     }
 
 
@@ -47,16 +53,11 @@ def make(base: Base, videos: list[Tensor], captions: list[str], shift: float, fo
         PSNR in dB of the videos through the codec.
     """
     assert base.pretrain is not None
-    spec = base.pretrain.transformer
     codec, psnr = _codec(base, videos)
     torch.manual_seed(base.pretrain.seed)
     transformer = WanTransformer3DModel(**_transformer(base))
     tokenizer = _tokenizer(captions)
-    text_encoder = UMT5EncoderModel(
-        UMT5Config(
-            vocab_size=len(tokenizer), d_model=spec.text_dim, d_kv=8, d_ff=2 * spec.text_dim, num_layers=2, num_heads=4
-        )
-    )
+    text_encoder = UMT5EncoderModel(UMT5Config(**_text(base, len(tokenizer))))
     kind: Any = WanImageToVideoPipeline if base.task == "i2v" else WanPipeline
     pipeline = kind(
         tokenizer=tokenizer,
@@ -67,6 +68,13 @@ def make(base: Base, videos: list[Tensor], captions: list[str], shift: float, fo
     )
     pipeline.save_pretrained(folder, safe_serialization=True)
     return psnr
+
+
+def _text(base: Base, words: int) -> dict[str, Any]:
+    """Configuration of the text encoder."""
+    assert base.pretrain is not None
+    width = base.pretrain.transformer.text_dim
+    return {"vocab_size": words, "d_model": width, "d_kv": 8, "d_ff": 2 * width, "num_layers": 2, "num_heads": 4}
 
 
 def _transformer(base: Base) -> dict[str, Any]:
@@ -100,7 +108,7 @@ def _codec(base: Base, videos: list[Tensor]) -> tuple[BlockPCACodec, float]:
 def _tokenizer(captions: list[str]) -> PreTrainedTokenizerFast:
     tokenizer = Tokenizer(models.WordLevel(unk_token="<unk>"))  # noqa: S106
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    trainer = trainers.WordLevelTrainer(special_tokens=["<pad>", "</s>", "<unk>"], vocab_size=4096)
+    trainer = trainers.WordLevelTrainer(special_tokens=["<pad>", "</s>", "<unk>"], vocab_size=WORDS)
     tokenizer.train_from_iterator(sorted(set(captions)), trainer)
     tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>")  # noqa: S106

@@ -5,6 +5,7 @@ Nothing is downloaded and no weight is read.
 """
 
 import json
+import math
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -56,6 +57,10 @@ class Architecture:
     def latent_shape(self, frames: int, height: int, width: int) -> tuple[int, int, int, int]:
         """(C, F', H', W') of a clip."""
         return self.family.latent_shape(frames, height, width)
+
+    def beside(self, latent: tuple[int, ...]) -> int:
+        """Numbers that one clip of latents (C, F', H', W') is given beside them: text, condition, and so on."""
+        return sum(math.prod(it.shape[1:]) for it in self.family.example_inputs(latent).values())
 
     def empty(self, layers: tuple[int, ...] | None = None) -> nn.Module:
         """The model on the meta device, fp32; ``layers`` in the place of its own."""

@@ -16,14 +16,13 @@ from regdpo.config.training import Parallel, TrainSettings, reference_kind
 from regdpo.models.device import DTYPES
 from regdpo.plan import trace
 from regdpo.plan.architecture import Architecture
-from regdpo.plan.trace import Parameters, Pass
+from regdpo.plan.trace import FP32, Parameters, Pass
 from regdpo.runtime.gpu_specs import GIB
 
 RESERVED = 3 * GIB
 """Of what programs see of a GPU: CUDA context, NCCL, cuBLAS. An assumption, a rule of thumb."""
 FRAGMENTATION = 0.05
 """Of what comes and goes: holes in the allocator's memory. An assumption, a rule of thumb."""
-FP32 = 4
 OPTIMIZER = {"adamw": 8.0, "adamw_8bit": 2 + 8 / 256}
 """Bytes a trained parameter: two moments; in 8 bit with an fp32 scale for every 256 (torchao)."""
 

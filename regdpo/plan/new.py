@@ -1,27 +1,33 @@
 """A configuration for somebody's footage, model and GPUs, as commented YAML to go on from."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Literal
 
 import jinja2
+import yaml
 
+from regdpo.config import schema
 from regdpo.config.schema import Base
 from regdpo.config.training import Parallel, TrainSettings
 from regdpo.core.errors import UserError
 from regdpo.data.names import shown
 from regdpo.models.registry import FAMILIES
-from regdpo.plan import architecture, layouts
-from regdpo.plan.memory import Training
+from regdpo.plan import architecture, cost, layouts, stages
+from regdpo.plan.memory import Size, Training
 from regdpo.runtime.gpu_specs import GIB
 
-SIZES = ((81, 480, 832), (49, 480, 832), (49, 480, 720), (33, 480, 832), (33, 320, 576), (17, 320, 576))
-"""Frames, height and width of a clip; the first that fits is taken."""
+SIZES = ((81, 480, 832), (49, 480, 832), (33, 480, 832), (33, 320, 576), (17, 320, 576), (49, 480, 720))
+"""Frames, height and width of a clip; the first that fits, in memory and in time, is taken."""
 SMALL = ((9, 64, 64), (9, 128, 128), (9, 256, 256))
 """The same without a GPU."""
 FPS = {"cogvideox": 8, "hunyuan_video": 24, "ltx_video": 24}
 """Frames a second that a family's published checkpoints were trained with, where that is not 16 as of Wan."""
+PAIRS = 200
+"""To train on, by which time is reckoned: how many clips there will be, nobody knows before they are cut."""
+PAIRED = "reg_dpo"
+"""The arm that has losers."""
 EXPERTS = "A14B"
 """In the names of Wan 2.2's checkpoints with two experts, whose denoisers are Wan 2.1's."""
 
@@ -39,6 +45,7 @@ class Wish:
     gpus: int
     memory: float  # bytes of one
     peak_flops: float
+    days: float = 1  # that the whole may take, of these GPUs
 
 
 @dataclass(frozen=True)
@@ -49,7 +56,9 @@ class Chosen:
     size: tuple[int, int, int]
     upright: bool  # whether clips of that size turned round may stand beside it
     settings: TrainSettings
-    said: str
+    said: str  # of its memory
+    days: float = 0  # that the plan reckons with; 0: nothing is reckoned
+    longer: str = ""  # what would take longer
 
 
 def choose(wish: Wish) -> Chosen:
@@ -59,19 +68,16 @@ def choose(wish: Wish) -> Chosen:
         UserError: no family knows the model, or nothing fits.
     """
     base, found = recognised(wish)
-    machine = layouts.Machine(wish.memory, wish.peak_flops)
+    slower: list[Chosen] = []
     for size in SIZES if wish.gpu else SMALL:
-        try:
-            found.family.check_geometry(*size)
-        except UserError:
-            continue
-        settings = TrainSettings(batch=wish.gpus, precision="bf16" if wish.gpu else "fp32")
-        fitting = [it for it in layouts.estimates(Training(found, settings, *size, wish.gpus, 2), machine) if it.fits]
-        if fitting:
-            it = fitting[0]
-            parallel = it.parallel.model_copy(update={"reference": "auto"})  # with LoRA there is but one
-            said = f"by the plan {it.memory.total / GIB:.1f} of {wish.memory / GIB:.1f} GiB" if wish.gpu else ""
-            return Chosen(base, size, _upright(found, size), settings.model_copy(update={"parallel": parallel}), said)
+        chosen = _laid_out(wish, base, found, size)
+        if chosen and chosen.days <= wish.days and _renders(wish, chosen, found):
+            return replace(chosen, longer=_said(slower[:1]))
+        if chosen and chosen.days > wish.days:
+            slower.append(chosen)
+    for chosen in sorted(slower, key=lambda it: it.days):
+        if _renders(wish, chosen, found):
+            return replace(chosen, longer=_said([it for it in slower[:1] if it is not chosen]))
     raise UserError(
         f"--model: by the plan no clip of {wish.model} fits {wish.gpus} x {wish.gpu or 'CPU'} "
         f"({wish.memory / GIB:.1f} GiB each); take a smaller model or more GPUs"
@@ -86,6 +92,57 @@ def _upright(found: architecture.Architecture, size: tuple[int, int, int]) -> bo
     except UserError:
         return False
     return height != width
+
+
+def _laid_out(wish: Wish, base: Base, found: architecture.Architecture, size: Size) -> Chosen | None:
+    """The fastest layout of a training on such clips, and how long all takes; none where none fits."""
+    try:
+        found.family.check_geometry(*size)
+    except UserError:
+        return None
+    settings = TrainSettings(batch=wish.gpus, precision="bf16" if wish.gpu else "fp32")
+    machine = layouts.Machine(wish.memory, wish.peak_flops)
+    fitting = [it for it in layouts.estimates(Training(found, settings, *size, wish.gpus, 2), machine) if it.fits]
+    if not fitting:
+        return None
+    it = fitting[0]
+    parallel = it.parallel.model_copy(update={"reference": "auto"})  # with LoRA there is but one
+    settings = settings.model_copy(update={"parallel": parallel})
+    if not wish.gpu:
+        return Chosen(base, size, _upright(found, size), settings, "")
+    upright = _upright(found, size)
+    chosen = Chosen(
+        base, size, upright, settings, f"by the plan {it.memory.total / GIB:.1f} of {wish.memory / GIB:.1f} GiB"
+    )
+    values = _configured(wish, chosen)
+    training = Training(found, values.train.arm_settings(PAIRED), *size, wish.gpus, 2)
+    return replace(chosen, days=_days(cost.Asked(values, training, machine, PAIRS, 24, None)))
+
+
+def _configured(wish: Wish, chosen: Chosen) -> schema.Config:
+    return schema.check(yaml.safe_load(written(wish, chosen)))
+
+
+def _renders(wish: Wish, chosen: Chosen, found: architecture.Architecture) -> bool:
+    """Whether the stages around the training fit one of the GPUs, too."""
+    if not wish.gpu:
+        return True
+    values = _configured(wish, chosen)
+    needed = stages.stages(values, found, [it.size for it in values.clips.geometries], wish.memory).values()
+    return all(stage.fullest.total <= wish.memory for stage in needed)
+
+
+def _days(asked: cost.Asked) -> float:
+    """Of all GPUs, for every stage that the plan can tell the time of."""
+    return sum(part.hours for part in cost.parts(asked)) / asked.training.ranks / 24
+
+
+def _said(longer: list[Chosen]) -> str:
+    """Clips that would take too long."""
+    return "".join(
+        f"clips of {it.size[0]} frames of {it.size[1]}x{it.size[2]} would take {it.days:.1f} days (--days)"
+        for it in longer
+    )
 
 
 def recognised(wish: Wish) -> tuple[Base, architecture.Architecture]:

@@ -1,6 +1,6 @@
 """The plan as text: every layout of a training, and how long a video each technique makes room for."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -8,6 +8,7 @@ from regdpo.config.training import Parallel
 from regdpo.plan.architecture import known
 from regdpo.plan.layouts import Estimate, Machine, estimate, estimates, impossible, longest, main_memory, sensible
 from regdpo.plan.memory import FRAGMENTATION, RESERVED, Training
+from regdpo.plan.stages import Stage
 from regdpo.runtime.gpu_specs import GIB
 
 PARTS = ("weights", "optimizer", "gradients", "activations", "reference", "buffers", "margin")
@@ -60,6 +61,21 @@ def listing(training: Training, machine: Machine, times: Sequence[str] = ()) -> 
     if any(it.seconds_before for it in found):
         lines.append("cached: the reference's passes are made before step 1; pairs/h counts them, s/step does not")
     return "\n".join(lines)
+
+
+def stages(found: Iterable[Stage], memory: float) -> str:
+    """What each stage needs of one GPU: the fullest of its turns, and those that it takes before and after."""
+    lines = ["", f"stages beside the trainings, on one GPU of {memory / GIB:.1f} GiB; their parts take turns there"]
+    rows: list[tuple[str, ...]] = [
+        ("fits", "GiB", "weights", "work", "margin", "fullest turn", "stage (its other turns, GiB)")
+    ]
+    for stage in found:
+        it = stage.fullest
+        sizes = [f"{size / GIB:.1f}" for size in (it.total, it.weights, it.work, it.margin)]
+        others = [f"{turn.part} {turn.total / GIB:.1f}" for turn in stage.turns if turn is not it]
+        named = f"{stage.key} ({'; '.join(others)})" if others else stage.key
+        rows.append(("yes" if it.total <= memory else "no", *sizes, it.part, named))
+    return "\n".join([*lines, *_aligned(rows)])
 
 
 def _yaml(parallel: Parallel) -> str:
@@ -192,6 +208,6 @@ def _row(it: Estimate, prefix: str = "") -> tuple[str, ...]:
     return ("yes" if it.fits else "no", *sizes, *times, prefix + it.name)
 
 
-def _aligned(rows: list[tuple[str, ...]]) -> list[str]:
+def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)]
     return ["  ".join([*(cell.rjust(w) for cell, w in zip(row, widths, strict=False)), row[-1]]) for row in rows]

@@ -6,6 +6,7 @@ the others. Attention is taken as flash attention: what is kept of it is
 query, key, value, output and a number a row. Parameters and their gradients are not counted here.
 """
 
+import math
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -21,11 +22,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from regdpo.config.training import Lora
 from regdpo.core.errors import UserError
-from regdpo.models.live import Live
+from regdpo.models.live import Live, Need
 from regdpo.parallel.shard import recompute
 from regdpo.plan.architecture import Architecture, Given
 
 DEPTHS = (2, 3)
+FP32 = 4
 LATENT_FRAMES = (8, 24)
 
 
@@ -137,6 +139,41 @@ def activations(of: Pass, kind: int, frames: int, context: int, checkpointed: bo
         return _line(LATENT_FRAMES, (brief[i] - blocks * short, shallow[i] - blocks * long), frames)
 
     return Bytes(root(0), block * frames, root(1))
+
+
+SAMPLER = 8
+"""Latents in fp32 that sampling keeps beside the denoiser: the noised ones, both answers, and what a solver of the
+second order keeps and computes of them."""
+
+
+@cache
+def inference(of: Pass, frames: int, batch: int, texts: int = 1) -> Need:
+    """A denoiser that is not trained: its weights, and the peak of a forward pass with what it is given.
+
+    Args:
+        frames: latent frames. batch: clips at once. texts: sets of what it is given beside the latents.
+    """
+    layers = of.architecture.layers
+    model = model_of(of, tuple(min(DEPTHS[0], depth) for depth in layers)).eval()
+    latent = of.latent(frames)
+    inputs = of.architecture.inputs(batch, latent, of.dtype)
+    given = tensors(inputs)
+    with torch.no_grad(), _stand_ins(1), Live([*model.parameters(), *model.buffers(), *given]) as live:
+        model(*inputs[0], **inputs[1])
+    kept = FP32 * batch * (SAMPLER * math.prod(latent) + texts * of.architecture.beside(latent))
+    return Need(_held(of), sum(tensor.nbytes for tensor in given) + live.peak + kept)
+
+
+def _held(of: Pass) -> int:
+    """Bytes of a whole denoiser's weights as they are loaded: some layers stay in fp32 (``_keep_in_fp32_modules``)."""
+    model = of.architecture.empty()
+    if of.lora:
+        of.architecture.family.add_lora(model, of.lora)
+    exact = set(getattr(model, "_keep_in_fp32_modules", None) or ())
+    size = sum(buffer.nbytes for buffer in model.buffers())
+    for name, parameter in model.named_parameters():
+        size += parameter.numel() * (FP32 if exact & set(name.split(".")) else of.dtype.itemsize)
+    return size
 
 
 def flops(of: Pass, frames: int) -> Flops:

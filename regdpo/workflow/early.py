@@ -1,4 +1,4 @@
-"""While the rules are read, so that a dry run tells it too: is what they stand on there, and can the model take it?
+"""While jobs are planned, so that a dry run tells it too: is what they stand on there, and can the model take it?
 
 Nothing is written, no program is started and no torch is loaded.
 """

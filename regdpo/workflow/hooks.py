@@ -18,12 +18,20 @@ from regdpo.core.environment import environment
 from regdpo.core.store import Store
 from regdpo.core.temporaries import check_writable
 from regdpo.data import footage
+from regdpo.evaluate.measures import MEASURES
 from regdpo.workflow import preflight
 from regdpo.workflow.inputs import Inputs
 from regdpo.workflow.params import Params
 
 TRAININGS = {"train_arm": "train.arms.{arm}", "pretrain": "base.pretrain"}
 """Rule of a training -> its key in ``Config.trainings``, with the rule's wildcards."""
+ON_A_GPU = {
+    "render_negatives": "negatives",
+    "encode_latents": "latents",
+    "render_samples": "samples",
+    "score": "scores.error",
+}
+"""Rule of a stage that keeps a model on a GPU -> the key of its settings."""
 LOOKED_AT = 2**16
 """Bytes of a log's end."""
 
@@ -53,6 +61,7 @@ def before(
     preflight.ask_plan(
         settings,
         asked,
+        on_a_gpu(jobs),
         [sys.executable, str(declare.root / "scripts/plan.py")],
         path.parent / "plan",
         "-".join(version),
@@ -84,6 +93,17 @@ def trainings(jobs: Iterable[Any]) -> list[preflight.Asked]:
         if job.rule.name in TRAININGS
     }
     return sorted(asked)
+
+
+def on_a_gpu(jobs: Iterable[Any]) -> list[str]:
+    """Keys of the stages whose jobs keep a model on a GPU."""
+    return sorted({ON_A_GPU[job.rule.name] for job in jobs if job.rule.name in ON_A_GPU and _asks_a_model(job)})
+
+
+def _asks_a_model(job: Any) -> bool:
+    """Of measures those that are not about samples."""
+    measure = job.wildcards_dict.get("measure")
+    return measure is None or MEASURES[measure].reads == "model"
 
 
 def tell_last(failed: Iterable[Any], begun: float) -> None:

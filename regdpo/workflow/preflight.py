@@ -4,14 +4,18 @@ import os
 import subprocess
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from regdpo.config.schema import Config, canonical
 from regdpo.core.digests import text_digest
 from regdpo.core.errors import UserError
+from regdpo.core.section import Section
+from regdpo.runs.planned import Planned
 
 
 def mend_dates(files: Iterable[Path]) -> str:
@@ -73,18 +77,20 @@ def fit(settings: Config, asked: list[Asked]) -> list[str]:
 def ask_plan(
     settings: Config,
     asked: list[Asked],
+    stages: Sequence[str],
     command: list[str],
     remembered: Path,
     version: str,
     say: Callable[[str], None],
 ) -> None:
-    """Ask the plan whether the trainings fit ``launch.gpu``; without that, or with ``launch.force``, it is not asked.
+    """Ask the plan whether trainings and stages fit ``launch.gpu``; without that, or with ``launch.force``, it is not
+    asked.
 
     Another process asks, which takes a while; what fits is remembered and not asked again.
 
     Args:
-        command: scripts/plan.py. remembered: a folder. version: of what shapes the answer beside the configuration.
-        say: to the reader.
+        stages: keys of those that keep a model on a GPU. command: scripts/plan.py. remembered: a folder.
+        version: of what shapes the answer beside the configuration. say: to the reader.
 
     Raises:
         UserError: the plan says that one cannot fit.
@@ -93,28 +99,48 @@ def ask_plan(
     if gpu is None or settings.launch.force:
         return
     marks: dict[int, dict[str, Path]] = defaultdict(dict)
-    for it in asked:
-        mark = remembered / text_digest(_shape(settings, it), version)
+    wanted = [(it.processes, it.key, _shape(settings, it)) for it in asked]
+    wanted += [(settings.launch.processes, key, _shape_of_stage(settings, key)) for key in stages]
+    for processes, key, shape in wanted:
+        mark = remembered / text_digest(shape, version)
         if not mark.exists():
-            marks[it.processes][it.key] = mark
+            marks[processes][key] = mark
     for processes, new in marks.items():
         say(f"asking the plan whether {', '.join(new)} fit {processes} x {gpu}; that takes a moment, once")
         done = subprocess.run(
-            [*command, "--config", "/dev/stdin", "--gpus", str(processes), "--check", *new],
+            [*command, "--config", "/dev/stdin", "--gpus", str(processes), "--json", "--check", *new],
             input=canonical(settings.model_dump(mode="json")),
             capture_output=True,
             text=True,
         )
-        lines = done.stderr.strip().splitlines() or [f"the plan failed: {' '.join(command)}"]
-        if done.returncode:
-            raise UserError(lines[-1].removeprefix("error: "))
-        if not done.stdout:  # it knows nothing of such a model, and may tomorrow
-            say("\n".join(lines))
-            continue
-        say(done.stdout.rstrip())
-        for mark in new.values():
-            mark.parent.mkdir(parents=True, exist_ok=True)
-            mark.touch()
+        try:
+            planned = Planned.model_validate_json(done.stdout)
+        except ValidationError:
+            why = done.stderr.strip().rpartition("\n")[2].removeprefix("error: ")
+            raise UserError(why or f"the plan failed: {' '.join(command)}") from None
+        if planned.unknown:  # it knows nothing of such a model, and may tomorrow
+            say(f"not checked against the plan: {planned.unknown}")
+        for answer in planned.answers:
+            if answer.fits:
+                say(answer.said)
+                new[answer.key].parent.mkdir(parents=True, exist_ok=True)
+                new[answer.key].touch()
+        if planned.refused:
+            first, *others = planned.refused
+            for line in others:
+                say(line)
+            raise UserError(first)
+
+
+def _shape_of_stage(settings: Config, key: str) -> str:
+    """The same for a stage: its own settings, and the adapters that samples are made with."""
+    own: Section = settings
+    for name in key.split("."):
+        own = getattr(own, name)
+    arms = [settings.train.arm_settings(name).model_dump(mode="json") for name in settings.train.arms]
+    base = settings.base.model_dump(mode="json", exclude={"pretrain": {"settings"}})
+    sizes = [it.size for it in settings.clips.geometries]
+    return canonical([key, own.model_dump(mode="json"), arms, base, sizes, settings.launch.gpu])
 
 
 def _shape(settings: Config, asked: Asked) -> str:

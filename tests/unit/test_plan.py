@@ -18,7 +18,7 @@ from regdpo.config.training import Lora, Parallel, TrainSettings
 from regdpo.core.errors import UserError
 from regdpo.models import checkpoint_json
 from regdpo.models.live import Live
-from regdpo.plan import architecture, check, layouts, new, table, trace, tracker
+from regdpo.plan import architecture, check, layouts, new, stages, table, trace, tracker
 from regdpo.plan.memory import GIB, Training, memory
 from regdpo.runtime import gpu_specs
 
@@ -345,20 +345,43 @@ def test_a_new_configuration_is_for_the_model(tmp_path):
         new.recognised(replace(wish, model=str(tmp_path)))
 
 
-def test_a_new_configuration_fits_the_card():
+@pytest.fixture(scope="module")
+def chosen_for_a_day() -> tuple[new.Wish, new.Chosen]:
     card = gpu_specs.GPUS["RTX 4090"]
     wish = new.Wish(SMALL, "main", None, "../my videos", 7, "RTX 4090", 1, card.memory, card.peak_flops)
-    chosen = new.choose(wish)
+    return wish, new.choose(wish)
+
+
+def test_a_new_configuration_fits_the_card(chosen_for_a_day):
+    wish, chosen = chosen_for_a_day
     values = schema.check(yaml.safe_load(new.written(wish, chosen)))
     size = values.clips.frames, values.clips.height, values.clips.width
-    assert size == chosen.size == (81, 480, 832)
-    assert [it.size for it in values.clips.geometries] == [(81, 480, 832), (81, 832, 480)]
+    assert size == chosen.size == (33, 480, 832)
+    assert chosen.days < 1
+    assert re.fullmatch(r"clips of 81 frames of 480x832 would take [\d.]+ days \(--days\)", chosen.longer)
+    assert [it.size for it in values.clips.geometries] == [(33, 480, 832), (33, 832, 480)]
     assert (values.videos.root, values.clips.shards, values.launch.gpu) == ("../my videos", 7, "RTX 4090")
     settings = values.train.arm_settings("reg_dpo")
     assert settings == chosen.settings.model_copy(
         update={"steps": 500, "checkpoint_every": 100, "eval_every": 50, "export": "best"}
     )
-    check(settings, architecture.find(values.base), [size], 1, card.memory)
+    found = architecture.find(values.base)
+    assert all(answer.fits for answer in stages.ask(values, found, [size], 1, wish.memory))
+
+
+def test_recipes_take_what_a_new_configuration_takes(chosen_for_a_day):
+    """Clips and, but for what is a matter of taste, the layout; of five days for the large model."""
+    card = gpu_specs.GPUS["A100 80GB"]
+    wish = new.Wish(T2V, "main", None, "videos", 7, "A100 80GB", 1, card.memory, card.peak_flops)
+    base, found = new.recognised(wish)
+    longer, large = (new._laid_out(wish, base, found, size) for size in new.SIZES[:2])
+    assert longer is not None
+    assert large is not None
+    assert large.days < 5 < longer.days
+    for path, chosen in (("wan21_t2v_1_3b_24gb", chosen_for_a_day[1]), ("wan21_t2v_14b_80gb", large)):
+        recipe = schema.load(str(ROOT / f"config/recipes/{path}.yaml"))
+        assert (recipe.clips.frames, recipe.clips.height, recipe.clips.width) == chosen.size, path
+        assert recipe.train.arm_settings("reg_dpo").parallel == chosen.settings.parallel, path
 
 
 def test_of_several_sizes_memory_is_the_largests_and_time_the_mean():
@@ -483,7 +506,8 @@ def command(monkeypatch, capsys):
 
 
 def test_command(command):
-    printed = command("--gpus", "8", "--gpu-memory", "80GB")
+    printed = command("--gpus", "8", "--gpu-memory", "80GB", "--frames", "33")
+    assert re.search(r"^ *yes +\d.* denoiser +negatives \(text encoder.*; VAE, decoding [\d.]+\)$", printed, re.M)
     assert "take: context" in printed
     assert "while it loads" not in printed
     assert "configured: context 4, joint, checkpointing full, reference adapters" in printed
@@ -508,7 +532,8 @@ def test_command(command):
 def test_each_recipe_fits_its_card(path, command):
     recipe = schema.load(str(path))
     lines = command("--check", config=str(path)).splitlines()
-    assert [line.split(":")[0] for line in lines] == [f"train.arms.{arm}" for arm in recipe.train.arms]
+    keys = [*(f"train.arms.{arm}" for arm in recipe.train.arms), *stages.STAGES]
+    assert [line.split(":")[0] for line in lines] == keys
     assert all(line.endswith("fits, by the plan") for line in lines)
 
 

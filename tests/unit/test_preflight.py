@@ -2,6 +2,7 @@
 
 import copy
 import os
+import re
 import sys
 import time
 from pathlib import Path
@@ -68,23 +69,26 @@ def test_the_plan_is_asked_once(tmp_path):
     """The real plan; `false` in its place shows whether it is asked at all."""
     said: list[str] = []
     asked = [Asked("base.pretrain", 2, 1, 2)]
-    ask_plan(settings(), asked, ["false"], tmp_path, "", said.append)
+    ask_plan(settings(), asked, ["latents"], ["false"], tmp_path, "", said.append)
     assert said == []  # no GPU is named
     known = settings(gpu="RTX 4090")
-    ask_plan(known, asked, PLAN, tmp_path, "", said.append)
-    assert said[0].startswith("asking the plan whether base.pretrain fit 2 x RTX 4090")
+    ask_plan(known, asked, ["latents"], PLAN, tmp_path, "", said.append)
+    assert said[0].startswith("asking the plan whether base.pretrain, latents fit 2 x RTX 4090")
     assert said[1] == "base.pretrain: needs 3.1 of 23.5 GiB per rank: fits, by the plan"
-    ask_plan(known, asked, ["false"], tmp_path, "", said.append)
-    assert len(said) == 2
-    ask_plan(settings(gpu="RTX 4090", force=True), [Asked(DPO, 2, 1, 2)], ["false"], tmp_path, "", said.append)
+    assert re.fullmatch(r"latents: needs 3\.\d of 23\.5 GiB, for the text encoder: fits, by the plan", said[2])
+    ask_plan(known, asked, ["latents"], ["false"], tmp_path, "", said.append)
+    assert len(said) == 3
+    force = settings(gpu="RTX 4090", force=True)
+    ask_plan(force, [Asked(DPO, 2, 1, 2)], ["samples"], ["false"], tmp_path, "", said.append)
     for other in (
-        (settings(gpu="L40S"), asked, "code"),
-        (known, asked, "other code"),
-        (known, [Asked("base.pretrain", 4, 1, 4)], ""),
-        (known, [Asked(DPO, 2, 1, 2)], ""),
+        (settings(gpu="L40S"), asked, [], "code"),
+        (known, asked, [], "other code"),
+        (known, [Asked("base.pretrain", 4, 1, 4)], [], ""),
+        (known, [Asked(DPO, 2, 1, 2)], [], ""),
+        (known, asked, ["samples"], ""),
     ):
         with pytest.raises(UserError, match="the plan failed: false"):
-            ask_plan(*other[:2], ["false"], tmp_path, other[2], said.append)
+            ask_plan(*other[:3], ["false"], tmp_path, other[3], said.append)
 
 
 @pytest.mark.slow
@@ -93,7 +97,7 @@ def test_what_cannot_be_planned_is_said_and_not_remembered(tmp_path):
     values["base"] = {"model": "some/model", "revision": "main"}
     values["launch"]["gpu"] = "H100 SXM"
     said: list[str] = []
-    ask_plan(schema.check(values), [Asked(DPO, 2, 1, 2)], PLAN, tmp_path, "", said.append)
+    ask_plan(schema.check(values), [Asked(DPO, 2, 1, 2)], [], PLAN, tmp_path, "", said.append)
     assert said[1].startswith("not checked against the plan: base.model: the architecture of some/model is not known")
     assert list(tmp_path.iterdir()) == []
 

@@ -40,6 +40,9 @@ def test_no_videos_are_told_by_a_dry_run(fresh):
     assert done.returncode == 1
     assert done.stdout.splitlines()[-1].startswith("error: videos.root: nowhere: there is no such folder")
     assert "Traceback" not in done.stdout
+    for command in (["--unlock"], ["--summary"]):  # which run nothing
+        done = fresh.snakemake(*command, "clips")
+        assert done.returncode == 0, done.stdout
 
 
 def test_a_training_that_cannot_fit_is_refused_before_the_first_job(fresh):
