@@ -16,7 +16,7 @@ import regdpo
 from regdpo.config import schema, stage_inputs
 from regdpo.config.locations import located
 from regdpo.config.run_file import RUN, SUFFIX, RunFile
-from regdpo.core import environment
+from regdpo.core import damage, environment
 from regdpo.core.errors import UserError
 from regdpo.data.captioner_registry import CAPTIONERS
 from regdpo.data.pair_registry import PAIR_SOURCES

@@ -29,6 +29,7 @@ rule train_arm:
             settings.train.arms[wildcards.arm].objective
         ),
         env=declare.env("torch", "diffusers", "peft"),
+        damage=lambda wildcards, output: damage.digest(output[0]),
         launch=lambda wildcards, resources, threads: declare.launch(
             f"train.arms.{wildcards.arm}",
             comment_of("train_arm", wildcards, Path.cwd()),

@@ -11,12 +11,13 @@ import json
 import os
 import time
 from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field, ValidationError
 
+from regdpo.core import damage
 from regdpo.core.errors import UserError
 from regdpo.core.section import Section
 from regdpo.core.store import Store
@@ -35,6 +36,8 @@ class RunFile(Section):
     """What each stage reads of the configuration, by ``stage_inputs.part_name``."""
     store: str = "store"
     store_identity: str = ""
+    results: str = ""
+    """The folder of the results, where what is found damaged is told to the rules (``core.damage``)."""
     environment: str = ""
     """What the controlling process runs on (``core.environment``)."""
     device: str = "auto"
@@ -85,4 +88,12 @@ def open_store(root: str) -> Store:
     """
     run = current()
     mine = Path(root).resolve() == Path(run.store).resolve()
-    return Store(root, run.store_identity if mine else "")
+    return heeding(Store(root, run.store_identity if mine else ""))
+
+
+def heeding(store: Store) -> Store:
+    """The store, of which the workflow's run is told what is missing or damaged."""
+    run = current() if Path(os.environ.get(RUN, "")).is_file() else RunFile()
+    if run.results and store.root.resolve() == Path(run.store).resolve():
+        store.tell = partial(damage.tell, Path(run.results), store)
+    return store

@@ -4,14 +4,17 @@ A key is the digest of everything that shaped the artefact, so an artefact is ne
 Manifests hold paths relative to the store's root; ``Store.resolve`` keeps them inside it.
 """
 
+import json
 import os
+import shutil
 import socket
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from regdpo.core.digests import file_digest, folder_digest
+from regdpo.core.digests import file_digest, folder_digest, text_digest
 from regdpo.core.errors import UserError
 from regdpo.core.temporaries import atomic, temporary_of
 
@@ -19,10 +22,15 @@ DIGESTS = "digests.json"
 """File of a store that digests of large files are kept in, as ``DigestCache``."""
 IDENTITY = ".store"
 """File of a store that says which one it is, in any words."""
+ASIDE = "damaged"
+"""Folder of a store where what was found damaged is put by who makes it again."""
+USERS = "used_by"
+"""Folder of a store with a file for each folder of results that was made with it."""
 SHOWN = 10.0
 """Seconds that a network file system may take to show it."""
 
 
+AGAIN = "give the same command again, which makes it anew"
 RULES = {
     "clips": "cut_clips",
     "captions": "caption_clips",
@@ -57,6 +65,9 @@ class Store:
     def __init__(self, root: str | Path, expected: str = ""):
         self.root = Path(root)
         self._checked: set[tuple[str, str]] = set()
+        self._whole: dict[str, str] = {}  # digests of what was just found whole
+        self.tell: Callable[[str], bool] = lambda relative: False
+        """Called with what is found missing or damaged; whether the same command makes it again (core/damage.py)."""
         self.expected = expected
         end = time.monotonic() + SHOWN
         while expected and self._named() != expected and time.monotonic() < end:
@@ -84,6 +95,23 @@ class Store:
             temporary.unlink()
         return path.read_text()
 
+    def used_by(self, folder: Path, results: Path) -> None:
+        """Remember who uses it, so that nothing of theirs is cleaned away: where the workflow runs, and its results."""
+        user = json.dumps({"folder": str(folder.resolve()), "results": str(results.resolve())})
+        path = self.root / USERS / f"{text_digest(user)[:16]}.json"
+        if not path.exists():
+            with atomic(path) as temporary:
+                temporary.write_text(user)
+
+    def users(self) -> list[tuple[Path, Path]]:
+        """Folders where the workflow has run with it, and their results; they may be gone."""
+        found = []
+        for path in sorted((self.root / USERS).glob("*.json")):
+            with suppress(OSError, ValueError, KeyError, TypeError):
+                user = json.loads(path.read_text())
+                found.append((Path(user["folder"]), Path(user["results"])))
+        return found
+
     def relative(self, kind: str, key: str, suffix: str = "") -> str:
         """The path of an artefact relative to the root, as manifests hold it."""
         return f"{kind}/{key[:2]}/{key}{suffix}"
@@ -108,7 +136,8 @@ class Store:
         """
         path = self.resolve(relative)
         if not path.exists():
-            raise UserError(f"{path}: missing from the store although a manifest names it; {_again(relative)}")
+            again = AGAIN if self.tell(relative) else _again(relative)
+            raise UserError(f"{path}: missing from the store although a manifest names it; {again}")
         return path
 
     def checked(self, relative: str, sha256: str) -> Path:
@@ -134,6 +163,8 @@ class Store:
             UserError: it is not there, or its bytes have changed since.
         """
         path = self.existing(relative)
+        if relative in self._whole:
+            return self._whole.pop(relative)
         found, kept = folder_digest(path) if path.is_dir() else file_digest(path), kept_at(path)
         written = ""
         with suppress(FileNotFoundError):  # nobody asked before, or another process writes it anew
@@ -152,7 +183,38 @@ class Store:
         Args:
             rule: that makes it, where its kind does not say.
         """
-        return UserError(f"{self.resolve(relative)} is damaged ({reason}); delete it, then {_again(relative, rule)}")
+        again = AGAIN if self.tell(relative) else f"delete it, then {_again(relative, rule)}"
+        return UserError(f"{self.resolve(relative)} is damaged ({reason}); {again}")
+
+    def wrong(self, relative: str, sha256: str) -> str:
+        """What is wrong with an artefact; empty if it has the digest that a manifest gives, or that is kept beside it
+        where the manifest gives none."""
+        path = self.resolve(relative)
+        if not path.exists():
+            return "is missing"
+        found = folder_digest(path) if path.is_dir() else file_digest(path)
+        with suppress(FileNotFoundError):
+            sha256 = sha256 or kept_at(path).read_text()
+        return "" if sha256 in ("", found) else f"is altered (sha256 {found[:12]}, it was {sha256[:12]})"
+
+    def has(self, relative: str) -> bool:
+        """Whether an artefact is there, with the bytes that it was written with; ``digest`` then reads it no second
+        time. One with other bytes is put aside, for whoever asks to make it again."""
+        path, kept = self.resolve(relative), kept_at(self.resolve(relative))
+        if not path.exists():
+            return False
+        found = folder_digest(path) if path.is_dir() else file_digest(path)
+        with suppress(FileNotFoundError):
+            if kept.read_text() not in ("", found):
+                aside = self.root / ASIDE / relative
+                print(f"{path}: is damaged; it is put aside as {aside}, and made again", file=sys.stderr)
+                aside.parent.mkdir(parents=True, exist_ok=True)
+                shutil.rmtree(aside, ignore_errors=True)
+                os.replace(path, aside)
+                kept.unlink(missing_ok=True)
+                return False
+            self._whole[relative] = found
+        return True
 
     @contextmanager
     def writing(self, relative: str) -> Iterator[Path]:

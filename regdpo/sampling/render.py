@@ -133,7 +133,7 @@ def _refusal(path: str) -> str:
 
 
 def _made(store: Store, path: str) -> bool:
-    return store.resolve(path).exists() or store.resolve(_refusal(path)).exists()
+    return store.has(path) or store.has(_refusal(path))
 
 
 def _found(store: Store, path: str) -> Rendered:

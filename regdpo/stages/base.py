@@ -83,7 +83,7 @@ def from_scratch(stage: BaseStage, pairs: list[PairRow], store: Store) -> ModelF
         *(f"{pair.winner_sha256} {pair.caption}" for pair in pairs),
     )
     path = store.relative("models", key)
-    if not store.resolve(path).exists():
+    if not store.has(path):
         alike: dict[Geometry, list[np.ndarray]] = {}
         for pair in pairs:
             alike.setdefault(Geometry.of_row(pair), []).append(

@@ -63,7 +63,7 @@ def encode(
         for pair, size in zip(pairs, sizes, strict=True)
     ]
     paths = [store.relative("latents", key, ".safetensors") for key in keys]
-    todo = {key: pair for key, path, pair in zip(keys, paths, pairs, strict=True) if not store.resolve(path).exists()}
+    todo = {key: pair for key, path, pair in zip(keys, paths, pairs, strict=True) if not store.has(path)}
     for key, pair, text in track(_with_text(family, todo), "latents", len(todo)):
         tensors = _encode_pair(family, pair, text, stage, store, key)
         with store.writing(store.relative("latents", key, ".safetensors")) as temporary:
@@ -98,7 +98,7 @@ def _empty_caption(family: Family, key: str, stage: LatentsStage, store: Store) 
     if family.embeds_guidance:
         return {}
     path = store.relative("latents", key, ".safetensors")
-    if not store.resolve(path).exists():
+    if not store.has(path):
         tensors = {name: tensor[0] for name, tensor in family.encode_text([""]).items()}
         with store.writing(path) as temporary:
             save_file(_stored(tensors, stage), temporary)

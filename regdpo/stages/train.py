@@ -28,6 +28,8 @@ def outcome(
     key = text_digest(canonical(shaped), *others)
     del shaped["settings"]["steps"]
     run = store.relative("runs", key)
+    export = f"{run}/{EXPORT}"
+    store.has(export)  # else it is put aside, and the training goes on from its last checkpoint
     # A launcher of a Slurm job of its own is on another machine than the ranks
     device = options.device if options.scheduler == "slurm" else device_of(options.device, options.shape.each)
     job = Job(
@@ -51,7 +53,6 @@ def outcome(
         job = planned(job, options, *gpu_found())
     train(job, options, name)
     ran = Ran.model_validate_json(store.existing(f"{run}/{RAN}").read_text())
-    export = f"{run}/{EXPORT}"
     weights = store.digest(export, "pretrain" if stage.objective == "pretrain" else "")
     digest = text_digest(model.ref.digest, weights)
     part = "transformer" if stage.settings.tuning == "full" else "lora"

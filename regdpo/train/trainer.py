@@ -19,6 +19,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
+from regdpo.config.run_file import heeding
 from regdpo.config.training import TrainSettings, reference_kind
 from regdpo.core import manifests
 from regdpo.core.errors import UserError
@@ -53,7 +54,7 @@ class Trainer:
     def __init__(self, job: Job, device: torch.device, layout: Layout):
         self.job, self.device, self.layout = job, device, layout
         self.stage, self.settings = job.stage, job.stage.settings
-        self.run, self.store = Path(job.run), Store(job.store, job.store_identity)
+        self.run, self.store = Path(job.run), heeding(Store(job.store, job.store_identity))
         self.objective = OBJECTIVES[self.stage.objective]
         self.prefers = self.objective.paired
         self._check()

@@ -52,7 +52,12 @@ PLACES = {
     "dimensions": "scores.vbench.dimensions",
 }
 """What parts of the configuration are called by ``stage_inputs`` -> where they stand in it."""
-FILES = {"videos": "the videos", "sidecars": "the captions' text files", "weights": "the files of the model"}
+FILES = {
+    "videos": "the videos",
+    "sidecars": "the captions' text files",
+    "weights": "the files of the model",
+    "damage": "what was found damaged or missing in the store",
+}
 """Parameters that are digests of what the workflow does not make."""
 
 

@@ -67,9 +67,11 @@ def before(
         "-".join(version),
         log.info,
     )
+    Store(settings.paths.store).used_by(Path.cwd(), Path(settings.paths.results))
     RunFile(
         parts=stage_inputs.parts(settings),
         store=settings.paths.store,
+        results=str(Path(settings.paths.results).resolve()),
         store_identity=Store(settings.paths.store).identity(),
         environment=environment(),
         device=settings.launch.device,

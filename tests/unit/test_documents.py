@@ -116,3 +116,10 @@ def test_pre_commit_checks_what_lint_checks():
 
 def _read(name: str) -> str:
     return (ROOT / name).read_text()
+
+
+def test_what_a_document_calls_a_proof_is_a_test():
+    known = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+    named = re.findall(r"`(test_\w+)[`\[]", (ROOT / "docs/concepts/staleness.md").read_text())
+    assert len(named) > 8
+    assert [name for name in named if f"def {name}(" not in known] == []

@@ -110,6 +110,25 @@ def test_a_second_run_does_nothing(project: Project):
     assert [(path.stat().st_mtime_ns, path.read_bytes()) for path in drawn] == before
 
 
+def test_a_flipped_byte_is_noticed_and_made_again_by_the_same_command(project: Project):
+    """Of a generated video, by who measures it; the one shard that made it is made again, to the same bytes."""
+    pair = manifests.read(project.folder / "results/pairs.parquet", PairRow)[0]
+    loser, halves = project.folder / "store" / pair.loser, project.folder / "results/halves.parquet"
+    whole, measured = loser.read_bytes(), halves.read_bytes()
+    loser.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    halves.unlink()
+    done = project.snakemake("results/halves.parquet")
+    assert done.returncode == 1
+    line = done.stdout.strip().splitlines()[-1]
+    assert line.startswith(f"error: compare_halves: {loser} is damaged (sha256 ")
+    assert line.endswith("give the same command again, which makes it anew (logs/halves.log)")
+    done = project.snakemake("results/halves.parquet")
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert loser.read_bytes() == whole
+    assert halves.read_bytes() == measured
+    assert project.planned() == {}
+
+
 def test_new_clocks_make_nothing_stale(project: Project):
     """As after a fresh checkout, or a copy of the results: every file newer than what was made from it, or older."""
     tracked = [

@@ -54,7 +54,7 @@ class Kept:
     def missing(self) -> list[ClipRow]:
         """The clips to ask about, each content once."""
         store = self.task.store
-        return [clip for digest, clip in self.by_content.items() if not store.resolve(self.files[digest]).exists()]
+        return [clip for digest, clip in self.by_content.items() if not store.has(self.files[digest])]
 
     def keep(self, clip: ClipRow, answer: Answer) -> None:
         """As soon as it is there."""
