@@ -58,7 +58,7 @@ else:
             config=declare.reads(stage_inputs.BaseStage),
             code=declare.code("base"),
             env=declare.env(*MODEL_PACKAGES),
-            damage=lambda wildcards, output: damage.digest(output[0]),
+            damage=lambda wildcards: damage.digest(f"{RESULTS}/base/untrained.json"),
         shell:
             "stage base --pairs {input.pairs:q}"
             " --out {output.model:q} 2>&1 | tee -i {log:q}"
@@ -92,7 +92,7 @@ else:
             seed=settings.base.pretrain.seed,
             code=declare.training_code("pretrain"),
             env=declare.env("torch", "diffusers"),
-            damage=lambda wildcards, output: damage.digest(output[0]),
+            damage=lambda wildcards: damage.digest(f"{RESULTS}/base/model.json"),
             launch=lambda wildcards, resources, threads: declare.launch(
                 "base.pretrain",
                 comment_of("pretrain", wildcards, Path.cwd()),

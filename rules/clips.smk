@@ -20,7 +20,9 @@ rule cut_clips:
         env=declare.env(*VIDEO_PACKAGES, "scenedetect-headless"),
         videos=lambda wildcards: found.videos(wildcards.shard),
         shards=settings.clips.shards,
-        damage=lambda wildcards, output: damage.digest(output[0]),
+        damage=lambda wildcards: damage.digest(
+            f"{RESULTS}/clips/{wildcards.shard}.parquet"
+        ),
     shell:
         "stage clips"
         " --shard {wildcards.shard}/{params.shards} --out {output.manifest:q} 2>&1 | tee -i {log:q}"

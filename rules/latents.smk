@@ -27,7 +27,9 @@ rule encode_latents:
         code=declare.code("latents", FAMILY),
         env=declare.env(*MODEL_PACKAGES),
         shards=settings.latents.shards,
-        damage=lambda wildcards, output: damage.digest(output[0]),
+        damage=lambda wildcards: damage.digest(
+            f"{RESULTS}/latents/{wildcards.pairs}/{wildcards.shard}.parquet"
+        ),
     shell:
         "stage latents --model {input.model:q}"
         " --pairs {input.pairs:q} --shard {wildcards.shard}/{params.shards} --out {output.manifest:q}"

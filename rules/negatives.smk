@@ -31,7 +31,9 @@ rule render_negatives:
         code=declare.negatives_code,
         env=declare.env(*MODEL_PACKAGES, "imageio-ffmpeg"),
         shards=settings.negatives.shards,
-        damage=lambda wildcards, output: damage.digest(output[0]),
+        damage=lambda wildcards: damage.digest(
+            f"{RESULTS}/negatives/{wildcards.shard}.parquet"
+        ),
     shell:
         "stage negatives --model {input.model:q} --generator {wildcards.generator}"
         " --clips {input.clips:q} --captions {input.captions:q} --shard {wildcards.shard}/{params.shards}"

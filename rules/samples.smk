@@ -38,7 +38,9 @@ rule render_samples:
         config=declare.reads(stage_inputs.SamplesStage),
         code=declare.code("samples", FAMILY),
         env=declare.env(*MODEL_PACKAGES, "imageio-ffmpeg", "peft"),
-        damage=lambda wildcards, output: damage.digest(output[0]),
+        damage=lambda wildcards: damage.digest(
+            f"{RESULTS}/samples/{wildcards.model}.parquet"
+        ),
     shell:
         "stage samples --model {input.model:q}"
         " --pairs {input.pairs:q} --out {output.manifest:q} 2>&1 | tee -i {log:q}"

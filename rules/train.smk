@@ -29,7 +29,9 @@ rule train_arm:
             settings.train.arms[wildcards.arm].objective
         ),
         env=declare.env("torch", "diffusers", "peft"),
-        damage=lambda wildcards, output: damage.digest(output[0]),
+        damage=lambda wildcards: damage.digest(
+            f"{RESULTS}/train/{wildcards.arm}/seed{wildcards.seed}/model.json"
+        ),
         launch=lambda wildcards, resources, threads: declare.launch(
             f"train.arms.{wildcards.arm}",
             comment_of("train_arm", wildcards, Path.cwd()),
