@@ -185,8 +185,8 @@ def test_a_flipped_bit_in_a_latent_or_a_clip_is_refused(world, tmp_path):
     path.write_bytes(whole)
     with pytest.raises(UserError, match=rf"^pair {row.pair_id}: .* is damaged \(sha256 .*--forcerun encode_latents$"):
         read_latents(row, store)
-    encoded = LatentsStage.model_validate({"latents": {"dtype": "fp32"}, "geometry": tiny.GEOMETRY})
-    assert latents.encode(encoded, world.model, [pair], store, CPU) == [row]  # who makes it puts it aside
+    encoded = LatentsStage.model_validate({"latents": {"dtype": "fp32"}})
+    assert latents.encode(encoded, world.model, [pair], Store(store.root), CPU) == [row]  # who makes it puts it aside
     assert path.read_bytes() == world.store.existing(row.path).read_bytes()
     shutil.copy(store.existing(pair.loser), store.existing(pair.winner))
     stage = LatentsStage.model_validate({"latents": {"dtype": "bf16"}})
