@@ -27,6 +27,9 @@ rule import_pairs:
         env=declare.env(*VIDEO_PACKAGES),
         files=lambda wildcards: found.imports(wildcards.source),
         shards=settings.clips.shards,
+        damage=lambda wildcards: damage.digest(
+            f"{RESULTS}/imports/{wildcards.source}/{wildcards.shard}.parquet"
+        ),
     shell:
         "stage imports --source {wildcards.source:q}"
         " --shard {wildcards.shard}/{params.shards} --out {output.manifest:q} 2>&1 | tee -i {log:q}"

@@ -32,7 +32,7 @@ rule render_negatives:
         env=declare.env(*MODEL_PACKAGES, "imageio-ffmpeg"),
         shards=settings.negatives.shards,
         damage=lambda wildcards: damage.digest(
-            f"{RESULTS}/negatives/{wildcards.shard}.parquet"
+            f"{RESULTS}/negatives/{wildcards.generator}/{wildcards.shard}.parquet"
         ),
     shell:
         "stage negatives --model {input.model:q} --generator {wildcards.generator}"

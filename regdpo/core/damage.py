@@ -14,18 +14,20 @@ from pathlib import Path
 from regdpo.core import manifests
 from regdpo.core.digests import text_digest
 from regdpo.core.errors import UserError
-from regdpo.core.rows import ClipRow, LatentRow, NegativeRow, Row, SampleRow
+from regdpo.core.rows import ClipRow, ImportedRow, LatentRow, NegativeRow, Row, SampleRow
 from regdpo.core.store import Store
 
 SUFFIX = ".damaged"
-TABLES: dict[str, tuple[str, type[Row], dict[str, str]]] = {
-    "clips": ("clips/*.parquet", ClipRow, {"path": "sha256"}),
-    "negatives": ("negatives/*.parquet", NegativeRow, {"path": "sha256"}),
-    "samples": ("samples/**/*.parquet", SampleRow, {"path": "sha256"}),
-    "latents": ("latents/*/*.parquet", LatentRow, {"path": "sha256", "empty": "empty_sha256"}),
-}
-"""Kind of an artefact -> the manifests of the jobs that make it, below the results, and the columns that name it and
-its SHA-256."""
+PATH = {"path": "sha256"}
+TABLES: tuple[tuple[str, str, type[Row], dict[str, str]], ...] = (
+    ("clips", "clips/*.parquet", ClipRow, PATH),
+    ("clips", "imports/*/*.parquet", ImportedRow, {"winner": "winner_sha256", "loser": "loser_sha256"}),
+    ("negatives", "negatives/*/*.parquet", NegativeRow, PATH),
+    ("samples", "samples/**/*.parquet", SampleRow, PATH),
+    ("latents", "latents/*/*.parquet", LatentRow, {**PATH, "empty": "empty_sha256"}),
+)
+"""Kind of an artefact, the manifests of the jobs that make it, below the results, and the columns that name it and its
+SHA-256."""
 FILES = {"models": ("base/untrained.json",), "runs": ("train/*/*/model.json", "base/model.json")}
 """The same of kinds that model files name."""
 WEIGHTS = {"path": "content", "lora": "lora_content", "transformer": "transformer_content"}
@@ -62,7 +64,7 @@ def artefact(relative: str) -> str:
 def named(results: Path) -> Iterator[tuple[Path, dict[str, str]]]:
     """Manifests of the jobs that make artefacts, and which each names, with the SHA-256 that it gives. What cannot be
     read is told where it is used."""
-    for kind, (pattern, model, columns) in TABLES.items():
+    for kind, pattern, model, columns in TABLES:
         for path in sorted(results.glob(pattern)):
             with suppress(UserError):
                 table = manifests.read_table(path, model, [name for pair in columns.items() for name in pair])

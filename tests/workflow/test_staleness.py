@@ -251,7 +251,7 @@ def test_a_change_of_a_file(rules, plain, name, old, new, direct, spared):
 
 
 def test_what_was_found_damaged_makes_its_shard_stale(rules, plain):
-    note = rules.folder / "results/negatives/0.parquet.damaged"
+    note = rules.folder / "results/negatives/base/0.parquet.damaged"
     note.parent.mkdir(parents=True)
     note.write_text("negatives/ab/ab.mp4\n")
     found = rules.read()
