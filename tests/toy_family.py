@@ -132,6 +132,9 @@ class Toy(Family):
         temporal, spatial = COMPRESSION
         return F.interpolate(latents, scale_factor=(temporal, spatial, spatial))[:, :, temporal - 1 :]
 
+    def text_tokens(self, captions):
+        return [len(caption) for caption in captions]
+
     def encode_text(self, captions: list[str]) -> dict[str, Tensor]:
         letters = [caption.ljust(self.ref.text_length)[: self.ref.text_length].encode() for caption in captions]
         codes = torch.tensor([list(line[: self.ref.text_length]) for line in letters])

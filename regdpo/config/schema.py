@@ -265,6 +265,12 @@ class Captions(Section):
         description="What becomes of a caption that is empty, cut off, a refusal or not in `script`: `stop` ends the "
         "run with all of them, `leave_out` leaves their clips out of the pairs, with the reason in `captions.parquet`.",
     )
+    too_long: Literal["cut", "leave_out", "stop"] = Field(
+        "cut",
+        description="What becomes of a caption of more tokens than the text encoder reads (`base.text_length`). `cut`: "
+        "its end is not seen, and a line says so. `leave_out`: no negative is made of it, with the reason in the "
+        "manifest of negatives. `stop`: it ends the run.",
+    )
     server: CaptionServer | None = None
 
     @model_validator(mode="after")

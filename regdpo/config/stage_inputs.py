@@ -45,7 +45,7 @@ class CaptionsStage(Section):
 
     @classmethod
     def of(cls, config: c.Config) -> dict[str, Any]:
-        captions = _dump(config.captions, exclude={"python", "server"})
+        captions = _dump(config.captions, exclude={"python", "server", "too_long"})
         table = config.videos.table if config.captions.source == "table" else None
         return {"captions": captions, "videos_root": config.videos.root, "videos_table": table}
 
@@ -93,6 +93,7 @@ class NegativesStage(Section):
     share: float
     encode: c.Encode
     known: list[str]  # glob patterns of sources the base model was trained on: no negatives for those
+    too_long: str = "cut"  # what becomes of a caption that the text encoder does not read to its end
 
     @classmethod
     def of(cls, config: c.Config, generator: str) -> dict[str, Any]:
@@ -107,6 +108,7 @@ class NegativesStage(Section):
             "share": one.share,
             "encode": _dump(config.clips.encode),
             "known": _known(config),
+            "too_long": config.captions.too_long,
         }
 
 
@@ -148,10 +150,11 @@ class FunnelStage(PairsStage):
 
 class LatentsStage(Section):
     latents: c.Latents
+    too_long: str = "cut"  # what becomes of a caption that the text encoder does not read to its end
 
     @classmethod
     def of(cls, config: c.Config) -> dict[str, Any]:
-        return {"latents": _dump(config.latents, exclude={"shards"})}
+        return {"latents": _dump(config.latents, exclude={"shards"}), "too_long": config.captions.too_long}
 
 
 class TrainStage(Terms):

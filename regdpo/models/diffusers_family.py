@@ -4,6 +4,7 @@ rectified flow that all but one of them follow."""
 import json
 import math
 import re
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -170,6 +171,14 @@ class DiffusersFamily(Family):
     def layers(self) -> tuple[int, ...]:
         return tuple(self._transformer_config[name] for name in self.depths)
 
+    def text_tokens(self, captions: Sequence[str]) -> list[int]:
+        texts = [self.worded(caption) for caption in captions]
+        return [len(tokens) for tokens in self._tokenizer(texts, verbose=False)["input_ids"]] if texts else []
+
+    def worded(self, caption: str) -> str:
+        """A caption as the pipeline gives it to its tokenizer."""
+        return caption
+
     @torch.no_grad()
     def encode_text(self, captions: list[str]) -> dict[str, Tensor]:
         self._bring(self._text)
@@ -305,6 +314,16 @@ class DiffusersFamily(Family):
     @cached_property
     def _vae(self) -> Any:
         return self._load(self._autoencoder, "vae", self._location, torch.float32).eval()
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        """Without the text encoder, which is large."""
+        try:
+            return transformers.AutoTokenizer.from_pretrained(
+                self._location, subfolder="tokenizer", revision=self.ref.revision, trust_remote_code=False
+            )
+        except BROKEN as error:
+            raise UserError(f"{self._location}: its tokenizer cannot be loaded ({first_line(error)})") from None
 
     @cached_property
     def _text(self) -> Any:

@@ -5,6 +5,7 @@ Shapes: B batch, C channels, F frames (video or latent), H and W pixels or laten
 
 import importlib
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from copy import copy
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
@@ -89,6 +90,11 @@ class Family(ABC):
     @abstractmethod
     def check(self) -> None:
         """Raise UserError for a checkpoint that is not of this family, or not for the task, expert or text length."""
+
+    def text_tokens(self, captions: Sequence[str]) -> list[int]:
+        """Tokens that each caption takes, the marks at its ends included; of more than ``ref.text_length`` the text
+        encoder does not read the rest. 0 from a family that does not say."""
+        return [0] * len(captions)
 
     @abstractmethod
     def check_geometry(self, frames: int, height: int, width: int) -> None:

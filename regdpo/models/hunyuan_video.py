@@ -1,6 +1,7 @@
 """HunyuanVideo: text-to-video, rectified flow; text as tokens with a mask and as one pooled vector."""
 
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import torch
 from diffusers import AutoencoderKLHunyuanVideo, HunyuanVideoPipeline, HunyuanVideoTransformer3DModel
@@ -12,6 +13,9 @@ from regdpo.models.diffusers_family import TRAIN_TIMESTEPS, DiffusersFamily
 
 UNGUIDED = 1.0
 """The guidance scale that a distilled denoiser is trained at: data, not what guidance makes of it, is the target."""
+
+WORDED: dict[str, Any] = DEFAULT_PROMPT_TEMPLATE
+"""What the pipeline puts a caption into, and how many tokens of that it drops at the beginning."""
 
 
 class HunyuanVideo(DiffusersFamily):
@@ -34,6 +38,13 @@ class HunyuanVideo(DiffusersFamily):
 
     def blocks(self, transformer: nn.Module) -> list[nn.Module]:
         return [*transformer.transformer_blocks, *transformer.single_transformer_blocks]  # type: ignore[misc]
+
+    def text_tokens(self, captions: Sequence[str]) -> list[int]:
+        """Of the words that a caption is put into, those before it are not counted, as the pipeline cuts them off."""
+        return [tokens - WORDED["crop_start"] for tokens in super().text_tokens(captions)]
+
+    def worded(self, caption: str) -> str:
+        return WORDED["template"].format(caption)
 
     @torch.no_grad()
     def encode_text(self, captions: list[str]) -> dict[str, Tensor]:

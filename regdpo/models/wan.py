@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from diffusers import AutoencoderKLWan, WanImageToVideoPipeline, WanPipeline, WanTransformer3DModel
+from diffusers.pipelines.wan.pipeline_wan import prompt_clean
 from torch import Tensor, nn
 
 from regdpo.core.errors import UserError
@@ -38,6 +39,9 @@ class Wan(DiffusersFamily):
     def in_channels(self) -> int:
         """For image-to-video the mask and the latents of the condition are stacked on the noised latents."""
         return 2 * self.channels + self.compression[0] if self.ref.task == "i2v" else self.channels
+
+    def worded(self, caption: str) -> str:
+        return prompt_clean(caption)
 
     @property
     def demanded_text_length(self) -> int | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow.parquet as pq
 
 from regdpo.config import schema
 from regdpo.core import manifests
@@ -71,7 +72,7 @@ class Inputs:
     scores: list[ScoreRow]
     base: ModelFile
     runs: list[Run]
-    digests: dict[str, str]  # manifest -> SHA-256
+    digests: dict[str, tuple[str, int]]  # manifest -> SHA-256, and rows
     packages: dict[str, str]  # name -> locked version
 
     @property
@@ -165,9 +166,9 @@ def _halves(path: Path, pairs: list[PairRow]) -> list[HalfRow]:
     return rows
 
 
-def _digest(path: Path) -> str:
+def _digest(path: Path) -> tuple[str, int]:
     try:
-        return file_digest(path)
+        return file_digest(path), pq.read_metadata(path).num_rows
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
 

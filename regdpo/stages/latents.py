@@ -6,6 +6,7 @@ frame's condition. Of a window of pairs first all texts are encoded, then all vi
 autoencoder need not fit on the device together.
 """
 
+import sys
 from collections.abc import Iterator
 from itertools import islice
 
@@ -25,6 +26,7 @@ from regdpo.data.latent_files import DRAWS
 from regdpo.data.video import read_stored
 from regdpo.models.device import DTYPES, compute_dtype
 from regdpo.models.family import Family, open_family
+from regdpo.models.long_captions import refuse, told, too_long
 from regdpo.models.spec import Autoencoding, ModelFile
 
 WINDOW = 256
@@ -41,6 +43,11 @@ def encode(
     """
     how = Autoencoding(encode=stage.latents.precision, tiling=stage.latents.tiling)
     family = open_family(model.ref, store, device, compute_dtype(device), how)
+    cut = too_long(family, {pair.pair_id: pair.caption for pair in pairs})
+    if stage.too_long == "stop":
+        refuse(cut, len(pairs), family)
+    if line := told(cut, len(pairs), family):
+        print(line, file=sys.stderr)
     sizes = [Geometry.of_row(pair).size for pair in pairs]
     tiled, shapes = {}, {}
     for size in dict.fromkeys(sizes):

@@ -133,6 +133,13 @@ def test_a_sidecar_with_a_byte_order_mark_is_read(tmp_path, encoding):
     assert row.caption == "a dog runs \U0001f415"
 
 
+def test_a_long_sidecar_is_read_whole(tmp_path):
+    (row,) = sidecars(tmp_path, {"a/b.txt": b"a dog runs. " * 8_500}, [clip("1")])
+    assert row.caption == " ".join(["a dog runs."] * 8_500)
+    assert len(row.caption) > 100_000
+    assert not row.reason
+
+
 @pytest.mark.parametrize("forms", [("NFD", "NFC"), ("NFC", "NFD")])
 def test_names_in_another_normal_form_find_their_sidecar(tmp_path, forms):
     video, text = (unicodedata.normalize(form, "Café Zürich") for form in forms)

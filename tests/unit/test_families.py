@@ -120,6 +120,25 @@ def made(request, tmp_path_factory) -> Made:
     return Made(CASES[request.param], folder / "model", Store(folder / "store"))
 
 
+def test_tokens_are_counted_as_the_text_encoder_reads_them(made):
+    """Of a caption that is just as long as may be the last word is read; of a longer one it is not."""
+    family = made.open()
+    (ends,) = family.text_tokens([""])
+    words = made.case.text_length - ends
+    after = 3 if made.case.family == "hunyuan_video" else 0  # of its mark after the caption, which is cut first
+
+    def counted(words: int, last: str) -> tuple[int, Tensor]:
+        caption = " ".join(["square"] * (words - 1) + [last])
+        return family.text_tokens([caption])[0], family.encode_text([caption])["text"]
+
+    (tokens, one), (_, other) = counted(words, "square"), counted(words, "ground")
+    assert tokens == made.case.text_length
+    assert not torch.equal(one, other)
+    (tokens, one), (_, other) = counted(words + 1 + after, "square"), counted(words + 1 + after, "ground")
+    assert tokens == made.case.text_length + 1 + after
+    assert torch.equal(one, other)
+
+
 class Calls:
     """What a module is called with, and what it answers."""
 

@@ -250,6 +250,11 @@ def test_hashes_are_out_of_the_way(html):
     assert len(re.findall(r"\b[0-9a-f]{64}\b", re.sub(r'"data:[^"]*"', "", html))) > 10
 
 
+def test_the_page_counts_pairs_and_the_rows_of_manifests(html, inputs):
+    assert f'>pairs<br><small class="muted">{len(inputs.pairs)} rows</small>' in html
+    assert re.search(r"train: 6 pairs, 6 clips, 1 videos; validation: 2 pairs, 2 clips, 1 videos; test: 6 pairs", html)
+
+
 def test_the_page_explains_its_words(html):
     assert re.findall(r"<dt>(.*?)</dt>", html)[:6] == ["SFT", "DPO", "Reg-DPO", "beta (β)", "DGR", "r"]
 

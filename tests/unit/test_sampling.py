@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from regdpo.config.schema import Encode, Sampling
 from regdpo.config.stage_inputs import NegativesStage
+from regdpo.core.errors import UserError
 from regdpo.core.rows import CaptionRow, ClipRow, Geometry, NegativeRow
 from regdpo.core.store import Store
 from regdpo.models.family import open_family
@@ -124,6 +125,32 @@ def test_a_broken_negative_is_rejected_before_it_is_encoded(toy, tmp_path, monke
     shown = render("samples", toy, asked(4), Sampling(steps=2, guidance=1.0), Encode(), store, CPU)
     assert [video.reason for video in shown] == [""] * 4
     assert all(video.path.endswith(".mp4") for video in shown)
+
+
+def test_captions_that_are_not_read_to_their_end_are_told_left_out_or_refused(toy, tmp_path, monkeypatch, capsys):
+    """The toy reads eight letters."""
+    monkeypatch.setattr(
+        negatives.sampler, "render", lambda kind, model, asked, *rest, **more: [Rendered("a", "b")] * len(asked)
+    )
+    fixed = {"status": "accepted", "source": "a", "source_digest": "", "path": "x", "sha256": "y"}
+    texts = {"one": "a horse", "two": "two horses", "three": "a cat", "four": "four horses"}
+    clips = [ClipRow(clip_id=name, **fixed) for name in texts]
+    captions = [CaptionRow(clip_id=name, caption=text, captioner="t") for name, text in texts.items()]
+
+    def made(**values) -> dict[str, str]:
+        part = {"generator": "base", "sampling": {}, "per_clip": 1, "seed": 0, "begin": 0, "share": 1}
+        stage = NegativesStage.model_validate({**part, "encode": {}, "known": [], **values})
+        rows = negatives.render(stage, toy, clips, captions, Store(tmp_path), CPU)
+        return {row.clip_id: row.reason or row.path for row in rows}
+
+    assert made() == dict.fromkeys(texts, "a")
+    assert "note: 2 of 4 captions take more than the 8 tokens" in (told := capsys.readouterr().err)
+    assert "such as four: 11 tokens" in told
+    why = "caption: it takes {} tokens, and the text encoder reads 8"
+    expected = {"one": "a", "two": why.format(10), "three": "a", "four": why.format(11)}
+    assert made(too_long="leave_out") == expected
+    with pytest.raises(UserError, match=r"captions: 2 of 4 take more .*base\.text_length.: four: 11 tokens, two: 10 "):
+        made(too_long="stop")
 
 
 def test_shares_part_the_clips_between_generators(toy, tmp_path, monkeypatch):
