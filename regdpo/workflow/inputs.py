@@ -71,6 +71,7 @@ class Inputs:
         if source not in self._imports:
             try:
                 rows = pairs_of(source, self.settings.pairs.sources[source])
+                self._announce([half for row in rows if not row.reason for half in (row.winner, row.loser)])
                 found = [asdict(row) | self._halves(row) for row in rows]
                 self._imports[source] = text_digest(json.dumps(found, sort_keys=True))[:DIGEST]
             except (OSError, UserError):
@@ -82,6 +83,15 @@ class Inputs:
     def _halves(self, pair: Listed) -> dict[str, str]:
         halves = {} if pair.reason else {"winner": pair.winner, "loser": pair.loser}
         return {"winner": "", "loser": ""} | {name: self._cache.digest(path) for name, path in halves.items()}
+
+    def _announce(self, videos: list[Path]) -> None:
+        """Say so before much is read."""
+        new = [path for path in videos if not self._cache.knows(path)]
+        size = sum(path.stat().st_size for path in new) / 1e9
+        if size > LARGE:
+            self.say(
+                f"reading {len(new)} videos, {size:.0f} GB, to know them by content; once, and Ctrl-C loses little"
+            )
 
     def weights(self, model: str | None) -> str:
         """Of a local model folder, which may change under its name; a hub name is pinned by its revision."""
@@ -133,17 +143,8 @@ class Inputs:
         videos = self.settings.videos
         try:
             root = footage.footage_root(videos.root)
-            new = [
-                root / name
-                for name in footage.list_videos(videos)
-                if not footage.refusal(root, name) and not self._cache.knows(root / name)
-            ]
-            size = sum(path.stat().st_size for path in new) / 1e9
-            if size > LARGE:
-                self.say(
-                    f"reading {len(new)} videos, {size:.0f} GB, to know them again by content; once, and Ctrl-C loses "
-                    "little"
-                )
+            names = footage.list_videos(videos)
+            self._announce([root / name for name in names if not footage.refusal(root, name)])
             return footage.source_digests(videos, self._cache)
         except (OSError, UserError):
             return {}  # the stage tells

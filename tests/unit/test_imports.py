@@ -1,5 +1,6 @@
 """Pairs that others made: both halves brought to what clips are, and one split for all."""
 
+import os
 from pathlib import Path
 
 import av
@@ -13,7 +14,9 @@ from regdpo.core.store import Store
 from regdpo.data import splits
 from regdpo.data.video import read_stored, write_frames
 from regdpo.stages import imports, pairs
+from regdpo.workflow.inputs import Inputs
 
+SFT = {"objective": "sft"}
 TINY = {"frames": 5, "fps": 8, "width": 32, "height": 32}
 
 
@@ -102,3 +105,27 @@ def test_a_winner_that_is_in_the_footage_too_is_on_its_side_or_in_no_pair():
     assert lines == [
         "1 pairs of mine are left out: their winners are videos of the footage, on another side of the split"
     ]
+
+
+def test_a_list_and_its_videos_count_by_content(tmp_path):
+    """What makes the import stale: a byte of a half, a caption; not a clock, and not where the list lies."""
+
+    def digest(folder: Path) -> str:
+        source = {"kind": "csv", "path": str(folder / "pairs.csv")}
+        values = {"videos": {"root": "."}, "base": {"model": "x", "revision": "1"}, "pairs": {"sources": {"m": source}}}
+        settings = schema.check({**values, "paths": {"store": str(tmp_path / "store")}, "train": {"arms": {"a": SFT}}})
+        return Inputs(settings, tmp_path / "notes", print).imports("m")
+
+    for folder in (tmp_path / "a", tmp_path / "b"):
+        folder.mkdir()
+        (folder / "w.mp4").write_bytes(b"winner")
+        (folder / "l.mp4").write_bytes(b"loser")
+        (folder / "pairs.csv").write_text("winner,loser,caption\nw.mp4,l.mp4,a dog\n")
+    before = digest(tmp_path / "a")
+    assert before
+    os.utime(tmp_path / "a/l.mp4", (1, 1))
+    assert digest(tmp_path / "a") == digest(tmp_path / "b") == before
+    (tmp_path / "a/l.mp4").write_bytes(b"other")
+    assert digest(tmp_path / "a") != before
+    (tmp_path / "b/pairs.csv").write_text("winner,loser,caption\nw.mp4,l.mp4,a cat\n")
+    assert digest(tmp_path / "b") != before
