@@ -17,7 +17,7 @@ from regdpo.config import schema
 from regdpo.config.training import Arm
 from regdpo.core import manifests
 from regdpo.core.errors import UserError
-from regdpo.core.rows import ClipRow, HalfRow
+from regdpo.core.rows import ClipRow, Geometry, HalfRow, ImportedRow, PairRow
 from regdpo.data.video import read_frames
 from regdpo.evaluate.measures import metrics
 from regdpo.evaluate.stats import Interval
@@ -372,6 +372,32 @@ def test_rejected_losers_are_counted_by_generator(inputs, html):
     assert (base.name, base.how, base.made) == ("base", "wan i2v, 20 steps, guidance 1", len(inputs.pairs) + 1)
     assert [(kind, count) for kind, count, _ in base.rejected] == [("black", 1)]
     assert "black: in every frame" in html
+
+
+def test_pairs_that_others_made_stand_on_the_page(made, tmp_path):
+    """They are no clips of the footage, and each source is counted."""
+    first = gather.gather(made.values, made.store, made.files)
+    one = first.pairs[0]
+    row = ImportedRow(
+        pair_id="theirs", status="accepted", origin="mine", source="mine/1", caption="a dog", winner=one.winner,
+        winner_sha256=one.winner_sha256, loser=one.loser, loser_sha256=one.loser_sha256,
+        **Geometry.of_row(one).model_dump(),
+    )  # fmt: skip
+    theirs = one.model_copy(
+        update={"pair_id": "theirs", "clip_id": "theirs", "origin": "mine", "source": "mine/1", "caption": "a dog"}
+    )
+    (tmp_path / "mine").mkdir()
+    manifests.write(tmp_path / "mine/0.parquet", [row], ImportedRow)
+    manifests.write(tmp_path / "pairs.parquet", [*first.pairs, theirs], PairRow)
+    changes = {"imports": [tmp_path / "mine/0.parquet"], "pairs": tmp_path / "pairs.parquet"}
+    found = gather.gather(made.values, made.store, gather.Files(**(vars(made.files) | changes)))
+    assert found.cut == first.cut
+    assert found.captions["theirs"].captioner == "mine"
+    assert found.digests["mine, part 0"][1] == 1
+    assert footage.split(found).origins == {"gt": len(first.pairs), "mine": 1}
+    html = rendered(found)
+    assert f"Pairs by source: gt {len(first.pairs)}, mine 1." in html
+    assert "but in pairs that others made" in html
 
 
 def test_versions_hold_for_this_python(inputs):
