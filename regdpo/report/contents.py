@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from regdpo.core.rows import REAL
-from regdpo.evaluate import vbench
+from regdpo.evaluate import shortcut, vbench
 from regdpo.evaluate.measures import Metric, metrics
 from regdpo.models.loading import lines
 from regdpo.models.spec import ModelFile
@@ -34,6 +34,7 @@ class Contents:
     captioners: list[str]
     generators: list[losers.Generator]
     differences: list[halves.Difference]
+    shortcut: shortcut.Accuracy | None
     compared: int  # pairs
     words: dict[str, str]  # what the page's own words mean
     left_out: list[Metric]  # that say nothing of the base's task
@@ -67,6 +68,9 @@ def shape(inputs: Inputs) -> Contents:
         captioners=sorted({row.captioner.split(":")[0] for row in inputs.captions.values()}),
         generators=losers.generators(inputs.negatives),
         differences=halves.differences(inputs.halves, inputs.config.report.minimum.pairs),
+        shortcut=halves.shortcut_accuracy(
+            inputs.halves, inputs.pairs, inputs.config.report.minimum.pairs, inputs.config.scores.bootstrap
+        ),
         compared=len({row.pair_id for row in inputs.halves}),
         words=words.used(inputs),
         left_out=[metric for key, metric in metrics().items() if key not in metrics(inputs.config.base.task)],

@@ -4,11 +4,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from regdpo.core.rows import HalfRow
-from regdpo.evaluate import stats
+from regdpo.config.schema import Bootstrap
+from regdpo.core.rows import HalfRow, PairRow
+from regdpo.evaluate import shortcut, stats
 
 LARGE = 0.8
 """Standardised difference that counts as large (J. Cohen, Statistical Power Analysis, 1988)."""
+
+STRETCHES = 10
+"""Stretches of time that footage of one shot is divided into."""
 
 
 @dataclass(frozen=True)
@@ -46,3 +50,30 @@ def differences(rows: list[HalfRow], least: int) -> list[Difference]:
             )
         )
     return found
+
+
+def shortcut_accuracy(
+    rows: list[HalfRow], pairs: list[PairRow], least: int, bootstrap: Bootstrap
+) -> shortcut.Accuracy | None:
+    """How often the statistics alone tell the winner of pairs of videos (of one video: of shots or stretches of time)
+    that were held out; None from fewer than ``least`` pairs."""
+    of = {pair.pair_id: pair for pair in pairs}
+    winners = sorted((row for row in rows if row.half == "winner"), key=lambda row: row.pair_id)
+    if len(winners) < least:
+        return None
+    losers = {row.pair_id: row for row in rows if row.half == "loser"}
+    mine = [of[row.pair_id] for row in winners]
+    if len({pair.source for pair in mine}) > 1:
+        by, groups = "videos", [pair.source for pair in mine]
+    elif len({pair.shot for pair in mine}) > 1:
+        by, groups = "shots of one video", [f"{pair.shot:06}" for pair in mine]
+    else:
+        places = sorted({pair.start for pair in mine})
+        part = {start: number * STRETCHES // len(places) for number, start in enumerate(places)}
+        by, groups = "stretches of one shot", [f"{part[pair.start]:06}" for pair in mine]
+    names = list(HalfRow.statistics())
+    values = [
+        np.array([[getattr(row, name) for name in names] for row in half], np.float64)
+        for half in (winners, [losers[row.pair_id] for row in winners])
+    ]
+    return shortcut.held_out(*values, groups, by, bootstrap)

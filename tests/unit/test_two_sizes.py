@@ -27,6 +27,10 @@ SIZES = {"wide.mp4": (9, 32, 64), "upright.mp4": (5, 48, 32)}
 """Frames, height and width."""
 
 
+STRIPES = {"max_border": None, "max_flow": None}
+"""Filters that black stripes which move past the edge are not for."""
+
+
 @pytest.fixture
 def alone(tmp_path):
     dist.init_process_group("gloo", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
@@ -40,7 +44,7 @@ def config(root: Path) -> schema.Config:
     return schema.check(
         {
             "videos": {"root": str(root)},
-            "clips": {"fps": 8, "buckets": buckets, "stride": 29, "shots": {"gradual": False}},
+            "clips": {"fps": 8, "buckets": buckets, "stride": 29, "shots": {"gradual": False}, "filters": STRIPES},
             "base": tiny.base_config() | {"pretrain": tiny.base_config()["pretrain"] | {"sources": ["none"]}},
             "negatives": {"sampling": sampling},
             "pairs": {"split": "segment", "validation": 0.2, "test": 0.2},
