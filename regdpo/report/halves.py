@@ -71,9 +71,9 @@ def shortcut_accuracy(
         places = sorted({pair.start for pair in mine})
         part = {start: number * STRETCHES // len(places) for number, start in enumerate(places)}
         by, groups = "stretches of one shot", [f"{part[pair.start]:06}" for pair in mine]
-    names = list(HalfRow.statistics())
-    values = [
-        np.array([[getattr(row, name) for name in names] for row in half], np.float64)
-        for half in (winners, [losers[row.pair_id] for row in winners])
-    ]
-    return shortcut.held_out(*values, groups, by, bootstrap)
+    first, second = _values(winners), _values([losers[row.pair_id] for row in winners])
+    return shortcut.held_out(first, second, groups, by, bootstrap)
+
+
+def _values(rows: list[HalfRow]) -> np.ndarray:
+    return np.array([[getattr(row, name) for name in HalfRow.statistics()] for row in rows], np.float64)
