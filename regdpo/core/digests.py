@@ -55,6 +55,7 @@ class DigestCache:
         self.known = {key: value for other in others for key, value in _cached(Path(other)).items()} | mine
         self.changed = self.known != mine
         self._kept = time.monotonic()
+        self._folders: dict[str, str] = {}  # where they really are
 
     def knows(self, path: str | Path) -> bool:
         """Whether ``digest`` would not have to read the file."""
@@ -78,10 +79,13 @@ class DigestCache:
                 temporary.write_text(json.dumps(self.known))
             self.changed = False
 
-    @staticmethod
-    def _key(path: str | Path) -> str:
+    def _key(self, path: str | Path) -> str:
         stat = os.stat(path)
-        return f"{Path(path).resolve()}|{stat.st_size}|{stat.st_mtime_ns}"
+        folder, name = os.path.split(path)
+        if folder not in self._folders:
+            self._folders[folder] = os.path.realpath(folder)
+        real = os.path.realpath(path) if os.path.islink(path) else os.path.join(self._folders[folder], name)
+        return f"{real}|{stat.st_size}|{stat.st_mtime_ns}"
 
 
 def _cached(path: Path) -> dict[str, str]:

@@ -19,15 +19,18 @@ MUCH = 1 / 3
 """Share of a picture lost to the crop that is worth a note."""
 
 
-def source_digests(videos: schema.Videos, cache: DigestCache) -> dict[str, str]:
+def source_digests(videos: schema.Videos, cache: DigestCache, names: list[str] | None = None) -> dict[str, str]:
     """SHA-256 of every video to use, by its path below the root; empty where ``video.refusal`` says not to open it.
+
+    Args:
+        names: what ``list_videos`` found, if that is known.
 
     Raises:
         UserError: there are none, or one cannot be read.
     """
     root = footage_root(videos.root)
     digests = {}
-    for name in list_videos(videos):
+    for name in list_videos(videos) if names is None else names:
         try:
             digests[name] = "" if refusal(root, name) else cache.digest(root / name)
         except OSError as error:
@@ -137,7 +140,7 @@ def list_videos(videos: schema.Videos) -> list[str]:
     root = footage_root(videos.root)
     if videos.table:
         return _listed(videos, root)
-    found = [name for name in _files(root) if Path(name).suffix.lower() in SUFFIXES]
+    found = [name for name in _files(root) if os.path.splitext(name)[1].lower() in SUFFIXES]
     chosen = [name for name in found if _is_chosen(name, videos)]
     _stay_inside(chosen, root)
     if not chosen:
@@ -166,8 +169,14 @@ def _listed(videos: schema.Videos, root: Path) -> list[str]:
 
 
 def _stay_inside(names: list[str], root: Path) -> None:
+    inside: dict[str, bool] = {}  # folders
     for name in names:
-        if not Path(os.path.realpath(root / name)).is_relative_to(root):
+        path = f"{root}/{name}"
+        folder = path.rpartition("/")[0]
+        if folder not in inside:
+            inside[folder] = Path(os.path.realpath(folder)).is_relative_to(root)
+        led = os.path.islink(path)
+        if not (Path(os.path.realpath(path)).is_relative_to(root) if led else inside[folder]):
             raise UserError(
                 f"{shown(root / name)}: is a link that leads out of videos.root; "
                 "copy the video there, point videos.root at where it lies, or name it in videos.exclude"
@@ -193,7 +202,7 @@ def refusal(root: Path, name: str) -> str:
     """Why a file below the root must not even be opened; empty if it may: it is a regular file with a name in UTF-8."""
     try:
         name.encode()
-        mode = os.stat(root / name).st_mode
+        mode = os.stat(f"{root}/{name}").st_mode
     except UnicodeEncodeError:
         return "its name is not UTF-8; rename it"
     except OSError as error:
@@ -208,7 +217,8 @@ def _files(root: Path) -> list[str]:
         raise UserError(f"{shown(error.filename)}: cannot be listed ({error.strerror})")
 
     walk = os.walk(root, onerror=refuse)
-    return sorted(Path(folder, name).relative_to(root).as_posix() for folder, _, names in walk for name in names)
+    skip = len(os.path.join(root, ""))
+    return sorted(os.path.join(folder, name)[skip:] for folder, _, names in walk for name in names)
 
 
 def _is_chosen(name: str, videos: schema.Videos) -> bool:

@@ -182,8 +182,9 @@ def is_blank(text: str) -> bool:
 
 def _names(source: str) -> tuple[str, str, str]:
     """Folder of a video, its name, and its name without the suffix."""
-    path = PurePosixPath(source)
-    return path.parent.as_posix(), _composed(path.name), _composed(path.stem)
+    folder, _, name = source.rpartition("/")
+    stem, dot, suffix = name.rpartition(".")
+    return folder or ".", _composed(name), _composed(stem if dot and stem and suffix else name)
 
 
 def _composed(name: str) -> str:

@@ -58,11 +58,7 @@ class Inputs:
             return self.known["sidecars"][shard]
         if captions.source == "table":
             return table.captions_digest(self._listed, self._shards[int(shard)])[:DIGEST]
-        try:
-            root = footage.footage_root(captions.root or self.settings.videos.root)
-        except UserError:
-            return ""  # the stage tells
-        return Sidecars(root, ()).digest(self._shards[int(shard)])[:DIGEST]
+        return self._sidecars.digest(self._shards[int(shard)])[:DIGEST] if self._sidecars else ""
 
     def imports(self, source: str) -> str:
         """Of a list of pairs that others made, and of the videos that it names."""
@@ -145,7 +141,7 @@ class Inputs:
             root = footage.footage_root(videos.root)
             names = footage.list_videos(videos)
             self._announce([root / name for name in names if not footage.refusal(root, name)])
-            return footage.source_digests(videos, self._cache)
+            return footage.source_digests(videos, self._cache, names)
         except (OSError, UserError):
             return {}  # the stage tells
         finally:
@@ -158,6 +154,14 @@ class Inputs:
             return table.listing(self.settings.videos)
         except UserError:
             return {}  # the stage tells
+
+    @cached_property
+    def _sidecars(self) -> Sidecars | None:
+        """The text files, each folder of which is listed once."""
+        try:
+            return Sidecars(footage.footage_root(self.settings.captions.root or self.settings.videos.root), ())
+        except UserError:
+            return None  # the stage tells
 
     @cached_property
     def _shards(self) -> list[list[str]]:

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,9 @@ import yaml
 
 from regdpo.config import schema
 from regdpo.core.errors import UserError
+from regdpo.data import footage
 from regdpo.workflow import early
+from regdpo.workflow.inputs import Inputs
 
 ROOT = Path(__file__).parents[2]
 DEFAULT = yaml.safe_load((ROOT / "config/config.yaml").read_text())
@@ -115,3 +118,24 @@ def test_nothing_heavy_is_loaded():
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_footage_and_text_files_are_listed_once_for_all_shards(tmp_path, monkeypatch):
+    """Each folder; what a dry run costs grows with the number of videos alone."""
+    for name in ("a/one.mp4", "a/two.mp4", "b/three.mp4"):
+        (tmp_path / "videos" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "videos" / name).write_text(name)
+    captions = {"source": "sidecar", "root": str(tmp_path / "videos")}
+    videos = {"root": str(tmp_path / "videos"), "include": ["**"]}
+    settings = configured(videos=videos, clips={"shards": 16}, captions=captions)
+    listed: list[str] = []
+    for module, name in ((footage, "list_videos"), (os, "listdir")):
+        plain = getattr(module, name)
+        monkeypatch.setattr(
+            module, name, lambda it, plain=plain, name=name: (listed.append(f"{name} {it}"), plain(it))[1]
+        )
+    found = Inputs(settings, tmp_path / "notes", print)
+    assert len({found.videos(str(shard)) for shard in range(16)}) == len({"none", "one.mp4", "two.mp4", "three.mp4"})
+    assert {found.sidecars(str(shard)) for shard in range(16)}
+    assert sum(it.startswith("list_videos") for it in listed) == 1
+    assert sorted(it for it in listed if "/videos/" in it) == [f"listdir {tmp_path}/videos/{name}" for name in "ab"]
