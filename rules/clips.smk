@@ -60,17 +60,18 @@ rule count_splits:
         split=rules.merge_clips.output.split,
     output:
         manifest=f"{RESULTS}/splits.parquet",
+        places=f"{RESULTS}/places.parquet",
     log:
         f"{LOGS}/splits.log",
     localrule: True
     conda:
         "../envs/regdpo.yaml"
     params:
-        config=declare.reads(stage_inputs.PairsStage),
+        config=declare.reads(stage_inputs.SplitsStage),
         code=declare.code("splits"),
     shell:
         "stage splits --clips {input.clips:q} --copies {input.copies:q} --split {input.split:q}"
-        " --out {output.manifest:q} 2>&1 | tee -i {log:q}"
+        " --places {output.places:q} --out {output.manifest:q} 2>&1 | tee -i {log:q}"
 
 
 rule clips:

@@ -10,7 +10,7 @@ rule render_negatives:
         model=generator_model,
         clips=rules.merge_clips.output.manifest,
         captions=rules.merge_captions.output.manifest,
-        splits=ancient(rules.count_splits.output.manifest),
+        places=rules.count_splits.output.places,
     output:
         manifest=f"{RESULTS}/negatives/{{generator}}/{{shard}}.parquet",
     log:
@@ -36,8 +36,8 @@ rule render_negatives:
         ),
     shell:
         "stage negatives --model {input.model:q} --generator {wildcards.generator}"
-        " --clips {input.clips:q} --captions {input.captions:q} --shard {wildcards.shard}/{params.shards}"
-        " --out {output.manifest:q} 2>&1 | tee -i {log:q}"
+        " --clips {input.clips:q} --captions {input.captions:q} --places {input.places:q}"
+        " --shard {wildcards.shard}/{params.shards} --out {output.manifest:q} 2>&1 | tee -i {log:q}"
 
 
 rule merge_negatives:

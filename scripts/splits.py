@@ -1,4 +1,5 @@
-"""Count the clips of train, validation and test, and refuse footage that leaves one of them empty. For example
+"""Count the clips of train, validation and test, and refuse footage that leaves one of them empty; with --places, also
+write which clip is in which, so that nothing is rendered for those that become no pair. For example
 
 python scripts/splits.py --config my.yaml --clips clips.parquet --copies copies.parquet --out splits.parquet
 """
@@ -7,7 +8,7 @@ import sys
 
 from regdpo.config import command_line, stage_inputs
 from regdpo.core import errors, manifests
-from regdpo.core.rows import ClipRow, CopyRow, SplitRow
+from regdpo.core.rows import ClipRow, CopyRow, PlaceRow, SplitRow
 from regdpo.stages import pairs
 
 
@@ -16,9 +17,15 @@ def main() -> None:
     parser.add_argument("--clips", required=True, help="manifest of the clips stage")
     parser.add_argument("--copies", required=True, help="which shots show the same footage, from the clips stage")
     parser.add_argument("--split", help="how the footage is split, as the merging of clips decided; else decided now")
+    parser.add_argument("--places", help="manifest to write: the split of every clip that pairs are made of")
     args = parser.parse_args()
-    stage = pairs.settled(stage_inputs.read(stage_inputs.PairsStage, args.config), args.split)
-    rows = pairs.count(stage, manifests.read(args.clips, ClipRow), manifests.read(args.copies, CopyRow))
+    stage = pairs.settled(stage_inputs.read(stage_inputs.SplitsStage, args.config), args.split)
+    clips, copies = manifests.read(args.clips, ClipRow), manifests.read(args.copies, CopyRow)
+    placed = pairs.places(stage, clips, copies)
+    rows = pairs.count(stage, clips, copies, placed)
+    if args.places:
+        places = [PlaceRow(clip_id=clip_id, split=split) for clip_id, split in placed.items()]
+        manifests.write(args.places, places, PlaceRow)
     manifests.write(args.out, rows, SplitRow)
     print(pairs.told(rows), file=sys.stderr)
 

@@ -128,6 +128,14 @@ class PairsStage(Section):
         }
 
 
+class SplitsStage(PairsStage):
+    """What tells the split of a clip."""
+
+    @classmethod
+    def of(cls, config: c.Config) -> dict[str, Any]:
+        return {**PairsStage.of(config), "pairs": _dump(config.pairs, exclude={"sources", "limit"})}
+
+
 class ImportsStage(Section):
     sources: dict[str, c.PairSource]
     clips: c.Clips  # what either half is brought to

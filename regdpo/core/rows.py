@@ -80,6 +80,13 @@ class SplitRow(Row):
     way: str = ""  # "source": a video belongs to one split; "segment": shots are cut in time
 
 
+class PlaceRow(Row):
+    """A clip that pairs are made of."""
+
+    clip_id: str
+    split: Literal["train", "validation", "test"]
+
+
 class CaptionRow(Row):
     """A clip's caption and who wrote it."""
 
@@ -111,6 +118,7 @@ class NegativeRow(Row):
     seed: int
     steps: int
     solver: str = "checkpoint"  # who made the steps: the checkpoint's own scheduler, or another
+    cache: str = "off"  # kind of the cache that steps were made with
     guidance: float  # of the expert for high noise, where there are two
     guidance_low: float | None = None  # of the other
     shift: float | None  # none: the checkpoint's own
@@ -271,6 +279,8 @@ class SampleRow(Row):
     guidance: float  # of the expert for high noise, where there are two
     guidance_low: float | None = None  # of the other
     shift: float | None  # none: the checkpoint's own
+    solver: str = "checkpoint"  # as of negatives
+    cache: str = "off"
     path: str
     sha256: str
     real: str  # the real clip, in the store

@@ -27,7 +27,8 @@ def generators(rows: list[NegativeRow]) -> list[Generator]:
 def _how(row: NegativeRow) -> str:
     solver = "" if row.solver == "checkpoint" else f" of {row.solver}"
     low = "" if row.guidance_low is None else f" and {row.guidance_low:g}"
-    return f"{row.family} {row.task}, {row.steps} steps{solver}, guidance {row.guidance:g}{low}"
+    cache = "" if row.cache == "off" else f", cache {row.cache}"
+    return f"{row.family} {row.task}, {row.steps} steps{solver}{cache}, guidance {row.guidance:g}{low}"
 
 
 def _rejected(rows: list[NegativeRow]) -> list[tuple[str, int, str]]:

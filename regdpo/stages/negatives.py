@@ -83,6 +83,7 @@ def render(
             seed=request.seed,
             steps=sampling.steps,
             solver=sampling.solver,
+            cache=sampling.cache.kind,
             guidance=sampling.scale("high"),
             guidance_low=sampling.guidance["low"] if isinstance(sampling.guidance, dict) else None,
             shift=sampling.shift,

@@ -67,19 +67,31 @@ def build(
     return _limited(_complete(rows + of_others, broken), stage.pairs), lines
 
 
-def count(stage: PairsStage, clips: list[ClipRow], copies: list[CopyRow]) -> list[SplitRow]:
+def places(stage: PairsStage, clips: list[ClipRow], copies: list[CopyRow]) -> dict[str, str]:
+    """Clip id -> split, of those that pairs are made of: of new footage, in no gap between splits, and showing nothing
+    that is held out further."""
+    splits, elsewhere = _placed(stage, clips, copies)
+    return {clip_id: split for clip_id, split in splits.items() if clip_id not in elsewhere}
+
+
+def count(
+    stage: PairsStage, clips: list[ClipRow], copies: list[CopyRow], placed: dict[str, str] | None = None
+) -> list[SplitRow]:
     """How much footage each split gets, known before any negative is rendered.
+
+    Args:
+        placed: what ``places`` says, if it was asked before.
 
     Raises:
         UserError: a split would be empty, and there are no other pairs; with what the footage lacks.
     """
-    splits, elsewhere = _placed(stage, clips, copies)
+    placed = places(stage, clips, copies) if placed is None else placed
     by_id = {clip.clip_id: clip for clip in clips}
     rows = []
     accepted = [clip for clip in clips if clip.status == "accepted" and not is_known(clip.source, stage.known)]
     way = "source" if source_splits(accepted, stage.pairs) else "segment"
     for split in SPLITS:
-        mine = [clip_id for clip_id, of in splits.items() if of == split and clip_id not in elsewhere]
+        mine = [clip_id for clip_id, of in placed.items() if of == split]
         sources = len({by_id[clip_id].source for clip_id in mine})
         rows.append(SplitRow(split=split, clips=len(mine), sources=sources, way=way))
     empty = [row.split for row in rows if not row.clips]

@@ -67,6 +67,8 @@ def render(
             guidance=sampling.scale("high"),
             guidance_low=sampling.guidance["low"] if isinstance(sampling.guidance, dict) else None,
             shift=sampling.shift,
+            solver=sampling.solver,
+            cache=sampling.cache.kind,
             path=video.path,
             sha256=video.sha256,
             real=pair.winner,

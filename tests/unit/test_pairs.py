@@ -211,6 +211,8 @@ def test_clips_are_counted_by_split_before_there_are_negatives():
         (clips(sources=60, stride=60), {"test": 0.2}),
     ):
         built = build(rows, **settings)
+        stage = PairsStage.model_validate({"pairs": settings, "frames": FRAMES, "known": []})
+        assert pairs.places(stage, rows, []) == {row.clip_id: row.split for row in built}
         found = {row.split: (row.clips, row.sources) for row in counted(rows, **settings)}
         assert found == {
             split: (len(mine), len({row.source for row in mine}))

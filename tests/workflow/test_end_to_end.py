@@ -14,7 +14,7 @@ from project import CONFIG, ROOT, Project
 from safetensors.numpy import load_file
 
 from regdpo.core import manifests
-from regdpo.core.rows import ClipRow, PairRow, ScoreRow, SplitRow
+from regdpo.core.rows import ClipRow, NegativeRow, PairRow, ScoreRow, SplitRow
 from regdpo.evaluate.measures import MEASURES
 from regdpo.workflow.timeline.rows import JobRow
 
@@ -44,6 +44,9 @@ def test_everything_was_made(finished: Project):
     assert {pair.split for pair in pairs} == {"train", "validation", "test"}
     counted = manifests.read(results / "splits.parquet", SplitRow)
     assert {row.split: row.clips for row in counted} == Counter(pair.split for pair in pairs)
+    negatives = manifests.read(results / "negatives.parquet", NegativeRow)
+    assert {row.negative_id for row in negatives} == {pair.pair_id for pair in pairs}, "nothing for clips in the gaps"
+    assert {row.generator for row in negatives} == {pair.generator for pair in pairs} == {"base"}
     adapters = load_file(results / "weights/reg_dpo_lora/seed0/comfyui.safetensors")
     assert adapters["diffusion_model.blocks.0.self_attn.q.alpha"] == 16
     model = json.loads((results / "train/reg_dpo_lora/seed0/model.json").read_text())
