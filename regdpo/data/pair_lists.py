@@ -127,9 +127,14 @@ def videodpo(source: PairSource) -> list[Listed]:
     configuration has. Other than there, paths are below the folder, and a missing video takes no other's place.
     """
     root = _folder(source.path)
-    clips = [_value(clip, dict, root / "metadata.json") for clip in _json(root / "metadata.json", list)]
-    basics = [clip.get("basic") for clip in clips]
-    long = [b for b in basics if isinstance(b, dict) and _number(b.get("clip_duration")) >= SHORTEST]
+    long = []
+    for number, clip in enumerate(_json(root / "metadata.json", list)):
+        basic = clip.get("basic") if isinstance(clip, dict) else None
+        duration = basic.get("clip_duration") if isinstance(basic, dict) else None
+        if not isinstance(duration, int | float):  # which are counted hangs on it
+            raise UserError(f"{root / 'metadata.json'}, entry {number}: has no number as basic.clip_duration")
+        if duration >= SHORTEST:
+            long.append(basic)
     rows = []
     for number, pair in enumerate(_json(root / "pair.json", list)):
         row = Listed(f"{number:07}")
@@ -177,7 +182,11 @@ def cosmos(source: PairSource) -> list[Listed]:
         if reason := refusal(folder, name) or _outside(folder / name, root):
             rows.append(row.rejected(f"list: {reason}"))
             continue
-        meta = _json(folder / name, dict)
+        try:
+            meta = _json(folder / name, dict)
+        except UserError as error:
+            rows.append(row.rejected(f"list: {str(error).removeprefix(f'{folder}/')}"))
+            continue
         if meta.get("valid") is False:
             rows.append(row.rejected("filtered: Cosmos-Curate says that it is not valid"))
             continue
@@ -269,7 +278,3 @@ def _value(value: Any, kind: type[Any], path: Path) -> Any:
     if not isinstance(value, kind):
         raise UserError(f"{path}: holds a {type(value).__name__} where a {kind.__name__} has to be")
     return value
-
-
-def _number(value: Any) -> float:
-    return float(value) if isinstance(value, int | float) else 0.0

@@ -128,6 +128,9 @@ def test_videodpo_counts_clips_after_short_ones_were_dropped(tmp_path):
         (tmp_path / "pair.json").write_text(content)
         with pytest.raises(UserError, match=rf"^pairs\.sources\.mine: .*pair\.json: {said}"):
             listed("videodpo", path=tmp_path)
+    (tmp_path / "metadata.json").write_text(json.dumps([metadata[0], {"basic": {"clip_path": "c1.mp4"}}]))
+    with pytest.raises(UserError, match=r"metadata\.json, entry 1: has no number as basic\.clip_duration"):
+        listed("videodpo", path=tmp_path)
 
 
 def test_fastvideo_lists_winners_and_losers_have_their_names(tmp_path):
@@ -157,7 +160,11 @@ def test_cosmos_curates_clips_stay_with_their_video(tmp_path):
     meta("b", valid=False)
     meta("c", windows=[])
     meta("d")
-    assert told(listed("cosmos", path=tmp_path / "o", losers=tmp_path / "l")) == [
+    (tmp_path / "o/metas/v0/e.json").write_text("{")
+    *found, (last, reason) = told(listed("cosmos", path=tmp_path / "o", losers=tmp_path / "l"))
+    assert last == "e"
+    assert reason.startswith("list: e.json: is not JSON (")
+    assert found == [
         ("a", "clip a", "s3://film.mp4", "a.mp4", "a.mp4"),
         ("b", "filtered: Cosmos-Curate says that it is not valid"),
         ("c", "caption: there is none"),
