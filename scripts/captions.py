@@ -13,6 +13,7 @@ from regdpo.core import errors, manifests
 from regdpo.core.digests import shard_of
 from regdpo.core.rows import CaptionRow, ClipRow
 from regdpo.core.store import Store
+from regdpo.data.captioner_registry import CAPTIONERS
 from regdpo.stages.captions import caption_shard, told
 
 
@@ -38,8 +39,13 @@ def main() -> None:
         parser.error("--clips, --shard and --out are needed (or --write-templates)")
     stage = stage_inputs.read(stage_inputs.CaptionsStage, arguments.config)
     index, shards = arguments.shard
-    every = accepted(arguments.clips)
-    clips = [clip for clip in every if shard_of(clip.source, shards) == index]
+    clips = manifests.read_where(
+        arguments.clips,
+        ClipRow,
+        status=lambda status: status == "accepted",
+        source=lambda source: shard_of(source, shards) == index,
+    )
+    every = [] if CAPTIONERS[stage.captions.source].model else accepted(arguments.clips)
     store = run_file.open_store(arguments.store)
     server = stage_inputs.read(stage_inputs.CaptionServerStage, arguments.config).server
     rows = caption_shard(stage, clips, store, every, server)

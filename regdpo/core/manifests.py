@@ -12,7 +12,7 @@ are objects where a stage has those of one shard.
 
 import json
 import shlex
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from pyarrow import feather
 
 from regdpo.core.columns import ColumnDigest, Problem, columns_of, conform, rows_of, schema_of
 from regdpo.core.errors import UserError, first_line
 from regdpo.core.rows import R, Row
-from regdpo.core.temporaries import atomic
+from regdpo.core.temporaries import atomic, scratch
 
 CONTENT = b"regdpo.columns"
 """Key of a file's metadata: the digests of its columns, one a group of rows."""
@@ -37,8 +38,8 @@ MOST_BYTES = 4 * 2**30
 """Of a manifest in memory."""
 A_ROW, A_VALUE = 500, 60
 """Bytes that a row takes as an object, and each value of it beside its text; measured for pairs."""
-PART = 2**10
-"""Rows of each part that wait while parts are merged."""
+STRETCH = 8 * GROUP
+"""Rows that are held while parts are merged."""
 
 
 def write(path: str | Path, rows: list[R], model: type[R]) -> None:
@@ -69,27 +70,31 @@ def write_table(path: str | Path, table: pa.Table, model: type[Row]) -> None:
         writer.add(checked)
 
 
-def merge(path: str | Path, parts: list[str] | list[Path], model: type[Row]) -> None:
-    """Write the rows of several manifests into one. Of each part few rows are held at a time, of all parts the ids.
+def merge(path: str | Path, parts: Sequence[str | Path], model: type[Row]) -> None:
+    """Write the rows of several manifests into one. Of all parts the ids are held, of the rows those of one part or of
+    one stretch of ``STRETCH``: each part's rows are first written to a file for each stretch, beside the manifest.
 
     Raises:
         UserError: as ``read_table`` and ``write``.
     """
     name = next(iter(model.model_fields))
-    ids = [read_table(part, model, [name])[name] for part in parts]
-    if not all(map(_ascends, ids)):  # not written by us
-        return write_table(path, pa.concat_tables([read_table(part, model) for part in parts]), model)
-    together = pa.chunked_array([chunk for those in ids for chunk in those.chunks], type=pa.string())
-    part_of = np.repeat(np.arange(len(parts)), [len(those) for those in ids])[pc.sort_indices(together).to_numpy()]
-    del ids, together
-    cursors = [_Cursor(_File(part, model)) for part in parts]
-    with _writing(path, model) as writer:
-        for begin in range(0, len(part_of), GROUP):
-            those = part_of[begin : begin + GROUP]
-            taken = [cursors[part].take(count) for part, count in enumerate(np.bincount(those)) if count]
-            place = np.empty(len(those), np.int64)
-            place[np.argsort(those, kind="stable")] = np.arange(len(those))
-            writer.add(pa.concat_tables(taken).combine_chunks().take(pa.array(place)))
+    ids = pa.concat_tables([read_table(part, model, [name]) for part in parts] or [schema_of(model).empty_table()])[
+        name
+    ]
+    first = ids.take(pc.sort_indices(ids)[::STRETCH]).to_pylist()  # of each stretch
+    del ids
+    with scratch(Path(path).parent) as folder:
+        for counted, part in enumerate(parts):
+            table = read_table(part, model)
+            of = np.searchsorted(np.array(first, object), np.array(table[name].to_pylist(), object), "right") - 1
+            for number in np.unique(of):
+                piece = table.filter(pa.array(of == number))
+                feather.write_feather(piece, str(folder / f"{number}-{counted:05}"), compression="lz4")
+        with _writing(path, model) as writer:
+            for number in range(len(first)):
+                pieces = [feather.read_table(str(piece)) for piece in sorted(folder.glob(f"{number}-*"))]
+                together = pa.concat_tables(pieces).cast(schema_of(model))
+                writer.add(together.take(pc.sort_indices(together[name])))
 
 
 def read(path: str | Path, model: type[R], ids: Collection[str] | None = None) -> list[R]:
@@ -135,6 +140,23 @@ def read_shard(path: str | Path, model: type[R], index: int, count: int, **where
     places = places[stretch(len(places), index, count)]
     groups, numbers = file.groups_at(places)
     return file.rows(file.table(groups=groups).take(pa.array(numbers)))
+
+
+def read_where(path: str | Path, model: type[R], **where: Callable[[Any], bool]) -> list[R]:
+    """The rows whose columns have values that are wanted, such as ``source=lambda name: name in mine``. All of the file
+    is read, and little of it held; each value is asked about once a group of rows.
+
+    Raises:
+        UserError: as ``read``.
+    """
+    file, parts = _File(path, model), []
+    for batch in file.batches():
+        for name, wanted in where.items():
+            values = batch[name].unique()
+            mine = [value for value in values.to_pylist() if wanted(value)]
+            batch = batch.filter(pc.is_in(batch[name], value_set=pa.array(mine, values.type)))
+        parts.append(batch)
+    return file.rows(pa.concat_tables(parts)) if parts else []
 
 
 def in_shard(rows: list[R], index: int, count: int) -> list[R]:
@@ -198,10 +220,8 @@ class _File:
                 f"and {MOST_BYTES / 2**30:.0f} GiB"
             )
 
-    def batches(
-        self, names: tuple[str, ...] | None = None, groups: list[int] | None = None, size: int = GROUP
-    ) -> Iterator[pa.Table]:
-        """Checked rows, at most ``size`` at a time. A group that is damaged is told once all of it was seen."""
+    def batches(self, names: tuple[str, ...] | None = None, groups: list[int] | None = None) -> Iterator[pa.Table]:
+        """Checked rows, at most ``GROUP`` at a time. A group that is damaged is told once all of it was seen."""
         wanted = columns_of(self.model)
         have = [name for name in self.schema.names if names is None or name in names]
         texts = [field.name for field in self.schema if pa.types.is_string(field.type)]
@@ -211,7 +231,7 @@ class _File:
             for group in range(len(self.groups)) if groups is None else groups:
                 digests = {name: ColumnDigest(wanted[name]) for name in wanted if names is None or name in names}
                 number = int(self.starts[group])
-                for batch in file.iter_batches(batch_size=size, row_groups=[group], columns=have):
+                for batch in file.iter_batches(batch_size=GROUP, row_groups=[group], columns=have):
                     rows += batch.num_rows
                     if held + sum(map(_at_most, batch.columns)) > MOST_BYTES:
                         self.bounded(rows, held + sum(map(_unfolded, batch.columns)))
@@ -276,24 +296,6 @@ class _File:
             if known is None or not known.has_min_max or (known.min <= last and first <= known.max):
                 found.append(number)
         return found
-
-
-class _Cursor:
-    """The next rows of a file."""
-
-    def __init__(self, file: _File):
-        self._batches = file.batches(size=PART)
-        self._waiting: pa.Table | None = None
-
-    def take(self, count: int) -> pa.Table:
-        taken = []
-        while count:
-            if self._waiting is None or not len(self._waiting):
-                self._waiting = next(self._batches)
-            taken.append(self._waiting[:count])
-            self._waiting = self._waiting[count:]
-            count -= len(taken[-1])
-        return pa.concat_tables(taken)
 
 
 class _Writer:

@@ -51,9 +51,9 @@ def atomic(path: str | Path) -> Iterator[Path]:
 
 
 @contextmanager
-def scratch() -> Iterator[Path]:
-    """A folder of this machine that is gone afterwards."""
-    home = Path(tempfile.gettempdir())
+def scratch(home: Path | None = None) -> Iterator[Path]:
+    """A folder that is gone afterwards, of this machine or where it is told."""
+    home = home or Path(tempfile.gettempdir())
     sweep(home)
     folder = temporary_of(home / "scratch")
     folder.mkdir(0o700)

@@ -248,7 +248,18 @@ def test_of_a_shard_its_groups_are_read_alone(many, monkeypatch):
     assert manifests.read(path, ClipRow, ()) == []
 
 
-def test_parts_are_merged_to_the_bytes_of_the_whole(many, tmp_path):
+def test_rows_with_wanted_values(many):
+    path, rows = many
+    found = manifests.read_where(
+        path, ClipRow, status=lambda it: it == "accepted", source=lambda it: it.startswith("7")
+    )
+    assert found == [row for row in rows if row.status == "accepted" and row.source.startswith("7")]
+    assert manifests.read_where(path, ClipRow, source=lambda it: False) == []
+
+
+def test_parts_are_merged_to_the_bytes_of_the_whole(many, tmp_path, monkeypatch):
+    """By stretches that are shorter than usual."""
+    monkeypatch.setattr(manifests, "STRETCH", manifests.GROUP)
     path, rows = many
     parts = [tmp_path / f"{part}.parquet" for part in range(5)]
     random = np.random.default_rng(0).integers(0, 4, len(rows))  # the last has none
@@ -261,3 +272,4 @@ def test_parts_are_merged_to_the_bytes_of_the_whole(many, tmp_path):
     pq.write_table(manifests.read_table(parts[0], ClipRow)[::-1], parts[0])  # another program's, in another order
     manifests.merge(tmp_path / "again", parts, ClipRow)
     assert (tmp_path / "again").read_bytes() == path.read_bytes()
+    assert {it.name for it in tmp_path.iterdir()} == {*(part.name for part in parts), "merged", "again"}
