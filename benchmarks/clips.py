@@ -11,7 +11,7 @@ import platform
 import resource
 import subprocess
 import tempfile
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ class Account:
     """Seconds of CPU by what they went into."""
 
     def __init__(self) -> None:
-        self.seconds: Counter[str] = Counter()
+        self.seconds: defaultdict[str, float] = defaultdict(float)
 
     def of(self, name: str, work: Callable[..., Any]) -> Callable[..., Any]:
         """The same function, its time put down under a name."""
@@ -77,7 +77,8 @@ def main() -> None:
         stage = ClipsStage(videos=schema.Videos(root=str(path.parent), include=[path.name]), clips=settings)
         account, store = Account(), Store(folder / "store")
         own = Account()
-        clips.examine = account.of("shots", clips.examine)
+        parts = vars(clips)
+        parts["examine"] = account.of("shots", parts["examine"])
         filters.scores = account.of("measures", filters.scores)
         cut.thumbnail = account.of("measures", cut.thumbnail)
         cut.write = account.of("encoding", cut.write)
@@ -93,9 +94,7 @@ def main() -> None:
         "the limit: one bare decoding": decode,
         "the limit: encoding the kept clips": encode,
         "**the limit**": decode + encode,
-        "shots: probes, a pass that decodes and scales to 144 rows, cuts, transitions": account.seconds[
-            "shots"
-        ],
+        "shots: probes, a pass that decodes and scales to 144 rows, cuts, transitions": account.seconds["shots"],
         "cutting: a pass that decodes and scales to the clip's size, planes, checks": rest,
         "measures and pictures": account.seconds["measures"],
         "encoding": encode,
