@@ -127,13 +127,12 @@ def videodpo(source: PairSource) -> list[Listed]:
     configuration has. Other than there, paths are below the folder, and a missing video takes no other's place.
     """
     root = _folder(source.path)
-    long = []
+    long: list[dict[str, Any]] = []
     for number, clip in enumerate(_json(root / "metadata.json", list)):
         basic = clip.get("basic") if isinstance(clip, dict) else None
-        duration = basic.get("clip_duration") if isinstance(basic, dict) else None
-        if not isinstance(duration, int | float):  # which are counted hangs on it
+        if not isinstance(basic, dict) or not isinstance(basic.get("clip_duration"), int | float):
             raise UserError(f"{root / 'metadata.json'}, entry {number}: has no number as basic.clip_duration")
-        if duration >= SHORTEST:
+        if basic["clip_duration"] >= SHORTEST:
             long.append(basic)
     rows = []
     for number, pair in enumerate(_json(root / "pair.json", list)):
@@ -223,7 +222,7 @@ def _placed(row: Listed, winners: Path, winner: Any, losers: Path, loser: Any) -
         if not (isinstance(name, str) and name and "\0" not in name):
             return row.rejected(f"{what}: is not named")
         path = root / name
-        if reason := _outside(path, root) or refusal(root, name):
+        if reason := _outside(path, root) or refusal(path.parent, path.name):
             return row.rejected(f"{what}: {shown(name)} {reason}")
         found.append(path)
     return replace(row, winner=found[0], loser=found[1])
@@ -269,7 +268,11 @@ def _text(path: Path) -> str:
 
 def _json(path: Path, kind: type[Any]) -> Any:
     try:
-        return _value(json.loads(_text(path)), kind, path)
+        value = json.loads(_text(path))
+        json.dumps(value, ensure_ascii=False).encode()  # half of a pair of surrogates is no text, nor a name
+        return _value(value, kind, path)
+    except UnicodeEncodeError:
+        raise UserError(f"{path}: holds half of a character, as an escape such as \\ud800 is") from None
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: is not JSON ({str(error)[:80]})") from None
 

@@ -55,8 +55,11 @@ def source_splits(clips: list[ClipRow], settings: Pairs) -> dict[str, str]:
         clips: of the sources that there are, without regard to which of several copies is kept.
         settings: how to split.
     """
-    found: dict[str, str] = {clip.source: side(origin(clip), settings) for clip in clips}
-    return {} if _way(found.values(), {origin(clip) for clip in clips}, settings) == "segment" else found
+    origins = {clip.source: origin(clip) for clip in clips}
+    sides = {one: side(one, settings) for one in set(origins.values())}
+    if _way(sides.values(), set(sides), settings) == "segment":
+        return {}
+    return {source: sides[one] for source, one in origins.items()}
 
 
 def origin(clip: ClipRow) -> str:

@@ -124,7 +124,12 @@ def test_videodpo_counts_clips_after_short_ones_were_dropped(tmp_path):
         ("0000005", "caption: there is none"),
         ("0000006", "index: video1 and video2 have to be from 0 to 2, got []"),
     ]
-    for content, said in (("[", "is not JSON"), ("{}", "holds a dict where a list"), ("[" * 100_000, "is not JSON")):
+    for content, said in (
+        ('["\\ud800"]', "holds half of a character"),
+        ("[", "is not JSON"),
+        ("{}", "holds a dict where a list"),
+        ("[" * 100_000, "is not JSON"),
+    ):
         (tmp_path / "pair.json").write_text(content)
         with pytest.raises(UserError, match=rf"^pairs\.sources\.mine: .*pair\.json: {said}"):
             listed("videodpo", path=tmp_path)
