@@ -1,6 +1,10 @@
 """Manifests: what a stranger's table or a disk may do to them, by columns and by parts."""
 
+import os
 import re
+import subprocess
+import sys
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -11,7 +15,9 @@ from pydantic import Field, ValidationError
 
 from regdpo.core import columns, manifests
 from regdpo.core.errors import UserError
-from regdpo.core.rows import CaptionRow, ClipRow, Row, ScoreRow
+from regdpo.core.rows import CaptionRow, ClipRow, PairRow, Row, ScoreRow
+
+ROOT = Path(manifests.__file__).parents[2]
 
 
 def caption(clip_id: str, text: str = "a cat") -> CaptionRow:
@@ -273,3 +279,56 @@ def test_parts_are_merged_to_the_bytes_of_the_whole(many, tmp_path, monkeypatch)
     manifests.merge(tmp_path / "again", parts, ClipRow)
     assert (tmp_path / "again").read_bytes() == path.read_bytes()
     assert {it.name for it in tmp_path.iterdir()} == {*(part.name for part in parts), "merged", "again"}
+
+
+BAD = {
+    "a missing column": ({"clip_id": ["a"], "caption": ["x"]}, "row 0, column captioner: Field required"),
+    "an id twice": ({"clip_id": ["a", "a"], "caption": ["x", "y"], "captioner": ["m", "m"]}, "the id a occurs twice"),
+}
+
+
+@pytest.mark.parametrize("bad", BAD)
+def test_a_bad_manifest_is_one_line_and_exit_code_2(tmp_path, bad):
+    values, line = BAD[bad]
+    pq.write_table(pa.table(values), tmp_path / "t")
+    command = [sys.executable, ROOT / "scripts/merge.py", "--rows", "CaptionRow", "--out", tmp_path / "out"]
+    done = subprocess.run(
+        [*command, tmp_path / "t"], capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)}
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {tmp_path}/t, ")
+    assert line in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert [it.name for it in tmp_path.iterdir()] == ["t"]
+
+
+def test_a_path_outside_the_store_is_one_line_and_exit_code_2(tmp_path):
+    row = PairRow(
+        pair_id="a",
+        split="train",
+        clip_id="a",
+        source="a.mp4",
+        shot=0,
+        start=0,
+        caption="x",
+        frames=5,
+        fps=8.0,
+        width=32,
+        height=32,
+        winner="../../etc/passwd",
+        winner_sha256="0" * 64,
+        loser="/etc/passwd",
+        loser_sha256="0" * 64,
+    )
+    manifests.write(tmp_path / "pairs", [row], PairRow)
+    (tmp_path / "store").mkdir()
+    command = [sys.executable, ROOT / "scripts/halves.py", "--store", tmp_path / "store"]
+    done = subprocess.run(
+        [*command, "--pairs", tmp_path / "pairs", "--out", tmp_path / "out"],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("error: ../../etc/passwd: leads out of the store")
+    assert "Traceback" not in done.stderr
