@@ -73,16 +73,17 @@ def main() -> None:
     sizes = " or ".join(f"{it.height}x{it.width}" for it in clips.geometries)
     made = f"{settings.base.family} {settings.base.task}, clips of {clips.frames} frames of {sizes}"
     print(f"{file}: {made}, for {count} x {name or 'CPU'}{f'; {chosen.said}' if chosen.said else ''}")
-    snakemake = f"snakemake -s {shlex.quote(str(ROOT / 'workflow/Snakefile'))} --configfile config.yaml --cores all"
+    snakefile = shlex.quote(str(ROOT / "workflow/Snakefile"))
+    options = f"-s {snakefile} --configfile config.yaml --cores all"
     captions = f"python {shlex.quote(str(ROOT / 'scripts/captions.py'))} --config config.yaml"
     if chosen.days:
         print(f"by the plan {chosen.days:.1f} days for {new.PAIRS} training pairs, captions not counted; not measured")
     if chosen.longer:
         print(chosen.longer)
     print(f"next: cd {shlex.quote(str(args.folder))}")
-    print(f"      {snakemake} clips")
+    print(f"      snakemake clips {options}")
     print(f"      {captions} --write-templates captions     # and fill them in")
-    print(f"      {snakemake}{f' --resources gpu={count}' if name else ''} all")
+    print(f"      snakemake all {options}{f' --resources gpu={count}' if name else ''}")
 
 
 def _machine(args: argparse.Namespace) -> tuple[str, int, float, float]:

@@ -361,6 +361,7 @@ def test_a_new_configuration_fits_the_card(chosen_for_a_day):
     assert re.fullmatch(r"clips of 81 frames of 480x832 would take [\d.]+ days \(--days\)", chosen.longer)
     assert [it.size for it in values.clips.geometries] == [(33, 480, 832), (33, 832, 480)]
     assert (values.videos.root, values.clips.shards, values.launch.gpu) == ("../my videos", 7, "RTX 4090")
+    assert (values.negatives.shards, values.latents.shards) == (1, 1), "each loads the model"
     settings = values.train.arm_settings("reg_dpo")
     assert settings == chosen.settings.model_copy(
         update={"steps": 500, "checkpoint_every": 100, "eval_every": 50, "export": "best"}
