@@ -38,7 +38,6 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.asked: list[dict] = []
         self.headers: list[dict[str, str]] = []
-        self.times: list[float] = []
         self.tries: Counter[str] = Counter()
         self.together = self.most_together = 0
         self.lock = threading.Lock()
@@ -59,7 +58,6 @@ class Handler(BaseHTTPRequestHandler):
         with self.server.lock:
             self.server.asked.append(body)
             self.server.headers.append({name.lower(): value for name, value in self.headers.items()})
-            self.server.times.append(time.monotonic())
             self.server.tries[shown] += 1
             tried = self.server.tries[shown]
             self.server.together += 1
@@ -123,7 +121,7 @@ def world(tmp_path, videos) -> tuple[Store, list[ClipRow]]:
 def ask(server: Server, world, server_settings=None, **settings):
     store, rows = world
     values = {"source": "endpoint", "model": "qwen", "revision": "abc", "frames": 2, **settings}
-    patience = {"timeout": 5, "longest_wait": 0.05, "attempts": 3, **(server_settings or {})}
+    patience = {"timeout": 20, "longest_wait": 0.05, "attempts": 3, **(server_settings or {})}
     at = schema.CaptionServer(url=server.url, **patience)
     captions = schema.Captions(**values, server=at)
     return caption_shard(CaptionsStage(captions=captions, videos_root="nowhere"), rows, store, server=at)
@@ -199,21 +197,22 @@ def test_equal_clips_are_asked_about_once(server, world):
         (lambda h: h.send(200, '{"choices": [{"message": {"content": [1]}}]}'), "its answer holds no text"),
         (lambda h: h.send(200, "x" * (endpoint.LARGEST + 1)), "its answer has more than"),
         (lambda h: h.connection.shutdown(socket.SHUT_RDWR), "disconnected"),
-        (lambda h: time.sleep(0.6), r"within 0\.3 s \(captions\.server\.timeout\)"),
+        (lambda h: time.sleep(1.5), r"within 1 s \(captions\.server\.timeout\)"),
     ],
 )
 def test_what_may_pass_is_tried_again_and_then_told(server, world, capfd, fault, said):
     """The third try is the last; where it succeeds, nothing is lost."""
     store, rows = world
+    timeout = 1 if "captions" in said else 20
     server.turn = lambda handler, tried: fault(handler) if tried < 3 else handler.says("a dog runs")
-    (row,) = ask(server, (store, rows[:1]), {"timeout": 0.3})
+    (row,) = ask(server, (store, rows[:1]), {"timeout": timeout})
     assert row.caption == "a dog runs"
     assert len(server.asked) == 3
     told = capfd.readouterr().err
     assert re.search(rf"^captions: http://127\S+: .*{said}.*; trying again \(try 1 of 3 for this clip\)$", told, re.M)
     server.turn = lambda handler, tried: fault(handler)
     with pytest.raises(UserError, match=rf"failed 2 times for clip clip1 \(last: .*{said}") as caught:
-        ask(server, (store, rows[1:2]), {"timeout": 0.3, "attempts": 2})
+        ask(server, (store, rows[1:2]), {"timeout": timeout, "attempts": 2})
     assert str(caught.value).isprintable()
 
 
@@ -231,7 +230,7 @@ def test_a_server_that_drips_is_not_waited_for(server, world):
 
     server.turn = drip
     store, rows = world
-    with pytest.raises(UserError, match=r"no whole answer within 0\.2 s"):
+    with pytest.raises(UserError, match=r"no (whole )?answer within 0\.2 s"):
         ask(server, (store, rows[:1]), {"timeout": 0.2, "attempts": 1})
 
 
@@ -248,17 +247,19 @@ def test_waits_double_and_heed_what_the_server_asks_up_to_a_limit(server, world,
     assert len(waited) == 5
     for wait, least in zip(waited, (1, 2, 4, 8, 10), strict=True):
         assert least <= wait <= min(10, least + 1)
-    for asked, expected in (("7", 7), ("86400", 10), (formatdate(time.time() + 8.5, usegmt=True), 8)):
+    now = 1_800_000_000
+    monkeypatch.setattr(endpoint.time, "time", lambda: now)
+    for asked, expected in (("7", 7), ("86400", 10), (formatdate(now + 8, usegmt=True), 8)):
         waited.clear()
         server.turn = lambda handler, tried, asked=asked: (
             handler.send(429, "", retry_after=asked) if tried < 2 else handler.says("a dog runs")
         )
         ask(server, (store, rows[:1]), {"longest_wait": 10}, prompt=asked)
-        assert waited[0] == pytest.approx(expected, abs=1)
+        assert waited == [expected]
 
 
 def test_requests_run_side_by_side_and_no_more_than_are_allowed(server, world):
-    met = threading.Barrier(2, timeout=5)  # answers come when two have met
+    met = threading.Barrier(2, timeout=20)  # answers come when two have met
     server.turn = lambda handler, tried: (met.wait(), handler.says("a dog runs"))
     ask(server, world, {"concurrency": 2})
     assert server.most_together == 2
