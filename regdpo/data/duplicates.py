@@ -17,11 +17,12 @@ Shot = tuple[str, int]
 
 
 def merge(rows: list[ClipRow], stage: MergeStage, decision: Path | None = None) -> tuple[list[ClipRow], list[CopyRow]]:
-    """Reject clips whose footage another source shows too, and tell which shots show the same.
+    """Reject clips whose footage another shot shows too, and tell which shots show the same.
 
     Kept is the clip that is held out (test before validation before train), so that a copy moves no footage into
-    another split; then the one whose source has more pixels, then more bits a second, then the first name. Of one
-    source all clips are kept.
+    another split; then the one whose source has more pixels, then more bits a second, then the first name, then
+    the first shot. Where shots are cut in time into splits, all clips of one source are kept: which of them comes first
+    says nothing of where it is held out.
 
     Args:
         rows: of all shards. stage: the configuration.
@@ -46,7 +47,7 @@ def merge(rows: list[ClipRow], stage: MergeStage, decision: Path | None = None) 
         clips[row.source, row.shot].append(row)
     shots, steps = list(clips), _steps(rows)
     found = copies.find([steps.get(shot, fingerprint.steps_of("")) for shot in shots], stage.same_footage)
-    reasons = _duplicates(found, shots, clips)
+    reasons = _duplicates(found, shots, clips, set(sides))
     merged = [
         row.model_copy(
             update={"fingerprint": "", "status": "rejected", "reason": reasons[row.clip_id]}
@@ -71,13 +72,17 @@ def _steps(rows: list[ClipRow]) -> dict[Shot, np.ndarray]:
     return found
 
 
-def _duplicates(found: list[copies.Copy], shots: list[Shot], clips: dict[Shot, list[ClipRow]]) -> dict[str, str]:
-    """Id of a clip -> why it is rejected: at least half of its frames are those of a clip that is kept."""
+def _duplicates(
+    found: list[copies.Copy], shots: list[Shot], clips: dict[Shot, list[ClipRow]], whole: set[str]
+) -> dict[str, str]:
+    """Id of a clip -> why it is rejected: at least half of its frames are those of a clip that is kept. Sources that
+    are ``whole`` in one split are held against themselves too."""
     reasons: dict[str, str] = {}
     kept: dict[Shot, list[int]] = {}
     of: dict[int, list[copies.Copy]] = defaultdict(list)
     for copy in found:
-        if shots[copy.earlier][0] != shots[copy.later][0]:
+        source = shots[copy.later][0]
+        if shots[copy.earlier][0] != source or source in whole:
             of[copy.later].append(copy)
     for number, shot in enumerate(shots):
         for clip in clips[shot]:

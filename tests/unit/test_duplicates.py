@@ -1,5 +1,6 @@
 """The same footage: recognised trimmed and encoded again, not seen where there is no evidence, kept out of two splits."""
 
+import base64
 import subprocess
 from pathlib import Path
 
@@ -29,7 +30,7 @@ def merging(least: float = 0.85, **values) -> MergeStage:
 
 def cut(folder: Path) -> list[ClipRow]:
     """The rows of all videos of a folder."""
-    small = {"frames": FRAMES, "fps": 25, "width": 32, "height": 32, "stride": 20}
+    small = {"frames": FRAMES, "fps": 25, "width": 32, "height": 32, "stride": 20, "filters": {"min_motion": 0.2}}
     stage = ClipsStage(videos=schema.Videos(root=str(folder)), clips=schema.Clips(**small))
     work = folder.parent / f"{folder.name}-work"
     digests = footage.source_digests(stage.videos, DigestCache(work / "digests.json"))
@@ -193,6 +194,24 @@ def scene(seed: int, steps: int = 24) -> np.ndarray:
         for k in range(steps)
     ]
     return np.stack([(110 + room + spot).ravel() for spot in spots]).clip(0, 255)
+
+
+def test_a_recap_is_kept_once_where_a_video_is_whole_in_one_split():
+    def told(seed: int) -> str:
+        return base64.b64encode(scene(seed).astype(np.uint8).tobytes()).decode()
+
+    shots = {0: told(1), 1: told(2), 2: told(1)}
+    rows = [
+        row("a", shot, start, 150, fingerprint="" if start else text)
+        for shot, text in shots.items()
+        for start in range(0, 140, FRAMES)
+    ]
+    merged, found = duplicates.merge(rows, merging(split="source"))
+    assert [(copy.shot, copy.other_shot) for copy in found] == [(2, 0)]
+    assert {(one.shot, one.reason) for one in merged} == {(0, ""), (1, ""), (2, "duplicate: same content as a shot 0")}
+    merged, found = duplicates.merge(rows, merging(split="segment"))
+    assert {one.status for one in merged} == {"accepted"}
+    assert len(found) == 1
 
 
 def test_the_index_finds_what_holding_all_against_all_finds():
