@@ -136,6 +136,12 @@ def model_file(wildcards):
     return f"{RESULTS}/{folder}/model.json"
 
 
+def generator_model(wildcards):
+    """The model.json of a generator."""
+    of_its_own = settings.negatives.named[wildcards.generator].model
+    return f"{RESULTS}/{f'generators/{wildcards.generator}' if of_its_own else 'base'}/model.json"
+
+
 def scored(wildcards):
     """What a measure reads of a model."""
     if MEASURES[wildcards.measure].reads == "samples":

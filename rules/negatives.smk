@@ -1,10 +1,4 @@
 # Losers: what the base model, or each generator that is named, makes of each clip's caption and first frame.
-def generator_model(wildcards):
-    """The model.json of a generator."""
-    of_its_own = settings.negatives.named[wildcards.generator].model
-    return f"{RESULTS}/{f'generators/{wildcards.generator}' if of_its_own else 'base'}/model.json"
-
-
 rule render_negatives:
     input:
         model=generator_model,

@@ -10,8 +10,7 @@ a recap), what is held out stays, and clips of the other shot that come nearer t
 
 import bisect
 import math
-from collections import defaultdict
-from collections.abc import Iterable
+from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,6 +26,8 @@ from regdpo.data.footage import matches
 
 SplitName = Literal["train", "validation", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
+SEEDS = 1000
+"""That ``auto`` tries. Of three videos with shares of .8, .1 and .1 one in twenty seeds fills all three splits."""
 
 
 def is_known(source: str, known: list[str]) -> bool:
@@ -40,12 +41,7 @@ def assign(clips: list[ClipRow], settings: Pairs) -> dict[str, str]:
     accepted = [clip for clip in clips if clip.status == "accepted"]
     if split_of:
         return {clip.clip_id: split_of[clip.source] for clip in accepted}
-    longest: dict[tuple[str, int], int] = defaultdict(int)
-    for clip in accepted:
-        longest[clip.source, clip.shot] = max(longest[clip.source, clip.shot], clip.frames)
-    gaps = {shot: frames + 1 for shot, frames in longest.items()}
-    found = {clip.clip_id: _segment(clip, settings, gaps[clip.source, clip.shot]) for clip in accepted}
-    return {clip_id: split for clip_id, split in found.items() if split}
+    return _segments(accepted, settings)
 
 
 def source_splits(clips: list[ClipRow], settings: Pairs) -> dict[str, str]:
@@ -55,11 +51,37 @@ def source_splits(clips: list[ClipRow], settings: Pairs) -> dict[str, str]:
         clips: of the sources that there are, without regard to which of several copies is kept.
         settings: how to split.
     """
+    settings = settle(clips, settings)
+    if settings.split == "segment":
+        return {}
     origins = {clip.source: origin(clip) for clip in clips}
     sides = {one: side(one, settings) for one in set(origins.values())}
-    if _way(sides.values(), set(sides), settings) == "segment":
-        return {}
     return {source: sides[one] for source, one in origins.items()}
+
+
+def settle(clips: list[ClipRow], settings: Pairs) -> Pairs:
+    """Settings without ``auto``: by source from ``min_sources`` origins on, by segment below, as long as that leaves no
+    split empty; else by source with the next seed, from the given one on, that leaves none empty and holds out no more
+    clips, for either, than it trains on. Then the hash and that seed say where a video is that is added later.
+
+    Args:
+        clips: accepted ones, without regard to which of several copies is kept. settings: how to split.
+    """
+    if settings.split != "auto":
+        return settings
+    segment = settings.model_copy(update={"split": "segment"})
+    origins = Counter(origin(clip) for clip in clips)
+    few = len(origins) < settings.min_sources
+    if len(origins) < len(SPLITS) or (few and set(_segments(clips, segment).values()) == set(SPLITS)):
+        return segment
+    for seed in range(settings.seed, settings.seed + SEEDS):
+        found = settings.model_copy(update={"split": "source", "seed": seed})
+        counts = Counter[str]()
+        for one, number in origins.items():
+            counts[side(one, found)] += number
+        if all(0 < counts[split] <= counts["train"] for split in SPLITS):
+            return found
+    return segment
 
 
 def origin(clip: ClipRow) -> str:
@@ -75,12 +97,6 @@ def side(origin: str, settings: Pairs) -> SplitName:
     return "validation" if place < settings.test + settings.validation else "train"
 
 
-def _way(sides: Iterable[str], origins: set[str], settings: Pairs) -> Literal["source", "segment"]:
-    if settings.split != "auto":
-        return settings.split
-    return "source" if len(origins) >= settings.min_sources and set(sides) == set(SPLITS) else "segment"
-
-
 HOW = ("split", "min_sources", "validation", "test", "seed")
 """What of the settings says how to split."""
 
@@ -89,13 +105,14 @@ class Decision(Section):
     """How the footage is split, and for which settings that was decided."""
 
     way: Literal["source", "segment"]
+    seed: int
     origins: int
     """How many there were then."""
     asked: dict[str, Any]
 
     def settings(self, asked: Pairs) -> Pairs:
         """Those settings with the decision in the place of ``auto``."""
-        return asked.model_copy(update={"split": self.way})
+        return asked.model_copy(update={"split": self.way, "seed": self.seed})
 
     def serves(self, asked: Pairs) -> bool:
         """Whether it was decided for settings that split in the same way."""
@@ -118,9 +135,10 @@ def decide(file: Path, clips: list[ClipRow], settings: Pairs) -> Pairs:
         if kept.serves(settings):
             _write(file, kept)
             return kept.settings(settings)
-    origins = {origin(clip) for clip in clips}
-    way = _way((side(one, settings) for one in origins), origins, settings)
-    made = Decision(way=way, origins=len(origins), asked=settings.model_dump(include=set(HOW)))
+    found = settle(clips, settings)
+    origins = len({origin(clip) for clip in clips})
+    asked = settings.model_dump(include=set(HOW))
+    made = Decision(way=found.split, seed=found.seed, origins=origins, asked=asked)
     _write(file, made)
     return made.settings(settings)
 
@@ -190,6 +208,16 @@ def shortest(settings: Pairs, frames: int) -> int:
     """Frames of a shot from which on each of its three parts has room for a clip, where one starts at every frame."""
     least = min(1 - settings.validation - settings.test, settings.validation, settings.test)
     return math.ceil(frames / least) + 2 * (frames + 1)
+
+
+def _segments(clips: list[ClipRow], settings: Pairs) -> dict[str, str]:
+    """Clip id -> split by segment, without clips that reach into a gap."""
+    longest: dict[tuple[str, int], int] = defaultdict(int)
+    for clip in clips:
+        longest[clip.source, clip.shot] = max(longest[clip.source, clip.shot], clip.frames)
+    gaps = {shot: frames + 1 for shot, frames in longest.items()}
+    found = {clip.clip_id: _segment(clip, settings, gaps[clip.source, clip.shot]) for clip in clips}
+    return {clip_id: split for clip_id, split in found.items() if split}
 
 
 def _segment(clip: ClipRow, settings: Pairs, gap: int) -> str | None:

@@ -169,11 +169,11 @@ def _lacking(stage: PairsStage, accepted: list[ClipRow]) -> str:
         return (
             f"{origins} videos (or groups of them) fall where the hash of each says, and {enough} would almost surely "
             f"fill all three: give more videos, larger shares (pairs.validation is {settings.validation:g}, pairs.test "
-            f"{settings.test:g}), or pairs.split: segment, which cuts every shot in time"
+            f"{settings.test:g}), or pairs.split: auto, which looks for a way that fills all three"
         )
     least = shortest(settings, frames)
     longest = max(clip.shot_frames for clip in accepted)
-    by_source = ", or pairs.split: source, which gives whole videos to a split" if sources >= len(SPLITS) else ""
+    by_source = ", or pairs.split: auto, which may give whole videos to a split" if sources >= len(SPLITS) else ""
     return (
         f"a shot has to have about {least} frames for a clip in each, and the longest has {longest}: give longer ones, "
         f"shorter clips (clips.frames is {frames}), larger shares (pairs.validation is {settings.validation:g}, "

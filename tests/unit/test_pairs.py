@@ -153,12 +153,11 @@ def test_a_group_is_on_one_side():
         sides.setdefault(source.partition("/")[0], set()).add(split)
     assert all(len(found) == 1 for found in sides.values())
     assert len(set.union(*sides.values())) > 1
-    assert splits.source_splits(named, Pairs(validation=0.3, test=0.3)) == {}, "eight groups are less than min_sources"
 
 
 def test_auto_decides_once_and_keeps_to_it(tmp_path):
     file, asked = tmp_path / "split.json", Pairs(validation=0.2, test=0.2)
-    few, many = videos(5), videos(100)
+    few, many = clips(sources=5), videos(100)
     assert splits.decide(file, few, asked).split == "segment"
     assert splits.decide(file, many, asked).split == "segment", "videos were added"
     assert splits.decided(file, asked.model_copy(update={"limit": 7})).split == "segment"
@@ -173,11 +172,31 @@ def test_auto_decides_once_and_keeps_to_it(tmp_path):
 
 
 def test_auto_leaves_no_split_empty(tmp_path):
-    """Many videos of which none happens to be held out are split in time."""
-    asked = Pairs(validation=0.2, test=0.2)
-    train = [clip for clip in videos(100) if splits.side(splits.origin(clip), asked) == "train"]
+    """Of many videos none happens to be held out with the given seed: another is taken, for all that come later too."""
+    asked, every = Pairs(validation=0.2, test=0.2), videos(100)
+    train = [clip for clip in every if splits.side(splits.origin(clip), asked) == "train"]
     assert len(train) > asked.min_sources
-    assert splits.decide(tmp_path / "split.json", train, asked).split == "segment"
+    decided = splits.decide(tmp_path / "split.json", train, asked)
+    assert decided.split == "source"
+    sides = splits.source_splits(train, decided)
+    assert set(sides.values()) == set(SPLITS)
+    later = splits.decide(tmp_path / "split.json", every, asked)
+    assert later == decided
+    assert sides.items() <= splits.source_splits(every, later).items(), "nobody changes sides"
+
+
+@pytest.mark.parametrize("count", [3, 4, 7])
+def test_auto_gives_whole_videos_to_splits_where_shots_are_too_short_for_three(tmp_path, count):
+    few = videos(count, shot_frames=2 * FRAMES)
+    decided = splits.decide(tmp_path / "split.json", few, Pairs())
+    assert decided.split == "source"
+    counts = Counter(splits.assign(few, decided).values())
+    assert set(counts) == set(SPLITS)
+    assert counts["train"] == max(counts.values())
+
+
+def test_auto_cuts_few_long_shots_in_time(tmp_path):
+    assert splits.decide(tmp_path / "split.json", clips(), Pairs()).split == "segment"
 
 
 def test_a_clip_of_held_out_footage_makes_no_pair_and_a_line():
@@ -236,8 +255,8 @@ def test_too_little_footage_is_refused_with_what_would_do():
     counted(clips(shot_frames=least, stride=1), **settings)
     with pytest.raises(UserError, match=f"about {least} frames"):
         counted(clips(shot_frames=least - 1, stride=1), **settings)
-    with pytest.raises(UserError, match=r"or pairs\.split: source, which gives"):
-        counted(clips(sources=3, shot_frames=50), **settings)
+    with pytest.raises(UserError, match=r"or pairs\.split: auto, which may give"):
+        counted(clips(sources=3, shot_frames=50), split="segment", **settings)
     with pytest.raises(
         UserError, match=r"\(train \d+, .*\); 2 videos .* fall where the hash .*, and 50 would .* give more"
     ):
