@@ -50,6 +50,10 @@ CONFIG ?= config/config.yaml
 check: $(VENV)  ## before a GPU is asked for: mistakes, what would run and why, what it costs; CONFIG=my.yaml
 	@.venv/bin/python scripts/check.py --config $(CONFIG)
 
+.PHONY: reproduce
+reproduce: $(VENV) vbench  ## run a small configuration twice from nothing, and compare what came out byte for byte
+	.venv/bin/python scripts/reproduce.py --config config/small.yaml --out reproduced
+
 .PHONY: report
 report: $(VENV)  ## the report alone, and Snakemake's own beside it
 	$(SNAKEMAKE) report
