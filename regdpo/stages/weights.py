@@ -87,7 +87,7 @@ def text(training: TrainStage, geometries: list[Geometry], model: ModelFile, sto
         )
     if ref.lora and FAMILIES[ref.family].original_names:
         parts.append(
-            "In ComfyUI take `comfyui.safetensors`; `train.export_formats: [diffusers, comfyui]` has it written here."
+            "For ComfyUI, `train.export_formats: [diffusers, comfyui]` has `comfyui.safetensors` written here."
         )
     if not ref.lora:
         parts.append(

@@ -45,6 +45,12 @@ PLACES = {
     "known": "base.pretrain.sources",
     "same_footage": "clips.filters.same_footage",
     "videos_root": "videos.root",
+    "videos_table": "videos.table",
+    "server": "captions.server",
+    "too_long": "captions.too_long",
+    "filters": "clips.filters",
+    "sources": "pairs.sources",
+    "alone": "pairs.sources",
     "shift": "negatives.sampling.shift",
     "frames": "clips.frames",
     "error": "scores.error",
@@ -99,6 +105,8 @@ def _own(job: Job, settings: Config) -> list[str]:
             found.append(CODE if name == "code" else PACKAGES)
         elif name == "shards":
             found.append(f"{'clips' if job.stage == 'captions' else job.stage}.shards -> {value}")
+        elif name in FILES and "shards" in job.changed:
+            continue  # its shard has others of the same
         elif name != "seed":  # the configuration tells it too
             found.append(FILES.get(name, f"{name} of {job.rule}"))
     return list(dict.fromkeys(found))
@@ -142,8 +150,10 @@ def _rows(value: Any) -> TypeGuard[list[Any]]:
 def _place(path: tuple[str, ...], job: Job, settings: Config) -> str:
     """Where a key of a stage's part stands in the configuration."""
     first, *rest = path
-    if first == "geometries" and rest and not settings.clips.buckets:
-        return ".".join(["clips", *rest[1:]])
+    if first == "geometries" and len(rest) == 2:
+        buckets, (number, key) = settings.clips.buckets, rest
+        if not buckets or getattr(buckets[int(number)], key, None) is None:
+            return f"clips.{key}"
     if job.stage == "report":
         return ".".join(rest) if first == "config" else f"train.{first}"
     if job.rule == "pretrain":

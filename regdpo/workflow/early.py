@@ -75,7 +75,9 @@ def _takes(base: Base, settings: Config) -> None:
         except (TypeError, ValueError, ZeroDivisionError):
             return  # the same
         except UserError as error:
-            where = f"clips.buckets.{number}." if clips.buckets else "clips."
+            key = str(error).partition(":")[0].removeprefix("clips.")
+            own = clips.buckets and getattr(clips.buckets[number], key) is not None
+            where = f"clips.buckets.{number}." if own else "clips."
             raise UserError(str(error).replace("clips.", where, 1)) from None
 
 

@@ -103,6 +103,7 @@ def test_an_override_is_told_where_it_stands():
     [
         ("clips.width", (64, 80), "clips.width 64 -> 80"),
         ("clips.buckets", ([{}, {"frames": 17}], [{}, {"frames": 33}]), "clips.buckets.1.frames 17 -> 33"),
+        ("clips.buckets", ([{"width": 96}, {}], [{"width": 80}, {}]), "clips.buckets.0.width 96 -> 80"),
     ],
 )
 def test_a_size_of_clips_is_told_by_its_key_wherever_it_is_read(path, values, cause):
@@ -111,6 +112,19 @@ def test_a_size_of_clips_is_told_by_its_key_wherever_it_is_read(path, values, ca
         old, new = (repr_of(stage.of(settings)) for settings in (before, now))
         job = Job(0, "cut_clips", "clips", changed={"config": new}, recorded=frozenset({old}))
         assert list(changes.causes([job], now)) == [cause]
+
+
+def test_a_size_that_a_bucket_takes_from_clips_is_told_there():
+    before, now = configured("clips.buckets", [{}, {"frames": 17}]), configured("clips.buckets", [{}, {"frames": 17}])
+    now = now.model_copy(update={"clips": now.clips.model_copy(update={"width": 80})})
+    old, new = (repr_of(stage_inputs.WeightsStage.of(settings)) for settings in (before, now))
+    job = Job(0, "arm_weights", "weights", changed={"config": new}, recorded=frozenset({old}))
+    assert all(cause.startswith("clips.width ") for cause in changes.causes([job], now))
+
+
+def test_other_shards_have_other_videos_and_that_is_one_cause():
+    job = Job(0, "cut_clips", "clips", {"shard": "0"}, changed={"shards": "2", "videos": "'x'"})
+    assert list(changes.causes([job], configured("clips.shards", 2))) == ["clips.shards -> 2"]
 
 
 def test_a_generators_override_is_told_where_it_stands():
