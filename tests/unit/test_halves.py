@@ -15,6 +15,7 @@ from regdpo.stages import halves
 def pair(number: int, **fields: object) -> PairRow:
     values = {"pair_id": f"pair{number:04d}", "clip_id": f"clip{number:04d}", "source": "a.mp4", "shot": 0}
     values |= {"split": "train", "start": number, "caption": "", "winner": "w", "winner_sha256": "1" * 64}
+    values |= {"frames": 5, "fps": 8.0, "width": 64, "height": 64}
     return PairRow.model_validate(values | {"loser": "l", "loser_sha256": "2" * 64} | fields)
 
 

@@ -112,7 +112,9 @@ def test_text_reaches_the_stages_as_it_was_written(fresh: Project):
         parts = stage_inputs.parts(checked)
         path = Path(f"notes/a{SUFFIX}")
         RunFile(parts=parts).write(path)
-    assert told == {canonical(part) for part in parts.values()}
+    # who writes captions is in no parameter, and there are no other sources of pairs to import
+    unread = {stage_inputs.CaptionServerStage.__name__, stage_inputs.ImportsStage.__name__}
+    assert told == {canonical(part) for name, part in parts.items() if name not in unread}
     for stage in stage_inputs.STAGES:
         assert stage_inputs.read(stage, own / path) == stage.model_validate(stage.of(checked))
     assert not list(fresh.folder.rglob("made"))
