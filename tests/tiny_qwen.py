@@ -83,6 +83,8 @@ def make(kind: str, folder: Path) -> None:
     model.generation_config.bos_token_id = ids["<|im_start|>"]
     model.generation_config.eos_token_id = ids["<|im_end|>"]
     model.generation_config.pad_token_id = ids["<|endoftext|>"]
+    with torch.no_grad():  # no answer ends by chance: of hundreds of others some token is likelier than one of score 0
+        model.lm_head.weight[ids["<|im_end|>"]] = 0
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
 
