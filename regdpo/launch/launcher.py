@@ -16,7 +16,7 @@ from unittest.mock import patch
 import psutil
 from torchx.schedulers.local_scheduler import SignalException
 
-from regdpo.core.errors import Unfinished, UserError
+from regdpo.core.errors import Unfinished, UserError, disk_full
 from regdpo.core.store import kept_at, names_in
 from regdpo.core.temporaries import atomic
 from regdpo.launch import earlier
@@ -259,7 +259,7 @@ class Launch:
     def _cause(self, state: str, ranks: Ranks) -> str:
         """In one line. Nobody kills itself with -9, so that comes before what a rank said that missed its peer."""
         if (self.run / ERROR).exists():
-            return (self.run / ERROR).read_text()
+            return (self.run / ERROR).read_text() or disk_full(str(self.run))  # which left room for its name alone
         if ranks.refused:
             return ranks.refused
         signals = [f"rank {rank} was ended by {number}" for rank, number in ranks.dead.items()]

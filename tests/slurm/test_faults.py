@@ -310,8 +310,7 @@ def test_full_disk_then_snakemake_killed(training: Training, cluster: Sandbox, u
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={used + 600_000}", "tmpfs", str(runs)], check=True)
     try:
         shutil.copytree(kept, runs, dirs_exist_ok=True)
-        training.start("--retries", "0").end(1)
-        assert "no space left on the device" in training.log()
+        assert "no space left on the device" in training.start("--retries", "0").end(1)
         subprocess.run(["mount", "-o", "remount,size=100m", str(runs)], check=True)
         training.outlives_snakemake()
         training.ended_as_undisturbed(undisturbed(training))
