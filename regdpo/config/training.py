@@ -4,7 +4,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, create_model, model_validator
 
-from regdpo.core.section import BelowOne, Count, NonNegative, Positive, Section, Share
+from regdpo.config.mistakes import overridden
+from regdpo.core.digests import canonical
+from regdpo.core.section import BelowOne, Count, Name, NonNegative, Positive, Section, Share
 from regdpo.objectives.registry import OBJECTIVES, all_terms, configurable
 
 
@@ -222,3 +224,35 @@ class Arm(Terms):
         if self.r_scale is not None and self.r != "dgr":
             raise ValueError("`r_scale` scales r = dgr; it has no use here")
         return self
+
+
+class Train(Section):
+    """The arms, side by side on the same pairs and seeds."""
+
+    settings: TrainSettings = TrainSettings()
+    seeds: list[int] = Field([0], min_length=1, description="Every arm is trained once per seed.")
+    arms: dict[Name, Arm] = Field(min_length=1, description="Name of an arm -> its objective.")
+    export_formats: list[Literal["diffusers", "comfyui"]] = Field(
+        ["diffusers"],
+        min_length=1,
+        description="How adapters of LoRA arms are written. `diffusers` is what sampling loads and always there; "
+        "`comfyui` adds `results/weights/ARM/seedN/comfyui.safetensors`, for families whose names there are known.",
+    )
+
+    @model_validator(mode="after")
+    def _overrides_fit(self) -> Self:
+        seen: dict[str, str] = {}
+        for name, arm in self.arms.items():
+            same = canonical([arm.model_dump(exclude={"settings"}), self.arm_settings(name).model_dump()])
+            if same in seen:
+                raise ValueError(f"arms.{name}: is the same as {seen[same]}")
+            seen[same] = name
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError("seeds: one occurs twice")
+        for reserved in {"base", "pretrain", "real"} & set(self.arms):
+            raise ValueError(f"arms.{reserved}: that name is taken")
+        return self
+
+    def arm_settings(self, name: str) -> TrainSettings:
+        """The settings of one arm: the shared ones with its overrides."""
+        return overridden(self.settings, self.arms[name].settings, f"arms.{name}.settings")

@@ -6,6 +6,7 @@ import os
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from regdpo.core.temporaries import atomic
 
@@ -26,6 +27,11 @@ def text_digest(*parts: str) -> str:
         data = part.encode()
         digest.update(len(data).to_bytes(8, "big") + data)
     return digest.hexdigest()
+
+
+def canonical(values: Any) -> str:
+    """Equal values as equal text: JSON with sorted keys."""
+    return json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
 def shard_of(key: str, shards: int) -> int:

@@ -14,7 +14,7 @@ from imageio_ffmpeg import get_ffmpeg_version
 
 from regdpo.config import schema
 from regdpo.core.code_digest import code_digest
-from regdpo.core.digests import file_digest, text_digest
+from regdpo.core.digests import canonical, file_digest, text_digest
 from regdpo.core.environment import versions
 from regdpo.core.rows import ClipRow, Geometry
 from regdpo.core.store import Store
@@ -125,7 +125,7 @@ def _seen(
     Raises:
         BrokenVideo: the part cannot be used.
     """
-    settings = schema.canonical({"fps": clips.fps, "shots": clips.shots.model_dump(), "part": part})
+    settings = canonical({"fps": clips.fps, "shots": clips.shots.model_dump(), "part": part})
     key = text_digest(digest, settings, _tools("regdpo.data.shots"))
     frames, told_in = store.relative("shots", key, ".npz"), store.relative("shots", key, ".json")
     known = recall(store, told_in)
@@ -224,12 +224,12 @@ class Cuts:
         source = self.span.source
         what = {**settings, "stream": source.probe.number, "first": self.span.first, "scaled": self.scaled}
         what["part"] = source.part
-        return text_digest(source.digest, schema.canonical(what), _tools("regdpo.data.cut"))
+        return text_digest(source.digest, canonical(what), _tools("regdpo.data.cut"))
 
     @property
     def key(self) -> str:
         """The same, as they are encoded."""
-        return text_digest(self.place, schema.canonical(self.clips.encode.model_dump()))
+        return text_digest(self.place, canonical(self.clips.encode.model_dump()))
 
     @property
     def enlarged(self) -> float:

@@ -9,7 +9,7 @@ from imageio_ffmpeg import get_ffmpeg_version
 
 from regdpo.config import schema
 from regdpo.core.code_digest import code_digest
-from regdpo.core.digests import file_digest, text_digest
+from regdpo.core.digests import canonical, file_digest, text_digest
 from regdpo.core.environment import versions
 from regdpo.core.rows import Geometry
 from regdpo.core.store import Store
@@ -68,7 +68,7 @@ def _probe(which: str, path: Path, clips: schema.Clips) -> video.Probe:
 def _half(which: str, path: Path, digest: str, clips: schema.Clips, store: Store) -> Half:
     """The first frames of a video, cut to the middle of its picture."""
     settings = clips.model_dump(include={"frames", "fps", "width", "height", "short_side", "encode"})
-    key = text_digest(digest, schema.canonical(settings | {"gap": clips.shots.gap}), _tools())
+    key = text_digest(digest, canonical(settings | {"gap": clips.shots.gap}), _tools())
     relative, note = store.relative("clips", key, ".mp4"), store.relative("cuts", key, ".json")
     kept = recall(store, note)
     file = store.resolve(relative)

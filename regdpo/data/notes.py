@@ -4,7 +4,7 @@ import hashlib
 import json
 from typing import Any
 
-from regdpo.config.schema import canonical
+from regdpo.core.digests import canonical
 from regdpo.core.store import Store
 
 

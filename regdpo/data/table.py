@@ -20,8 +20,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from regdpo.config import schema
-from regdpo.config.schema import canonical
-from regdpo.core.digests import text_digest
+from regdpo.core.digests import canonical, text_digest
 from regdpo.core.errors import UserError, first_line
 from regdpo.data.sidecars import LARGEST, text_of
 

@@ -19,8 +19,8 @@ from huggingface_hub import try_to_load_from_cache
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
-from regdpo.config.schema import Base, canonical
-from regdpo.core.digests import text_digest
+from regdpo.config.schema import Base
+from regdpo.core.digests import canonical, text_digest
 from regdpo.core.errors import UserError
 from regdpo.core.store import Store
 from regdpo.models import checkpoint_json

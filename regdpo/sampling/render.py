@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from regdpo.config.schema import Encode, Sampling, canonical
+from regdpo.config.schema import Encode, Sampling
 from regdpo.core.code_digest import code_digest
-from regdpo.core.digests import text_digest
+from regdpo.core.digests import canonical, text_digest
 from regdpo.core.environment import versions
 from regdpo.core.progress import track
 from regdpo.core.rows import Geometry

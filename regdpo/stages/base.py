@@ -7,10 +7,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from regdpo.config.schema import canonical
 from regdpo.config.stage_inputs import BaseStage
 from regdpo.core.code_digest import code_digest
-from regdpo.core.digests import DigestCache, folder_digest, text_digest
+from regdpo.core.digests import DigestCache, canonical, folder_digest, text_digest
 from regdpo.core.environment import versions
 from regdpo.core.errors import UserError
 from regdpo.core.rows import Geometry, PairRow

@@ -13,10 +13,9 @@ from itertools import islice
 import torch
 from safetensors.torch import save_file
 
-from regdpo.config.schema import canonical
 from regdpo.config.stage_inputs import LatentsStage
 from regdpo.core.code_digest import code_digest
-from regdpo.core.digests import text_digest
+from regdpo.core.digests import canonical, text_digest
 from regdpo.core.environment import versions
 from regdpo.core.errors import UserError
 from regdpo.core.progress import track

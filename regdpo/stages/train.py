@@ -3,9 +3,8 @@
 from pathlib import Path
 
 from regdpo.config.run_file import current
-from regdpo.config.schema import canonical
 from regdpo.config.stage_inputs import TrainStage
-from regdpo.core.digests import file_digest, text_digest
+from regdpo.core.digests import canonical, file_digest, text_digest
 from regdpo.core.environment import environment
 from regdpo.core.store import Store
 from regdpo.launch.launcher import train

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from regdpo.config import stage_inputs
-from regdpo.config.schema import Config, canonical
+from regdpo.config.schema import Config
 from regdpo.core.code_digest import code_digest
+from regdpo.core.digests import canonical
 from regdpo.core.environment import environment_digest
 from regdpo.evaluate.measures import MEASURES, named
 from regdpo.models.registry import FAMILIES

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from regdpo.config.schema import Config, canonical
-from regdpo.core.digests import text_digest
+from regdpo.config.schema import Config
+from regdpo.core.digests import canonical, text_digest
 from regdpo.core.errors import UserError
 from regdpo.core.section import Section
 from regdpo.runs.planned import Planned

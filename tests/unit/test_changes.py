@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from regdpo.config import schema, stage_inputs
+from regdpo.config import mistakes, schema, stage_inputs
+from regdpo.core.digests import canonical
 from regdpo.workflow import changes
 from regdpo.workflow.changes import Job
 
@@ -27,7 +28,7 @@ def configured(path: str = "", value: object = None) -> schema.Config:
 
 def repr_of(part: dict) -> str:
     """As Snakemake records a parameter."""
-    return repr(schema.canonical(part))
+    return repr(canonical(part))
 
 
 def following(now: schema.Config, before: schema.Config) -> list[Job]:
@@ -143,7 +144,7 @@ def test_a_generators_override_is_told_where_it_stands():
 
 def test_every_part_of_a_stage_has_its_place_in_the_configuration():
     """So that what a line names can be found there."""
-    known = set(schema._paths(schema.Config))
+    known = set(mistakes.paths(schema.Config))
     settings = configured()
     for stage in stage_inputs.STAGES:
         if stage is stage_inputs.ReportStage:

@@ -15,7 +15,8 @@ from project import CONFIG, TEXT, Project
 from regdpo.config import stage_inputs
 from regdpo.config.locations import located
 from regdpo.config.run_file import SUFFIX, RunFile
-from regdpo.config.schema import Config, canonical, check
+from regdpo.config.schema import Config, check
+from regdpo.core.digests import canonical
 
 JOBS = """
 import json, sys

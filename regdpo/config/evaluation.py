@@ -1,0 +1,73 @@
+"""The sections of the configuration for samples, scores and the report."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from regdpo.config.sampling import Sampling
+from regdpo.core.section import Count, InputPath, Section
+
+
+class Samples(Section):
+    """Held-out first frames rendered by base and every arm with the same seeds."""
+
+    split: Literal["test", "validation"] = Field(
+        "test", description="`validation` while settings are being chosen, `test` once they are frozen."
+    )
+    sampling: Sampling = Sampling()
+    seeds: list[int] = Field([0], min_length=1)
+    limit: Count | None = Field(None, description="Most clips; empty: all of the split.")
+
+
+class HeldOutError(Section):
+    """Denoising error on fixed noise and timesteps."""
+
+    timesteps: Count = Field(8, description="Sigmas, spread evenly over (0, 1).")
+    seed: int = 0
+    batch: Count = 8
+
+
+class Bootstrap(Section):
+    """Intervals by bootstrap over clips (scipy, percentile)."""
+
+    resamples: Count = 2000
+    confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
+    seed: int = 0
+
+
+class VBench(Section):
+    """VBench, in an environment of its own."""
+
+    python: Annotated[str, InputPath(program=True)] = Field(
+        ".venv-vbench/bin/python",
+        description="Interpreter of that environment (`make vbench`). It is a program that jobs run: whoever sets this "
+        "key runs code.",
+    )
+    dimensions: list[Literal["temporal_flickering"]] = Field(
+        ["temporal_flickering"], description="Dimensions to run; those that need weights come with the full suite."
+    )
+
+
+class Scores(Section):
+    """What is measured on the samples."""
+
+    error: HeldOutError = HeldOutError()
+    vbench: VBench = VBench()
+    bootstrap: Bootstrap = Bootstrap()
+
+
+class Minimum(Section):
+    """Evidence that the page asks for before it uses a word like better; with less it says "too little to say"."""
+
+    sources: Count = Field(3, description="Videos that the held-out clips are of.")
+    clips: Count = Field(10, description="Held-out clips that both sides of a comparison have.")
+    seeds: Count = Field(2, description="Trainings of an arm (`train.seeds`).")
+    pairs: Count = Field(10, description="Pairs, for how far winners and losers differ in standard deviations.")
+
+
+class Report(Section):
+    """The page."""
+
+    title: str = "regdpo report"
+    examples: Count = Field(6, description="Clips shown as videos side by side.")
+    minimum: Minimum = Minimum()
