@@ -299,4 +299,36 @@ class ScoreRow(Row):
     missing: str = ""
 
 
+class AnswerRow(Row):
+    """What a person answered about two videos, or about one: a line of `answers.parquet`.
+
+    ``a`` and ``b`` are always the same two of a comparison, whichever of them was shown on the left. Two videos of one
+    prompt are a pair for training (the better one as the winner), a single one with its answers is labelled.
+    """
+
+    answer_id: str
+    form: Literal["pair", "clip"]
+    rater: str
+    axis: Literal["VQ", "PF", "generated", "product", "professional"]  # the last three of a single clip
+    prompt_id: str  # the clip whose caption (and first frame) was given
+    caption: str
+    task: Literal["i2v", "t2v"]
+    arm_a: str  # base, an arm, or real
+    arm_b: str = ""  # of a gold pair `spoiled`; of a single clip none, as all of b
+    model_a: str  # base, ARM/seedN, or real
+    model_b: str = ""
+    seed: int = -1  # of the noise that both began with
+    path_a: str  # in the store
+    path_b: str = ""
+    sha256_a: str
+    sha256_b: str = ""
+    answer: Literal["a", "same", "b", "yes", "no"]  # which is better; of a single clip whether it is so
+    left: Literal["a", "b", ""] = ""  # which was shown on the left
+    gold: Literal["a", "b", ""] = ""  # the answer that is known to be right: such a pair checks attention alone
+    repeat: int = 0  # 1: the rater was shown the same before, the other way round; it checks agreement with oneself
+    when: str  # UTC, ISO 8601
+    seconds: float | None = None  # that it took
+    origin: str = "page"  # or the file that it was imported from
+
+
 R = TypeVar("R", bound=Row)
