@@ -9,6 +9,8 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from regdpo.config.stage_inputs import VBenchStage
@@ -43,6 +45,106 @@ DIMENSIONS = {
     "overall_consistency": "needs VBench's own prompts and the weights of ViCLIP",
 }
 """VBench's 16 dimensions, and what each needs that is not there."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Where a dimension's raw scores lie, so that ``low`` becomes 0 and ``high`` 1, and its share in its group."""
+
+    low: float = 0.0
+    high: float = 1.0
+    weight: float = 1.0
+
+    def normalised(self, raw: float) -> float:
+        """On the scale, not cut off at its ends."""
+        return (raw - self.low) / (self.high - self.low)
+
+
+T2V_QUALITY = {
+    "subject_consistency": Scale(0.1462),
+    "background_consistency": Scale(0.2615),
+    "temporal_flickering": Scale(0.6293),
+    "motion_smoothness": Scale(0.706, 0.9975),
+    "aesthetic_quality": Scale(),
+    "imaging_quality": Scale(),
+    "dynamic_degree": Scale(weight=0.5),
+}
+T2V_SEMANTIC = {
+    "object_class": Scale(),
+    "multiple_objects": Scale(),
+    "human_action": Scale(),
+    "color": Scale(),
+    "spatial_relationship": Scale(),
+    "scene": Scale(high=0.8222),
+    "appearance_style": Scale(0.0009, 0.2855),
+    "temporal_style": Scale(high=0.364),
+    "overall_consistency": Scale(high=0.364),
+}
+I2V_QUALITY = {name: scale for name, scale in T2V_QUALITY.items() if name != "temporal_flickering"}
+I2V_CONDITION = {
+    "camera_motion": Scale(weight=0.1),
+    "i2v_subject": T2V_QUALITY["subject_consistency"],
+    "i2v_background": T2V_QUALITY["background_consistency"],
+}
+"""Groups of dimensions, from ``scripts/constant.py`` of VBench's repository at 45e79ec (2026-03-23)."""
+
+LEADERBOARD = {
+    "video-text_camera_motion": "camera_motion",
+    "video-image_subject_consistency": "i2v_subject",
+    "video-image_background_consistency": "i2v_background",
+}
+"""The leaderboard's names of dimensions that are others than those of VBench's files."""
+
+
+def aggregate_t2v(scores: Mapping[str, float]) -> dict[str, float]:
+    """``quality``, ``semantic`` and ``total`` of VBench, in percent, from the raw scores of its 16 dimensions.
+
+    Each score is normalised by its scale; quality and semantic are weighted means, and ``total = (4 quality +
+    semantic) / 5`` (arXiv 2311.17982, as VBench's ``scripts/cal_final_score.py`` has it, but for a dimension that is
+    missing, which is 0 there).
+
+    Args:
+        scores: by dimension, as fractions; names as in VBench's files (``object_class``) or tables ("object class").
+
+    Raises:
+        UserError: a dimension is missing or unknown, a score is no fraction.
+    """
+    quality, semantic = _groups("VBench's total", scores, T2V_QUALITY, T2V_SEMANTIC)
+    return {"quality": quality, "semantic": semantic, "total": (4 * quality + semantic) / 5}
+
+
+def aggregate_i2v(scores: Mapping[str, float]) -> dict[str, float]:
+    """``quality``, ``i2v`` and ``total`` of VBench-I2V, in percent, from the raw scores of its nine dimensions.
+
+    As ``aggregate_t2v``, but that ``total = (quality + i2v) / 2``; names may be the leaderboard's too
+    ("Video-Text Camera Motion").
+    """
+    quality, i2v = _groups("VBench-I2V's total", scores, I2V_QUALITY, I2V_CONDITION)
+    return {"quality": quality, "i2v": i2v, "total": (quality + i2v) / 2}
+
+
+def _groups(what: str, scores: Mapping[str, float], *groups: Mapping[str, Scale]) -> list[float]:
+    """The weighted mean of each group's normalised scores, in percent."""
+    named: dict[str, float] = {}
+    for given, raw in scores.items():
+        plain = given.strip().lower().replace(" ", "_")
+        name = LEADERBOARD.get(plain, plain)
+        if name in named:
+            raise UserError(f"{what}: {given} is given twice, under two spellings")
+        if not -1 <= raw <= 1 + 1e-6:  # nan too; similarities of embeddings may be below 0
+            raise UserError(f"{what}: {given} is {raw}; scores are fractions, such as 0.9685 for 96.85 %")
+        named[name] = raw
+    asked = [name for group in groups for name in group]
+    if unknown := [name for name in named if name not in asked]:
+        raise UserError(f"{what}: there is no dimension {', '.join(unknown)}; there are {', '.join(asked)}")
+    if missing := [name for name in asked if name not in named]:
+        raise UserError(f"{what}: {len(named)} of {len(asked)} dimensions are there; missing: {', '.join(missing)}")
+    return [
+        100
+        * sum(scale.weight * scale.normalised(named[name]) for name, scale in group.items())
+        / sum(scale.weight for scale in group.values())
+        for group in groups
+    ]
 
 
 def coverage(measured: list[str]) -> list[tuple[str, str]]:

@@ -19,6 +19,7 @@ from regdpo.core.processes import started
 from regdpo.core.rows import SampleRow
 from regdpo.core.store import Store
 from regdpo.evaluate import vbench
+from regdpo.evaluate.ranks import rank_total
 
 ROOT = Path(__file__).parents[2]
 FLICKERING = VBenchStage(dimensions=["temporal_flickering"])
@@ -138,3 +139,111 @@ def test_coverage_names_all_sixteen():
     assert [name for name, reason in rows if not reason] == ["temporal_flickering"]
     assert len([name for name, reason in rows if "detectron2" in reason]) == 4
     assert dict(vbench.coverage([]))["temporal_flickering"] == "not asked for"
+
+
+T2V = [
+    "subject_consistency", "background_consistency", "temporal_flickering", "motion_smoothness", "aesthetic_quality",
+    "dynamic_degree", "imaging_quality", "object_class", "multiple_objects", "human_action", "color",
+    "spatial_relationship", "scene", "appearance_style", "temporal_style", "overall_consistency",
+]  # fmt: skip
+I2V = [
+    "camera_motion", "i2v_subject", "i2v_background", "subject_consistency", "background_consistency",
+    "motion_smoothness", "dynamic_degree", "aesthetic_quality", "imaging_quality",
+]  # fmt: skip
+
+
+def fractions(names, percents):
+    return {name: percent / 100 for name, percent in zip(names, percents, strict=True)}
+
+
+VC2 = fractions(
+    T2V,
+    [96.85, 98.22, 98.41, 97.73, 63.13, 42.50, 67.22, 92.55, 40.66, 95.00, 92.92, 35.86, 55.29, 25.13, 25.84, 28.23],
+)
+MUGV = fractions(I2V, [23.17, 98.82, 99.51, 95.73, 98.52, 98.90, 57.24, 61.37, 68.48])
+
+
+@pytest.mark.parametrize(
+    ("raw", "published"),
+    [
+        (VC2, (82.20, 73.42, 80.44)),  # VideoCrafter2 on the leaderboard
+        (
+            fractions(T2V, [96.28, 97.02, 97.48, 97.34, 63.04, 49.17, 72.49, 93.96, 54.65, 95.20, 89.90, 38.67, 55.58,
+                            24.42, 25.51, 28.16]),
+            (82.57, 74.76, 81.01),  # T2V-Turbo on VideoCrafter2 (arXiv 2405.18750)
+        ),
+    ],
+)  # fmt: skip
+def test_t2v_totals_are_the_published_ones(raw, published):
+    assert tuple(vbench.aggregate_t2v(raw).values()) == pytest.approx(published, abs=0.015)  # inputs are rounded
+
+
+@pytest.mark.parametrize(
+    ("raw", "published"),
+    [
+        (MUGV, (81.55, 95.37, 88.46)),  # arXiv 2510.17519
+        (
+            fractions(I2V, [50.85, 98.39, 99.00, 93.96, 96.74, 98.68, 68.21, 64.74, 69.71]),
+            (82.44, 96.12, 89.28),  # MAGI-1 2x (arXiv 2505.13211, table 9)
+        ),
+    ],
+)
+def test_i2v_totals_are_the_published_ones(raw, published):
+    assert tuple(vbench.aggregate_i2v(raw).values()) == pytest.approx(published, abs=0.015)
+
+
+def test_dimensions_may_be_spelled_as_the_leaderboard_does():
+    assert vbench.aggregate_t2v({name.replace("_", " "): raw for name, raw in VC2.items()}) == vbench.aggregate_t2v(VC2)
+    official = {
+        "camera_motion": "Video-Text Camera Motion",
+        "i2v_subject": "Video-Image Subject Consistency",
+        "i2v_background": "Video-Image Background Consistency",
+    }
+    titled = {official.get(name, name.replace("_", " ").title()): raw for name, raw in MUGV.items()}
+    assert vbench.aggregate_i2v(titled) == vbench.aggregate_i2v(MUGV)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"scene": None}, r"15 of 16 dimensions are there; missing: scene"),
+        ({"camera_motion": 0.5}, "no dimension camera_motion"),
+        ({"scene": 55.29}, "scene is 55.29; scores are fractions"),
+        ({"scene": float("nan")}, "scene is nan"),
+        ({"Object Class": 0.5}, "given twice"),
+    ],
+)
+def test_no_total_of_what_is_missing_unknown_or_no_fraction(change, message):
+    raw = {name: value for name, value in (VC2 | change).items() if value is not None}
+    with pytest.raises(UserError, match=message):
+        vbench.aggregate_t2v(raw)
+
+
+def test_every_dimension_of_the_total_is_one_of_vbenchs():
+    assert set(vbench.T2V_QUALITY | vbench.T2V_SEMANTIC) == set(vbench.DIMENSIONS)
+
+
+HUMAN_I2V = {  # Reg-DPO (arXiv 2511.01450), table 5: subject, background, smoothness, dynamic, aesthetic, imaging
+    "base": [0.93251, 0.93287, 0.98586, 0.52121, 0.54445, 0.74797],
+    "sft": [0.93749, 0.93752, 0.98375, 0.46869, 0.54427, 0.74728],
+    "dpo": [0.93108, 0.93195, 0.98651, 0.56768, 0.54580, 0.75182],
+    "reg_dpo": [0.93496, 0.93380, 0.98665, 0.54343, 0.54963, 0.75758],
+}
+
+
+def test_rank_totals_are_the_papers():
+    table = {arm: dict(zip("abcdef", values, strict=True)) for arm, values in HUMAN_I2V.items()}
+    assert rank_total(table) == {"base": 12, "sft": 12, "dpo": 15, "reg_dpo": 21}
+
+
+def test_tied_arms_share_the_higher_points():
+    table = {"a": {"x": 2.0}, "b": {"x": 1.0}, "c": {"x": 2.0}, "d": {"x": 0.0}}
+    assert rank_total(table) == {"a": 4, "b": 2, "c": 4, "d": 1}
+    assert rank_total({}) == {}
+
+
+def test_arms_are_ranked_on_the_same_numbers():
+    with pytest.raises(UserError, match="b and a differ in y"):
+        rank_total({"a": {"x": 1.0}, "b": {"x": 1.0, "y": 2.0}})
+    with pytest.raises(UserError, match="b has no number for x"):
+        rank_total({"a": {"x": 1.0}, "b": {"x": float("nan")}})
