@@ -1,8 +1,10 @@
 """A user's mistake is one line and exit code 2; a full disk, Ctrl-C and a stopped training get the same care."""
 
+import _thread
 import errno
 import os
 import sys
+import threading
 from collections.abc import Callable
 
 EXIT_USER_ERROR = 2
@@ -29,6 +31,7 @@ def run(main: Callable[[], int | None]) -> None:
         SystemExit: always. 0 or what ``main`` returned; 2 for a user's mistake; 75 for a training that was asked
             to stop; 130 after Ctrl-C.
     """
+    sys.unraisablehook = _unraisable
     try:
         code = main() or 0
     except UserError as error:
@@ -50,6 +53,16 @@ def run(main: Callable[[], int | None]) -> None:
         print(f"error: {line}", file=sys.stderr)
         code = EXIT_USER_ERROR
     sys.exit(code)
+
+
+def _unraisable(what: "sys.UnraisableHookArgs") -> None:
+    """Ctrl-C that Python would pass over, since it came within a destructor or a callback of fork, comes once more."""
+    if issubclass(what.exc_type, KeyboardInterrupt):
+        again = threading.Timer(0.1, _thread.interrupt_main)
+        again.daemon = True
+        again.start()
+    else:
+        sys.__unraisablehook__(what)
 
 
 def first_line(error: BaseException) -> str:

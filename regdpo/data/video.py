@@ -307,9 +307,10 @@ def check_end(code: int, lines: list[str]) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     if any(os.strerror(number) in line for line in lines for number in (errno.ENOMEM, errno.EAGAIN)):
         raise BrokenVideo("ffmpeg needs more memory than it may take (clips.limits.memory_mb)")
-    if -code in (signal.SIGKILL, signal.SIGTERM):
-        raise UserError("ffmpeg was killed, perhaps for want of memory: free some and give the same command again")
     reasons = [line for line in lines if not ECHOES.search(line)]
+    asked = code == 255 and all("Immediate exit requested" in line for line in reasons)  # so ffmpeg heeds signals
+    if asked or -code in (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP):
+        raise UserError("ffmpeg was killed, perhaps for want of memory: free some and give the same command again")
     raise BrokenVideo(f"ffmpeg: {reasons[-1] if reasons else f'exit code {code}'}")
 
 

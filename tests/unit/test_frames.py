@@ -3,6 +3,7 @@
 Frame ``k`` of the footage has the luma 16 + 2k, so who decodes a clip knows which frames it holds.
 """
 
+import signal
 import subprocess
 import sys
 import time
@@ -10,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import av
+import ffmpeg
 import numpy as np
 import pytest
 from imageio_ffmpeg import get_ffmpeg_exe
@@ -17,6 +19,7 @@ from imageio_ffmpeg import get_ffmpeg_exe
 from regdpo.config import schema
 from regdpo.config.stage_inputs import ClipsStage
 from regdpo.core.digests import DigestCache
+from regdpo.core.errors import UserError
 from regdpo.core.rows import ClipRow
 from regdpo.core.store import Store
 from regdpo.data import cut, decode, shots, video
@@ -341,6 +344,19 @@ def test_of_a_failed_run_the_cause_is_told_and_not_its_echo():
     lines = ["[vf#0:0] No such filter: 'x'", "[vf#0:0] Terminating thread with return code -22", "Conversion failed!"]
     with pytest.raises(video.BrokenVideo, match=r"No such filter: 'x'$"):
         video.check_end(218, lines)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_a_signal_says_nothing_about_the_video(tmp_path, number):
+    out = tmp_path / "out.rgb"
+    endless = ffmpeg.input("testsrc2", f="lavfi", re=None).output(str(out), format="rawvideo")
+    with video.start(endless, ["-nostdin", "-loglevel", "error"]) as process:
+        while not out.exists() or not out.stat().st_size:  # it heeds signals from now on
+            time.sleep(0.02)
+        process.send_signal(number)
+        _, log = process.communicate()
+    with pytest.raises(UserError, match="was killed"):
+        video.check_end(process.returncode, log.decode().splitlines())
 
 
 def test_ffmpeg_ends_with_the_stage_even_if_that_is_killed(tmp_path):

@@ -352,6 +352,21 @@ errors.run(main)"""
     assert not list(tmp_path.iterdir())
 
 
+def test_ctrl_c_that_comes_while_a_program_is_started_is_not_lost():
+    code = """
+import os, signal, time
+from regdpo.core import errors
+def main():
+    os.register_at_fork(after_in_parent=lambda: signal.raise_signal(signal.SIGINT))
+    if os.fork() == 0:
+        os._exit(0)
+    time.sleep(30)
+errors.run(main)"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 130, done.stderr
+    assert done.stderr.startswith("interrupted: ")
+
+
 def test_a_log_tells_what_is_left(monkeypatch, capsys):
     """25 items of four minutes each, by a clock of the test's own."""
     now = [1000.0]

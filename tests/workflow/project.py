@@ -123,9 +123,9 @@ class Project:
     def interrupt(self, running: subprocess.Popen) -> str:
         """Ctrl-C; nothing of the run is left. What it printed."""
         os.killpg(running.pid, signal.SIGINT)
-        assert running.wait(60) != 0
-        said = (self.folder / "out.log").read_text()
-        assert "Traceback" not in said
+        code, said = running.wait(60), (self.folder / "out.log").read_text()
+        assert code != 0, said
+        assert "Traceback" not in said, said
         deadline = time.monotonic() + 10
         while left := [process for process in psutil.process_iter(["cmdline"]) if self._concerns(process)]:
             assert time.monotonic() < deadline, f"{left} outlive the workflow"
