@@ -128,7 +128,8 @@ class _Maker:
         clips, pairs, negatives = [], [], []
         for index in range(14):
             split = "train" if index < 6 else "validation" if index < 8 else "test"
-            start = 4 * index + {"train": 0, "validation": 16, "test": 32}[split]
+            start = 4 * index + {"train": 0, "validation": 16}[split] if split != "test" else 64 + 10 * (index - 8)
+            start -= 4 * (index == 13)  # overlaps with the one before
             clip_id, zoom = (
                 f"clip{index:03d}",
                 f"mandelbrot=size={SIZE}x{SIZE}:rate={FPS}:start_scale={2.4 - 0.15 * index}",
@@ -143,7 +144,7 @@ class _Maker:
                     source_digest="c" * 64,
                     stream=0,
                     shot=0,
-                    shot_frames=120,
+                    shot_frames=130,
                     start=start,
                     start_s=start / FPS,
                     frames=FRAMES,

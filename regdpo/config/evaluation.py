@@ -28,10 +28,12 @@ class HeldOutError(Section):
 
 
 class Bootstrap(Section):
-    """Intervals by bootstrap over clips (scipy, percentile)."""
+    """Intervals by a hierarchical bootstrap over models and footage, with Student's t."""
 
     resamples: Count = 2000
-    confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
+    confidence: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.95, description="Of the intervals; a word like better needs a p of at most the rest, after Holm's correction."
+    )
     seed: int = 0
 
 

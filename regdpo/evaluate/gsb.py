@@ -172,10 +172,10 @@ def strengths(wins: np.ndarray) -> np.ndarray:
     """
     arms = wins.shape[-1]
     met = wins + np.swapaxes(wins, -1, -2)
-    reach = (wins > 0) | np.eye(arms, dtype=bool)
+    reach = (wins > 0) | np.eye(arms, dtype=np.bool_)
     for _ in range(max(1, math.ceil(math.log2(max(arms, 2))))):
-        reach = reach.astype(np.float64) @ reach.astype(np.float64) > 0
-    there = reach.all(axis=(-1, -2))
+        reach = np.greater(reach.astype(np.float64) @ reach.astype(np.float64), 0)
+    there = np.asarray(reach.all(axis=(-1, -2)))
     found = np.zeros(wins.shape[:-1])
     if arms < 2:
         return found

@@ -1,28 +1,70 @@
-"""Means over clips with bootstrap intervals, and differences paired by clip.
+"""Means with intervals that hold over all levels of chance of an experiment, and paired differences of arms.
 
-What is resampled is the clip: values of one clip (over sampling seeds and training seeds) are averaged first, because
-they are repeated looks at the same footage and not independent evidence. Everything is float64 and seeded.
+Two things are drawn by chance, and each is a hierarchy: **models** (a base model, its trainings, their samples) and
+**footage** (a video, stretches of it, clips). A hierarchical bootstrap draws the units of each hierarchy's uppermost
+level that has several, every one with all that lies in it: what varies below shows in how much the units differ
+(Davison and Hinkley, Bootstrap Methods and their Application, 1997, section 3.8). Models and footage are crossed, so
+their variances add up (Owen, The pigeonhole bootstrap, 2007), which is too much rather than too little. Few units are
+no reason for a narrow interval: of n units n - 1 are drawn, so that the variance is not too small by (n - 1) / n (Rao
+and Wu, 1988), and the interval is Student's t with Satterthwaite's (1946) degrees of freedom. A level with one unit is
+one that the interval cannot speak of; ``Levels`` says which.
 """
 
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from regdpo.config.schema import Bootstrap
+from regdpo.core.rows import ClipRow
 
-ByClip = Mapping[str, Iterable[float]]
-"""Clip id -> its finite values, one a (training seed, sampling seed)."""
+NO_SEED = -1
+"""A base model's training seed, and the sampling seed of what is not sampled."""
+
+
+class Look(NamedTuple):
+    """One finite value, and where it comes from."""
+
+    base: Hashable
+    training: int
+    sampling: int
+    clip: str
+    value: float
+
+
+class Place(NamedTuple):
+    """Where a clip lies: its video, and the stretch of one of its shots that its overlapping clips make up together."""
+
+    source: str
+    stretch: int
+
+
+Places = Mapping[str, Place]
+
+
+def places(clips: Iterable[ClipRow]) -> dict[str, Place]:
+    """Clip id -> place. Clips of one shot that overlap in time lie on one stretch, directly or through others."""
+    found, stretch, last, end = {}, -1, ("", -1), 0
+    for clip in sorted(clips, key=lambda clip: (clip.source, clip.shot, clip.start, clip.clip_id)):
+        if (clip.source, clip.shot) != last or clip.start >= end:
+            stretch, end = stretch + 1, 0
+        last, end = (clip.source, clip.shot), max(end, clip.start + clip.frames)
+        found[clip.clip_id] = Place(clip.source, stretch)
+    return found
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean over ``n`` clips. ``low`` and ``high`` are None where the clips say nothing about the spread."""
+    """A mean over ``n`` clips. ``low``, ``high`` and ``p`` are None where nothing shows the spread; ``why`` says it."""
 
     mean: float
     low: float | None
     high: float | None
     n: int
+    p: float | None = None  # two-sided, of a mean as far from zero if it were zero
+    why: str = ""
 
     @property
     def sign(self) -> int | None:
@@ -35,67 +77,170 @@ class Interval:
         return -1 if self.high < 0 else 1 if self.low > 0 else 0
 
 
-def clip_means(values: ByClip) -> dict[str, float]:
-    """One number a clip, ordered by clip; clips without values are left out."""
-    lists = {clip: list(values[clip]) for clip in sorted(values)}
-    return {clip: float(np.mean(items, dtype=np.float64)) for clip, items in lists.items() if items}
+def clip_means(looks: Iterable[Look]) -> dict[str, float]:
+    """One number a clip, ordered by clip."""
+    values: dict[str, list[float]] = defaultdict(list)
+    for look in looks:
+        values[look.clip].append(look.value)
+    return {clip: float(np.mean(values[clip], dtype=np.float64)) for clip in sorted(values)}
 
 
-def interval(values: ByClip, bootstrap: Bootstrap) -> Interval:
-    """Mean over clips and its percentile bootstrap interval.
+def interval(looks: Sequence[Look], where: Places, bootstrap: Bootstrap) -> Interval:
+    """The mean over clips (of each clip's mean), with its interval over models and footage.
 
-    No interval is made up where there is none: a single clip has no spread, and neither have clips that all agree.
+    Args:
+        looks: in any order.
+        where: every clip's place.
 
     Raises:
-        ValueError: there is no clip with a value.
+        ValueError: there is none.
     """
-    means = np.array(list(clip_means(values).values()), dtype=np.float64)
-    if not means.size:
+    if not looks:
         raise ValueError("no clip has a value")
-    mean = float(means.mean())
-    if means.size == 1 or np.ptp(means) <= 1e-12 * np.abs(means).max():
-        return Interval(mean, None, None, means.size)
-    from scipy.stats import bootstrap as scipy_bootstrap  # here, since who makes no interval should not wait for it
+    ordered = sorted(looks, key=lambda look: (look.clip, str(look.base), look.training, look.sampling))
+    clips = np.unique([look.clip for look in ordered], return_inverse=True)[1]
+    n = int(clips.max()) + 1
+    weights = 1 / (np.bincount(clips)[clips] * n)
+    values = np.array([look.value for look in ordered], np.float64)
+    mean = float(weights @ values)
+    variances, freedom = [], []
+    for number, level in enumerate(_varying(ordered, where)):
+        units = np.unique([level(look) for look in ordered], return_inverse=True)[1]
+        variances.append(_variance(units, weights, values, bootstrap, number))
+        freedom.append(int(units.max()))
+    error = float(np.sqrt(sum(variances)))
+    if error <= 1e-12 * np.abs(values).max():
+        return Interval(mean, None, None, n, why=_no_spread(n, bool(variances)))
+    from scipy.special import stdtr, stdtrit  # here, since who makes no interval should not wait for it
 
-    found = scipy_bootstrap(
-        (means,),
-        np.mean,
-        n_resamples=bootstrap.resamples,
-        confidence_level=bootstrap.confidence,
-        method="percentile",
-        vectorized=True,
-        rng=np.random.default_rng(bootstrap.seed),
-    ).confidence_interval
-    return Interval(mean, float(found.low), float(found.high), means.size)
+    within = sum(variances) ** 2 / sum(v**2 / free for v, free in zip(variances, freedom, strict=True))
+    reach = float(stdtrit(within, (1 + bootstrap.confidence) / 2)) * error
+    return Interval(mean, mean - reach, mean + reach, n, float(2 * stdtr(within, -abs(mean) / error)))
 
 
-def delta(model: ByClip, base: ByClip, bootstrap: Bootstrap) -> Interval:
-    """Model minus base, paired: the difference is taken clip by clip, over the clips that both have.
+def _varying(looks: Sequence[Look], where: Places) -> list[Callable[[Look], str]]:
+    """Of models and of footage the uppermost level that has several units, as what names a look's unit."""
+    models: list[Callable[[Look], str]] = [
+        lambda look: str(look.base),
+        lambda look: f"{look.training:+d}",
+        lambda look: f"{look.sampling:+d}",
+    ]
+    footage: list[Callable[[Look], str]] = [
+        lambda look: where[look.clip].source,
+        lambda look: str(where[look.clip].stretch),
+    ]
+    found = []
+    for hierarchy in (models, footage):
+        several = [level for level in hierarchy if len({level(look) for look in looks}) > 1]
+        found += several[:1]
+    return found
+
+
+def _variance(units: np.ndarray, weights: np.ndarray, values: np.ndarray, bootstrap: Bootstrap, number: int) -> float:
+    """Of the weighted mean, as units are drawn anew with all that lies in them."""
+    n = int(units.max()) + 1
+    drawn = np.random.default_rng([bootstrap.seed, number]).multinomial(n - 1, np.full(n, 1 / n), bootstrap.resamples)
+    means = (drawn @ np.bincount(units, weights * values)) / (drawn @ np.bincount(units, weights))
+    return float(np.mean((means - weights @ values) ** 2))
+
+
+def _no_spread(clips: int, varying: bool) -> str:
+    if varying:
+        return "all values agree"
+    return "one clip" if clips == 1 else "one model on one stretch of footage"
+
+
+def delta(ours: Iterable[Look], theirs: Iterable[Look], where: Places, bootstrap: Bootstrap) -> Interval:
+    """Ours minus theirs, paired at every level that both have, over what both have.
 
     Raises:
-        ValueError: they share no clip.
+        ValueError: they have nothing in common.
     """
-    ours, theirs = clip_means(model), clip_means(base)
-    return interval({clip: [ours[clip] - theirs[clip]] for clip in ours if clip in theirs}, bootstrap)
+    return interval(paired(ours, theirs), where, bootstrap)
 
 
-def distance_delta(model: ByClip, base: ByClip, real: ByClip, bootstrap: Bootstrap) -> Interval:
-    """How much further from the real clip the model is than the base, paired by clip; below 0 is closer.
+def paired(ours: Iterable[Look], theirs: Iterable[Look]) -> list[Look]:
+    """Differences of values of the same base, clip and sampling seed, and of the same training seed unless one side was
+    not trained, as the base itself."""
+    mine, others = list(ours), list(theirs)
+    both = all(look.training != NO_SEED for look in (*mine, *others))
 
-    For metrics without a direction of their own, such as motion.
+    def key(look: Look) -> tuple[Hashable, ...]:
+        return look.base, look.sampling, look.clip, look.training if both else NO_SEED
 
-    Raises:
-        ValueError: the three share no clip.
-    """
+    known = defaultdict(list)
+    for look in others:
+        known[key(look)].append(look)
+    return [
+        look._replace(training=max(look.training, other.training), value=look.value - other.value)
+        for look in mine
+        for other in known.get(key(look), [])
+    ]
+
+
+def distances(looks: Iterable[Look], real: Iterable[Look]) -> list[Look]:
+    """How far each value is from the real clip's, for metrics without a direction of their own, such as motion."""
     yardstick = clip_means(real)
-
-    def distance(values: ByClip) -> dict[str, list[float]]:
-        return {clip: [abs(value - yardstick[clip])] for clip, value in clip_means(values).items() if clip in yardstick}
-
-    return delta(distance(model), distance(base), bootstrap)
+    return [look._replace(value=abs(look.value - yardstick[look.clip])) for look in looks if look.clip in yardstick]
 
 
-def seed_means(by_seed: Mapping[int, ByClip]) -> dict[int, float]:
+def holm(p: Sequence[float]) -> list[float]:
+    """Each p corrected for how many there are (Holm, A simple sequentially rejective multiple test procedure, 1979)."""
+    found, least = [1.0] * len(p), 0.0
+    for place, index in enumerate(sorted(range(len(p)), key=p.__getitem__)):
+        least = max(least, min(1.0, (len(p) - place) * p[index]))
+        found[index] = least
+    return found
+
+
+@dataclass(frozen=True)
+class Levels:
+    """How many units of each level of chance an experiment has."""
+
+    bases: int
+    trainings: int  # of each arm
+    samples: int  # of each clip
+    sources: int
+    stretches: int
+
+    @property
+    def spoken(self) -> list[str]:
+        """What the units are drawn from: of models and of footage the uppermost level that has several."""
+        models = {
+            "base models": self.bases,
+            "trainings of each arm": self.trainings,
+            "samples of each clip": self.samples,
+        }
+        footage = {"videos": self.sources, "stretches of one video": self.stretches}
+        several = ([f"{n} {what}" for what, n in hierarchy.items() if n > 1] for hierarchy in (models, footage))
+        return [upper[0] for upper in several if upper]
+
+    @property
+    def silent(self) -> list[str]:
+        """The levels that an interval cannot speak of, since there is one of them."""
+        alone = {
+            "this base model": self.bases == 1,
+            "this one training of each arm": self.trainings == 1,
+            "this one sample of each clip": self.samples == 1,
+            "this one video": self.sources == 1,
+            "this one stretch of overlapping clips": self.stretches == 1,
+        }
+        return [f"{what} alone" for what, one in alone.items() if one]
+
+    @property
+    def sentence(self) -> str:
+        """Which levels intervals speak of, and which they cannot."""
+        over = (
+            f"Intervals are over {' and '.join(self.spoken)}."
+            if self.spoken
+            else "Nothing shows how wide intervals are."
+        )
+        if not self.silent:
+            return over
+        return f"{over} Of other levels they cannot speak: what the page says holds for {', '.join(self.silent)}."
+
+
+def seed_means(by_seed: Mapping[int, Iterable[Look]]) -> dict[int, float]:
     """Mean over clips for each training seed, so that the spread over trainings can be seen beside the interval."""
     means = {seed: list(clip_means(by_seed[seed]).values()) for seed in sorted(by_seed)}
     return {seed: float(np.mean(values)) for seed, values in means.items() if values}

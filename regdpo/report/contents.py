@@ -1,16 +1,15 @@
 """What the page says, shaped once from its inputs; page.py only draws it."""
 
 from dataclasses import dataclass
-from typing import Any
 
-from regdpo.core.rows import REAL
 from regdpo.evaluate import shortcut, vbench
 from regdpo.evaluate.measures import Metric, metrics
+from regdpo.evaluate.stats import Levels
 from regdpo.models.loading import lines
 from regdpo.models.spec import ModelFile
-from regdpo.report import examples, footage, funnel, halves, losers, verdicts, words
+from regdpo.report import examples, footage, funnel, halves, losers, results, verdicts, words
 from regdpo.report.gather import Inputs, without_folders
-from regdpo.report.results import BASE, Cell, Scores
+from regdpo.report.results import Cell, Scores
 
 VBENCH = "vbench_"
 """How the metrics of VBench's dimensions begin."""
@@ -24,6 +23,8 @@ class Contents:
     reasons: dict[str, int]  # why something is missing -> its number in the footnotes
     verdicts: list[verdicts.Verdict]
     summary: str
+    levels: Levels
+    comparisons: int  # with base, that were corrected together
     measured: list[str]  # dimensions of VBench
     not_measured: list[tuple[str, str]]  # dimension, why
     dimensions: int
@@ -50,18 +51,21 @@ def shape(inputs: Inputs) -> Contents:
         UserError: a score that no measure declares.
     """
     scores = Scores(inputs)
-    table = _table(inputs, scores)
+    table = results.table(inputs, scores)
+    split = footage.split(inputs)
     measured = scores.measured(VBENCH)
     coverage = vbench.coverage(measured)
     return Contents(
         table=table,
         reasons=_reasons(table),
-        verdicts=(found := verdicts.verdicts(inputs, scores)),
+        verdicts=(found := verdicts.verdicts(inputs, scores, table)),
         summary=verdicts.summary(found),
+        levels=_levels(inputs, split),
+        comparisons=sum(cell.p is not None for row in table.values() for cell in row.values()),
         measured=measured,
         not_measured=[(name, "; ".join(scores.reasons(f"{VBENCH}{name}")) or why) for name, why in coverage if why],
         dimensions=len(coverage),
-        split=footage.split(inputs),
+        split=split,
         funnel=funnel.steps((clip.reason for clip in inputs.cut), inputs.config.clips.filters),
         candidates=len(inputs.cut),
         accepted=sum(clip.status == "accepted" for clip in inputs.cut),
@@ -80,11 +84,14 @@ def shape(inputs: Inputs) -> Contents:
     )
 
 
-def _table(inputs: Inputs, scores: Scores) -> dict[str, dict[str, Cell]]:
-    """The real footage, the base, every arm."""
-    rows: dict[str, Any] = {REAL: REAL, BASE: BASE} | {arm: verdicts.names(r) for arm, r in inputs.arms.items()}
-    columns = metrics(inputs.config.base.task).items()
-    return {name: {key: scores.cell(models, metric) for key, metric in columns} for name, models in rows.items()}
+def _levels(inputs: Inputs, split: footage.Split) -> Levels:
+    return Levels(
+        bases=1,
+        trainings=len(inputs.config.train.seeds),
+        samples=len(inputs.config.samples.seeds),
+        sources=len(split.held_out_sources),
+        stretches=split.stretches,
+    )
 
 
 def _reasons(table: dict[str, dict[str, Cell]]) -> dict[str, int]:

@@ -2,14 +2,13 @@
 
 import random
 from dataclasses import dataclass, field
-from statistics import fmean
 from typing import TypeVar
 
 from regdpo.core.rows import REAL, ClipRow, PairRow
 from regdpo.evaluate.measures import PRIMARY, metrics
+from regdpo.evaluate.stats import clip_means
 from regdpo.report.gather import Inputs, position
-from regdpo.report.results import BASE, Scores
-from regdpo.report.verdicts import names
+from regdpo.report.results import BASE, Scores, names
 
 T = TypeVar("T")
 
@@ -47,8 +46,8 @@ def held_out(inputs: Inputs, scores: Scores) -> list[Example]:
         videos = [Video(REAL, REAL, clip.path, clip.sha256)]
         for label, model in columns.items():
             if row := rows.get((clip_id, model)):
-                psnr = scores.of([model], "psnr").get(clip_id) if noted else None
-                videos.append(Video(label, label, row.path, row.sha256, f"{fmean(psnr):.1f} dB" if psnr else ""))
+                psnr = clip_means(scores.of([model], "psnr")).get(clip_id) if noted else None
+                videos.append(Video(label, label, row.path, row.sha256, f"{psnr:.1f} dB" if psnr is not None else ""))
         found.append(Example(clip, caption.caption if caption else "", videos, labels))
     return found
 
@@ -91,9 +90,9 @@ def _chosen(inputs: Inputs, scores: Scores) -> dict[str, list[str]]:
     arms = inputs.arms
     arm = next((a for a, runs in arms.items() if runs[0].model.objective == "reg_dpo"), next(iter(arms)))
     for key in [key for key in ("psnr", PRIMARY) if key in metrics(inputs.config.base.task)]:
-        ours, base = scores.of(list(names(arms[arm]).values()), key), scores.of([BASE], key)
+        ours, base = (clip_means(scores.of(side, key)) for side in (list(names(arms[arm]).values()), [BASE]))
         gains = {
-            clip: metrics()[key].better * (fmean(ours[clip]) - fmean(base[clip]))
+            clip: metrics()[key].better * (ours[clip] - base[clip])
             for clip in inputs.held_out
             if clip in ours and clip in base
         }

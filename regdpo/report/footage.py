@@ -1,10 +1,10 @@
 """The footage behind the numbers, shaped for the page: how it was split, and what of it was rejected."""
 
-import itertools
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 
 from regdpo.core.rows import ClipRow
+from regdpo.evaluate.stats import places
 from regdpo.report.gather import Inputs
 
 SPLITS = ("train", "validation", "test")
@@ -24,7 +24,7 @@ class Split:
     gap: int | None  # least number of frames between clips of two splits; None: no shot is in two splits
     held_out: int
     lengths: list[int]  # frames that a clip may have
-    overlapping: int  # held-out clips that share frames' times with another of the same shot
+    stretches: int  # that the held-out clips lie on; those of one shot that overlap in time lie on one
     held_out_sources: list[str]
 
 
@@ -66,15 +66,6 @@ def split(inputs: Inputs) -> Split:
         gap=min(gaps, default=None),
         held_out=len(held),
         lengths=sorted({clip.frames for members in shots.values() for clip in members}),
-        overlapping=_overlapping(held),
+        stretches=len(set(places(held).values())),
         held_out_sources=sorted({clip.source for clip in held}),
     )
-
-
-def _overlapping(clips: list[ClipRow]) -> int:
-    ordered = sorted(clips, key=lambda clip: (clip.source, clip.shot, clip.start))
-    touched = set()
-    for before, after in itertools.pairwise(ordered):
-        if (before.source, before.shot) == (after.source, after.shot) and after.start < before.start + before.frames:
-            touched |= {before.clip_id, after.clip_id}
-    return len(touched)

@@ -46,7 +46,7 @@ def render(inputs: Inputs, contents: Contents) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"num": number, "span": span, "signed": signed, "change": change}
+    environment.filters |= {"num": number, "span": span, "signed": signed, "change": change, "chance": chance}
     environment.filters |= {"apart": apart, "breakable": breakable}
     environment.filters["objective"] = objective
     environment.filters["uri"] = partial(videos.data_uri, store=inputs.store, encode=inputs.config.clips.encode)
@@ -100,6 +100,11 @@ def signed(value: float, decimals: int) -> str:
     return text if text.startswith(MINUS) or float(text) == 0 else f"+{text}"
 
 
+def chance(p: float) -> str:
+    """A p, to two digits."""
+    return "< .001" if p < 0.001 else f"{p:.2g}".lstrip("0") if p < 1 else "1"
+
+
 def apart(deviations: float) -> str:
     """A standardised difference; how much further than ``FAR`` says nothing more."""
     if abs(deviations) <= FAR:
@@ -110,7 +115,7 @@ def apart(deviations: float) -> str:
 def span(interval: Interval, decimals: int, form: Any = number) -> str:
     """``[low, high]``, or what stands for it where there is none."""
     if interval.low is None or interval.high is None:
-        return "no interval: one clip" if interval.n == 1 else "no interval: all clips agree"
+        return f"no interval: {interval.why}"
     return f"[{form(interval.low, decimals)},{SPACE}{form(interval.high, decimals)}]"
 
 

@@ -1,5 +1,6 @@
 """The table of scores: what was measured, with intervals, and why the rest was not."""
 
+import dataclasses
 import math
 from collections import defaultdict
 from collections.abc import Mapping
@@ -9,8 +10,8 @@ from regdpo.core.errors import UserError
 from regdpo.core.rows import REAL
 from regdpo.evaluate import stats
 from regdpo.evaluate.measures import Metric, metrics
-from regdpo.evaluate.stats import Interval
-from regdpo.report.gather import Inputs
+from regdpo.evaluate.stats import NO_SEED, Interval, Look
+from regdpo.report.gather import Inputs, Run
 
 BASE = "base"
 TOO_LITTLE = "too little to say"
@@ -22,20 +23,27 @@ class Cell:
 
     metric: Metric
     mean: Interval | None
-    delta: Interval | None = None  # to base, paired by clip
+    delta: Interval | None = None  # to base, paired
     distance: Interval | None = None  # metrics without direction: to real, against base's distance
     seeds: dict[int, float] = field(default_factory=dict)
     lost: int = 0  # values missing beside those that are there
     reasons: tuple[str, ...] = ()
     short: tuple[str, ...] = ()  # of what there is less than `report.minimum` asks
+    p: float | None = None  # of ``against``, corrected for all comparisons with base
+    told: bool = True  # whether that p is small enough
+
+    @property
+    def against(self) -> Interval | None:
+        """The difference to base that the reading is about."""
+        return self.delta if self.metric.better else self.distance
 
     @property
     def reading(self) -> str:
         """Against base: ``better``, ``worse``, ``no difference seen``, ``too little to say``, ``no verdict`` or ``not
         measured``; of a metric without direction ``closer to real`` or ``further from real``."""
         if self.metric.better:
-            return word(self.metric, self.delta, self.short)
-        found = _word(-1, self.distance, self.short)
+            return word(self.metric, self.delta, self.short, self.told)
+        found = _word(-1, self.distance, self.short, self.told)
         return {"better": "closer to real", "worse": "further from real"}.get(found, found)
 
 
@@ -49,8 +57,8 @@ class Scores:
     def __init__(self, inputs: Inputs):
         self.bootstrap = inputs.config.scores.bootstrap
         self.minimum = inputs.config.report.minimum
-        self.sources = {clip_id: clip.source for clip_id, clip in inputs.clips.items()}
-        self.values: dict[tuple[str, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+        self.places = stats.places(inputs.clips[clip] for clip in {row.clip_id for row in inputs.scores})
+        self.values: dict[tuple[str, str], list[Look]] = defaultdict(list)
         self.missing: dict[tuple[str, str], list[str]] = defaultdict(list)
         known = metrics()
         for row in inputs.scores:
@@ -62,28 +70,28 @@ class Scores:
             elif not math.isfinite(row.value):
                 self.missing[key].append("not a finite number")
             else:
-                self.values[key][row.clip_id].append(row.value)
+                self.values[key].append(Look(BASE, _training(row.model), row.seed, row.clip_id, row.value))
 
-    def of(self, models: list[str], metric: str) -> dict[str, list[float]]:
-        """Clip -> all values of these models."""
-        merged: dict[str, list[float]] = defaultdict(list)
-        for model in models:
-            for clip, values in self.values.get((model, metric), {}).items():
-                merged[clip] += values
-        return merged
+    def of(self, models: list[str], metric: str) -> list[Look]:
+        """All values of these models."""
+        return [look for model in models for look in self.values.get((model, metric), [])]
 
     def delta(self, models: list[str], others: list[str], metric: str) -> Interval | None:
-        """Difference of two sets of models paired by clip; None where they share no clip."""
-        ours, theirs = self.of(models, metric), self.of(others, metric)
-        return stats.delta(ours, theirs, self.bootstrap) if ours.keys() & theirs.keys() else None
+        """Difference of two sets of models, paired at every level that they share; None where they share no clip."""
+        return self._delta(self.of(models, metric), self.of(others, metric))
+
+    def _delta(self, ours: list[Look], theirs: list[Look]) -> Interval | None:
+        shared = stats.paired(ours, theirs)
+        return stats.interval(shared, self.places, self.bootstrap) if shared else None
 
     def short(self, models: list[str], others: list[str], metric: str) -> tuple[str, ...]:
         """Of what the comparison of two sets of models has less than ``report.minimum`` asks; empty: enough of all."""
-        clips = self.of(models, metric).keys() & self.of(others, metric).keys()
+        ours, theirs = ({look.clip for look in self.of(side, metric)} for side in (models, others))
+        clips = ours & theirs
         trained = [[name for name in side if name not in (REAL, BASE)] for side in (models, others)]
         seeds = min(sum((name, metric) in self.values for name in side) for side in trained if side)
         found = {
-            "source": (len({self.sources[clip] for clip in clips}), self.minimum.sources),
+            "source": (len({self.places[clip].source for clip in clips}), self.minimum.sources),
             "clip": (len(clips), self.minimum.clips),
             "training seed": (seeds, self.minimum.seeds),
         }
@@ -104,17 +112,21 @@ class Scores:
             return Cell(metric, None, reasons=tuple(dict.fromkeys(reasons)) or ("no row in the scores",))
         base, real = self.of([BASE], metric.key), self.of([REAL], metric.key)
         compared = models not in (REAL, BASE)
-        towards = compared and not metric.better and values.keys() & base.keys() & real.keys()
+        towards = compared and not metric.better
         return Cell(
             metric,
-            stats.interval(values, self.bootstrap),
+            stats.interval(values, self.places, self.bootstrap),
             self.delta(names, [BASE], metric.key) if compared else None,
-            stats.distance_delta(values, base, real, self.bootstrap) if towards else None,
+            self._delta(stats.distances(values, real), stats.distances(base, real)) if towards else None,
             {} if isinstance(models, str) else self.seeds(models, metric.key),
             len(reasons),
             tuple(dict.fromkeys(reasons)),
             self.short(names, [BASE], metric.key) if compared else (),
         )
+
+    def told(self, p: float) -> bool:
+        """Whether a corrected p is small enough for a word."""
+        return p <= 1 - self.bootstrap.confidence
 
     def seeds(self, models: Mapping[int, str], metric: str) -> dict[int, float]:
         """Mean of each training."""
@@ -130,16 +142,44 @@ class Scores:
         return sorted(metric.removeprefix(prefix) for metric in found if metric.startswith(prefix))
 
 
-def word(metric: Metric, delta: Interval | None, short: tuple[str, ...] = ()) -> str:
-    """What a difference says, by the side of zero that its whole interval lies on; ``short`` as ``Cell`` has it."""
-    return _word(metric.better, delta, short)
+def names(runs: list[Run]) -> dict[int, str]:
+    """Training seed -> model name in the scores."""
+    return {run.model.seed: run.model.name for run in runs}
 
 
-def _word(better: int, delta: Interval | None, short: tuple[str, ...]) -> str:
+def _training(model: str) -> int:
+    """The training seed in a model's name."""
+    _, found, seed = model.rpartition("/seed")
+    return int(seed) if found else NO_SEED
+
+
+def table(inputs: Inputs, scores: Scores) -> dict[str, dict[str, Cell]]:
+    """Row (real, base, every arm) -> metric -> cell. Differences to base are corrected together, by Holm's method."""
+    rows: dict[str, Mapping[int, str] | str] = {REAL: REAL, BASE: BASE}
+    rows |= {arm: names(runs) for arm, runs in inputs.arms.items()}
+    columns = metrics(inputs.config.base.task).items()
+    found = {name: {key: scores.cell(models, metric) for key, metric in columns} for name, models in rows.items()}
+    compared = {
+        (name, key): cell.against.p
+        for name, row in found.items()
+        for key, cell in row.items()
+        if cell.against and cell.against.p is not None
+    }
+    for (name, key), p in zip(compared, stats.holm(list(compared.values())), strict=True):
+        found[name][key] = dataclasses.replace(found[name][key], p=p, told=scores.told(p))
+    return found
+
+
+def word(metric: Metric, delta: Interval | None, short: tuple[str, ...] = (), told: bool = True) -> str:
+    """What a difference says, by the side of zero that its interval lies on; ``short`` and ``told`` as in ``Cell``."""
+    return _word(metric.better, delta, short, told)
+
+
+def _word(better: int, delta: Interval | None, short: tuple[str, ...], told: bool) -> str:
     if delta is None:
         return "not measured"
     if short:
         return TOO_LITTLE
     if delta.sign is None:
         return "no verdict"
-    return {1: "better", -1: "worse", 0: "no difference seen"}[delta.sign * better]
+    return {1: "better", -1: "worse", 0: "no difference seen"}[delta.sign * better * told]

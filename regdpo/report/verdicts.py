@@ -7,9 +7,9 @@ from statistics import fmean
 import pandas as pd
 
 from regdpo.evaluate.measures import PRIMARY, metrics
-from regdpo.evaluate.stats import Interval
+from regdpo.evaluate.stats import Interval, holm
 from regdpo.report.gather import Inputs, Run
-from regdpo.report.results import BASE, TOO_LITTLE, Cell, Scores, word
+from regdpo.report.results import BASE, TOO_LITTLE, Cell, Scores, names, word
 
 NEAR_ONE = 0.95
 """Accuracy from which an arm tells winner from loser nearly always."""
@@ -28,7 +28,7 @@ class Drift:
 
 @dataclass(frozen=True)
 class AgainstSft:
-    """An arm against an SFT arm on the primary metric, paired by clip."""
+    """An arm against an SFT arm on the primary metric, paired."""
 
     sft: str
     delta: Interval | None
@@ -48,22 +48,21 @@ class Verdict:
     sft: list[AgainstSft]
 
 
-def names(runs: list[Run]) -> dict[int, str]:
-    """Training seed -> model name in the scores."""
-    return {run.model.seed: run.model.name for run in runs}
+def verdicts(inputs: Inputs, scores: Scores, table: dict[str, dict[str, Cell]]) -> list[Verdict]:
+    """One an arm, in the configuration's order.
 
-
-def verdicts(inputs: Inputs, scores: Scores) -> list[Verdict]:
-    """One an arm, in the configuration's order."""
+    Args:
+        table: as ``results.table`` makes it.
+    """
     found = []
-    others = metrics(inputs.config.base.task)
-    primary = others.pop(PRIMARY)
-    base = scores.cell(BASE, primary)
+    sft = _against_sft(inputs, scores, table)
     for arm, runs in inputs.arms.items():
-        cell = scores.cell(names(runs), primary)
-        beside = [scores.cell(names(runs), metric) for metric in others.values()]
-        sft = _against_sft(inputs, scores, arm) if runs[0].model.objective == "reg_dpo" else []
-        found.append(Verdict(arm, _all_told(cell, beside), cell, base, beside, _drift(runs), sft))
+        beside = dict(table[arm])
+        cell = beside.pop(PRIMARY)
+        others = list(beside.values())
+        found.append(
+            Verdict(arm, _all_told(cell, others), cell, table[BASE][PRIMARY], others, _drift(runs), sft.get(arm, []))
+        )
     return found
 
 
@@ -113,20 +112,24 @@ def _end(run: Run) -> tuple[float, float, str] | None:
     return None
 
 
-def _against_sft(inputs: Inputs, scores: Scores, arm: str) -> list[AgainstSft]:
-    ours = list(names(inputs.arms[arm]).values())
-
-    def says(others: list[str]) -> tuple[Interval | None, str]:
-        delta = scores.delta(ours, others, PRIMARY)
-        return delta, word(metrics()[PRIMARY], delta, scores.short(ours, others, PRIMARY))
-
-    gains = says([BASE])[1] == "better"
-    found = []
-    for other, runs in inputs.arms.items():
-        if runs[0].model.objective == "sft":
-            delta, against = says(list(names(runs).values()))
-            found.append(AgainstSft(other, delta, _explains(against, gains)))
-    return found or [AgainstSft("", None, "No SFT arm was trained: whether SFT alone explains this cannot be told.")]
+def _against_sft(inputs: Inputs, scores: Scores, table: dict[str, dict[str, Cell]]) -> dict[str, list[AgainstSft]]:
+    """Every Reg-DPO arm against every SFT arm; these comparisons are corrected together."""
+    by_objective = {arm: runs[0].model.objective for arm, runs in inputs.arms.items()}
+    arms = [arm for arm, objective in by_objective.items() if objective == "reg_dpo"]
+    yardsticks = [arm for arm, objective in by_objective.items() if objective == "sft"]
+    if not yardsticks:
+        alone = AgainstSft("", None, "No SFT arm was trained: whether SFT alone explains this cannot be told.")
+        return {arm: [alone] for arm in arms}
+    models = {arm: list(names(inputs.arms[arm]).values()) for arm in (*arms, *yardsticks)}
+    deltas = {(arm, sft): scores.delta(models[arm], models[sft], PRIMARY) for arm in arms for sft in yardsticks}
+    known = {pair: delta.p for pair, delta in deltas.items() if delta and delta.p is not None}
+    corrected = dict(zip(known, holm(list(known.values())), strict=True))
+    found: dict[str, list[AgainstSft]] = {arm: [] for arm in arms}
+    for (arm, sft), delta in deltas.items():
+        told = (arm, sft) not in corrected or scores.told(corrected[arm, sft])
+        against = word(metrics()[PRIMARY], delta, scores.short(models[arm], models[sft], PRIMARY), told)
+        found[arm].append(AgainstSft(sft, delta, _explains(against, table[arm][PRIMARY].reading == "better")))
+    return found
 
 
 def _explains(against: str, gains: bool) -> str:
@@ -138,5 +141,5 @@ def _explains(against: str, gains: bool) -> str:
     return {
         "better": "Better than SFT alone: SFT does not explain all of the gain.",
         "worse": "Worse than SFT alone: SFT explains the gain.",
-        "no difference seen": "Not told apart from SFT alone: SFT explains the gain as far as these clips show.",
+        "no difference seen": "Not told apart from SFT alone: SFT explains the gain as far as can be seen here.",
     }[against]

@@ -34,7 +34,7 @@ ALWAYS = {
     "winner, loser": "The real clip of a pair, and what the base made of its caption{first}.",
     "held out": "Not trained on.",
     "held-out error": "How wrong the model is about the noise in held-out clips (mean squared error).",
-    "interval": "Where the mean may lie, as far as these clips tell.",
+    "interval": "Where the mean may lie, as far as the footage and the trainings tell that there are.",
 }
 
 CONTINUATION = {

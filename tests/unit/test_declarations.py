@@ -11,7 +11,7 @@ import pytest
 from regdpo.config import schema
 from regdpo.core import code_digest
 from regdpo.core.errors import UserError
-from regdpo.core.rows import SampleRow, ScoreRow
+from regdpo.core.rows import ClipRow, SampleRow, ScoreRow
 from regdpo.core.store import Store
 from regdpo.data import filters
 from regdpo.data.registry import FILTERS, Filter
@@ -79,7 +79,11 @@ def sample(name: str) -> SampleRow:
 def inputs(rows):
     """Of the page, as far as scores go."""
     config = SimpleNamespace(scores=schema.Scores(bootstrap={"resamples": 10}), report=schema.Report())
-    return SimpleNamespace(scores=rows, config=config, clips={})
+    clips = {
+        row.clip_id: ClipRow(clip_id=row.clip_id, status="accepted", source=row.clip_id, source_digest="")
+        for row in rows
+    }
+    return SimpleNamespace(scores=rows, config=config, clips=clips)
 
 
 def test_a_measure_is_scored_and_shown(monkeypatch, tmp_path):
