@@ -127,6 +127,11 @@ class Clips(Section):
     hdr: Literal["tonemap", "reject"] = Field(
         "tonemap", description="HLG and PQ footage: tone-mapped to SDR (docs/reference/footage.md), or rejected."
     )
+    remove_bars: bool = Field(
+        True,
+        description="Black bars on two opposite sides or on all four (letterbox, pillarbox) that stay for a whole shot "
+        "are cut away before the size of its clips is chosen (docs/reference/footage.md).",
+    )
     shots: Shots = Shots()
     filters: Filters = Filters()
     encode: Encode = Encode()

@@ -32,7 +32,11 @@ class ClipRow(Row):
     source_digest: str
     group: str = ""  # footage of one origin, as the table of videos names it; it is never divided between splits
     licence: str = ""  # of the source, as the table of videos has it
-    source_pixels: int = 0  # of one frame of the chosen stream
+    source_pixels: int = 0  # of one frame of the chosen stream, without bars
+    bar_left: int = 0  # pixels of the source that are black bars beside the picture, and were cut away
+    bar_top: int = 0
+    bar_right: int = 0
+    bar_bottom: int = 0
     source_rate: float = 0.0  # bits of the file a second
     stream: int = -1  # index of the video stream in the container
     conversion: str = ""  # what was assumed of its picture or changed in it, such as "deinterlaced"

@@ -4,7 +4,7 @@ is remembered in the store, so that other thresholds are a matter of what was me
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -19,6 +19,7 @@ from regdpo.core.environment import versions
 from regdpo.core.rows import ClipRow, Geometry
 from regdpo.core.store import Store
 from regdpo.data import cut, filters, video
+from regdpo.data.bars import NONE, Bars
 from regdpo.data.decode import Damage
 from regdpo.data.notes import recall, remember
 from regdpo.data.registry import FILTERS
@@ -46,11 +47,13 @@ class Source:
 
     def row(self, clip_id: str, shot: int, **values: Any) -> ClipRow:
         """A row with all that the source and the shot say."""
+        bars, (width, height) = self.shots[shot].bars, self.picture(shot)
         return ClipRow(
             clip_id=clip_id,
             source=self.name,
             source_digest=self.digest,
-            source_pixels=self.probe.width * self.probe.height,
+            source_pixels=width * height,
+            **{f"bar_{side}": pixels for side, pixels in asdict(bars).items()},
             source_rate=self.rate,
             stream=self.probe.index,
             conversion=self.probe.picture.conversion,
@@ -58,6 +61,10 @@ class Source:
             shot_frames=self.shots[shot].frames,
             **values,
         )
+
+    def picture(self, shot: int) -> tuple[int, int]:
+        """Width and height of a shot's picture, without bars."""
+        return self.shots[shot].bars.inside(self.probe.width, self.probe.height)
 
 
 @dataclass(frozen=True)
@@ -75,6 +82,11 @@ class Span:
         """First frame, counted from the video's first."""
         return self.source.shots[self.shot].start + self.start
 
+    @property
+    def bars(self) -> Bars:
+        """Beside its picture, in pixels of the source."""
+        return self.source.shots[self.shot].bars
+
 
 def examine(path: Path, name: str, digest: str, clips: schema.Clips, store: Store) -> list[Source | str]:
     """A video in parts of one format each, in order. In the place of one that cannot be used is the reason why."""
@@ -88,7 +100,9 @@ def examine(path: Path, name: str, digest: str, clips: schema.Clips, store: Stor
             if first is None:
                 first, parts = told, len(told["parts"])
             probe = video.probed(told["probe"])
-            shots = [Shot(**shot) for shot in told["shots"]]
+            shots = [Shot.remembered(shot) for shot in told["shots"]]
+            if not clips.remove_bars:
+                shots = [replace(shot, bars=NONE) for shot in shots]
             earlier += len(shots)
             if probe.picture.hdr and clips.hdr == "reject":
                 raise video.UnwantedVideo(f"{probe.picture.hdr} footage is rejected by clips.hdr")
@@ -156,19 +170,21 @@ def _seen(
 
 def video_rows(spans: list[Span], clips: schema.Clips, store: Store) -> Iterator[list[ClipRow]]:
     """The rows of each span of one video. What the store does not have is measured and cut in one pass over it for
-    each size of picture."""
-    alike: dict[tuple[int, int], list[Span]] = {}
+    each size of picture, and of bars beside it."""
+    alike: dict[tuple[int, int, Bars], list[Span]] = {}
     for span in spans:
-        alike.setdefault((span.geometry.width, span.geometry.height), []).append(span)
+        alike.setdefault((span.geometry.width, span.geometry.height, span.bars), []).append(span)
     for those in alike.values():
         yield from _rows_of_one_size(those, clips, store)
 
 
 def _rows_of_one_size(spans: list[Span], every: schema.Clips, store: Store) -> Iterator[list[ClipRow]]:
-    """The rows of spans of one video whose clips have one size of picture."""
+    """The rows of spans of one video whose clips have one size of picture, with the same bars beside it."""
     source, clips = spans[0].source, every.only(spans[0].geometry)
-    scaled = cut.scaled_size(source.probe, clips.width, clips.height, clips.short_side)
-    windows = cut.windows(scaled, clips.width, clips.height, clips.crops)
+    probe, bars = source.probe, spans[0].bars
+    scaled = cut.scaled_size(probe, clips.width, clips.height, clips.short_side, bars)
+    beside = bars.scaled(scaled[0] / probe.width, scaled[1] / probe.height)
+    windows = cut.windows(scaled, clips.width, clips.height, clips.crops, beside)
     with np.load(source.seen) as arrays:
         looks, shown, times = arrays["looks"], arrays["shown"], arrays["times"]
     pictures = 2 if source.probe.picture.fields else 1
@@ -251,7 +267,7 @@ class Cuts:
     def measured(self) -> str:
         """What was measured of them, in the store."""
         modules = {filters.__name__, *(it.module for it in FILTERS.values())}
-        key = text_digest(self.place, *map(str, self.windows), _tools(*sorted(modules)))
+        key = text_digest(self.place, *map(str, (*self.windows, self.span.bars)), _tools(*sorted(modules)))
         return self.store.relative("measures", key, ".json")
 
     def known(self) -> list[ClipRow] | None:
@@ -293,7 +309,8 @@ class Cuts:
         lumas = planes[:, : width * height].reshape(-1, height, width)
         picture = cut.thumbnail(planes[len(planes) // 2], width, height)
         source = self.span.source
-        bits = source.rate / max(1.0, source.probe.width * source.probe.height * source.probe.fps)
+        wide, high = source.picture(self.span.shot)
+        bits = source.rate / max(1.0, wide * high * source.probe.fps)
         scores = filters.scores(filters.Look(lumas, self.clips.fps, self.enlarged, bits))
         return {"x": window.x, "y": window.y, "scores": scores, "picture": picture}
 

@@ -19,6 +19,7 @@ from av.video.reformatter import ColorRange, Colorspace
 
 from regdpo.config import schema
 from regdpo.data import picture
+from regdpo.data.bars import NONE, Bars
 from regdpo.data.decode import Decoding, threads
 from regdpo.data.fingerprint import look
 from regdpo.data.video import KEYLESS, BrokenVideo, Probe, encoding, even, frame_rate, keyframes, reading, run
@@ -39,25 +40,37 @@ class Window:
     y: int
 
 
-def scaled_size(source: Probe, width: int, height: int, short_side: int | None) -> tuple[int, int]:
-    """Even (width, height) of the frame after scaling: it covers width x height, its shorter side ``short_side``."""
-    factor = max(width / source.width, height / source.height)
+def scaled_size(source: Probe, width: int, height: int, short_side: int | None, bars: Bars = NONE) -> tuple[int, int]:
+    """Even (width, height) of the frame after scaling: what lies between the bars covers width x height, its shorter
+    side ``short_side``."""
+    wide, high = bars.inside(source.width, source.height)
+    factor = max(width / wide, height / high)
     if short_side:
-        factor = max(factor, short_side / min(source.width, source.height))
+        factor = max(factor, short_side / min(wide, high))
     return max(width, even(source.width * factor)), max(height, even(source.height * factor))
 
 
-def windows(scaled: tuple[int, int], width: int, height: int, crops: tuple[int, int]) -> list[Window]:
+def windows(
+    scaled: tuple[int, int], width: int, height: int, crops: tuple[int, int], bars: Bars = NONE
+) -> list[Window]:
     """Crop windows in ``crops`` = (rows, columns), spread evenly from edge to edge; one of a kind is centred.
 
     Positions are even, as 4:2:0 wants them. Windows that would coincide are listed once.
+
+    Args:
+        scaled: width and height of the frame.
+        width: of a window.
+        height: of a window.
+        crops: rows and columns of them.
+        bars: of the scaled frame, between which they lie.
     """
 
-    def positions(room: int, count: int) -> list[int]:
+    def positions(begin: int, room: int, count: int) -> list[int]:
         spread = np.linspace(0, room, count) if count > 1 else [room / 2]
-        return sorted({2 * int(position / 2) for position in spread})
+        return sorted({max(0, 2 * int((begin + position) / 2)) for position in spread})
 
-    rows, columns = positions(scaled[1] - height, crops[0]), positions(scaled[0] - width, crops[1])
+    wide, high = bars.inside(*scaled)
+    rows, columns = positions(bars.top, high - height, crops[0]), positions(bars.left, wide - width, crops[1])
     return [Window(x, y) for y in rows for x in columns]
 
 

@@ -65,7 +65,7 @@ def cropped_most(rows: list[ClipRow]) -> str:
 
 
 def cropped(rows: list[ClipRow]) -> dict[str, float]:
-    """Source -> share of its scaled picture that is in no crop window."""
+    """Source -> share of its scaled picture, without bars, that is in no crop window."""
     windows: dict[str, list[ClipRow]] = {}
     for row in rows:
         if row.scores:
@@ -73,7 +73,8 @@ def cropped(rows: list[ClipRow]) -> dict[str, float]:
     found = {}
     for source, members in windows.items():
         one = members[0]
-        members = [row for row in members if (row.width, row.height) == (one.width, one.height)]
+        size = one.width, one.height, one.source_pixels
+        members = [row for row in members if (row.width, row.height, row.source_pixels) == size]
         shown = _covered({row.crop_x for row in members}, one.width) * _covered({r.crop_y for r in members}, one.height)
         found[source] = max(0.0, 1 - shown / (one.source_pixels * one.scores["upscale"] ** 2))
     return found

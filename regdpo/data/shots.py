@@ -4,6 +4,7 @@ ffmpeg decodes the chosen stream at the normalised rate: PySceneDetect would cho
 frame number is the number that cutting uses.
 """
 
+from array import array
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from scenedetect import AdaptiveDetector, ContentDetector, FrameTimecode
 from scenedetect.detector import SceneDetector
 
 from regdpo.config import schema
+from regdpo.data import bars
+from regdpo.data.bars import NONE, Bars
 from regdpo.data.cut import longest_step, normalised, scaled_size
 from regdpo.data.decode import Damage, Decoding
 from regdpo.data.dissolve import Transitions
@@ -38,6 +41,12 @@ class Shot:
     start: int
     end: int
     fingerprint: str  # what it looks like (regdpo/data/fingerprint.py)
+    bars: Bars = NONE  # beside its picture, in pixels of the source as it is shown
+
+    @classmethod
+    def remembered(cls, values: dict[str, Any]) -> "Shot":
+        """A shot from what ``asdict`` made of it."""
+        return cls(**{**values, "bars": Bars(**values["bars"])})
 
     @property
     def frames(self) -> int:
@@ -85,14 +94,17 @@ def watch(path: str | Path, source: Probe, clips: schema.Clips, part: int = 0) -
     Raises:
         BrokenVideo: ffmpeg fails or reaches a limit, the file is truncated, or no frame is whole.
     """
-    decoding = normalised(path, source, scaled_size(source, 2, 2, SHORT_SIDE), clips, watched=True)
+    size = scaled_size(source, 2, 2, SHORT_SIDE)
+    decoding = normalised(path, source, size, clips, watched=True)
     detector, transitions = _detector(clips.shots), Transitions()
-    looks, cuts = [], []
+    looks, black, cuts = [], array("i"), []
     for number, planes in enumerate(decoding.frames()):
         frame = cv2.cvtColor(planes, cv2.COLOR_YUV2BGR_I420)
         cuts += detector.process_frame(FrameTimecode(number, clips.fps), frame)
+        luma = planes[: len(planes) * 2 // 3]
         if clips.shots.gradual:
-            transitions.add(planes[: len(planes) * 2 // 3])
+            transitions.add(luma)
+        black.extend(bars.see(luma))
         looks.append(look(planes))
     total = len(looks)
     if not total:
@@ -120,7 +132,12 @@ def watch(path: str | Path, source: Probe, clips: schema.Clips, part: int = 0) -
     )
     margin = clips.shots.margin
     spans = [(a + margin * (a > begin), b - margin * (b < total)) for a, b in apart]
-    shots = [Shot(start, end, fingerprint(looks[start:end], clips.fps)) for start, end in spans]
+    seen = np.array(black).reshape(-1, bars.SEEN)
+    found = [it.in_source(size, source.width, source.height) for it in bars.find(seen, spans)]
+    shots = [
+        Shot(start, end, fingerprint(looks[start:end], clips.fps), beside)
+        for (start, end), beside in zip(spans, found, strict=True)
+    ]
     return Seen(shots, _damage(decoding), np.stack(looks), decoding.shown, times, parts)
 
 

@@ -67,7 +67,7 @@ def cut_shard(stage: ClipsStage, digests: dict[str, str], index: int, count: int
                 row = clip_id(name, f"p{part:02}" if part else "")
                 rows.append(source.row(row, 0, status="rejected", reason=reason))
             for number, begin, frames in used:
-                picture = source.probe.width, source.probe.height
+                picture = source.picture(number)
                 geometry = buckets.choose(geometries, *picture, frames)
                 if geometry is None:
                     what = "the shot" if frames == source.shots[number].frames else "the table's stretch of the shot"

@@ -145,6 +145,28 @@ def test_upright_videos_stay_upright_and_shots_go_to_the_longest_clips_that_fit(
     assert [row.reason for row in rows if row.source == "brief.mp4"] == ["short: the shot has 8 frames, a clip takes 9"]
 
 
+def test_bars_are_cut_away_before_the_size_is_chosen(tmp_path):
+    """An upright video in a wide frame gives upright clips without a black column, and what enlarges it is counted
+    without the bars; the same footage with the bars is one rejected as having them."""
+    moving = "color=s=72x128:r=25:d=0.4,geq=lum='60+mod(8*X+6*N,170)':cb=128:cr=128"
+    make(tmp_path / "footage/phone.mp4", f"{moving},pad=228:128:78:0")
+    sizes = {"buckets": [{"width": 64, "height": 36}, {"width": 36, "height": 64}]}
+    (row,) = cut(stage(tmp_path / "footage", **sizes), tmp_path)
+    assert (row.status, row.width, row.height) == ("accepted", 36, 64)
+    assert (row.bar_top, row.bar_bottom) == (0, 0)
+    assert 78 <= row.bar_left <= 80
+    assert 78 <= row.bar_right <= 80
+    assert row.source_pixels == 128 * (228 - row.bar_left - row.bar_right)
+    store = Store(tmp_path / "store")
+    frames = video.read_frames(store.checked(row.path, row.sha256))
+    assert frames[:, :, [0, -1]].mean(axis=(0, 1, 3)).min() > 40  # the darkest of the picture is 51
+    assert row.scores["border"] == 0
+    (large,) = cut(stage(tmp_path / "footage", width=114, height=64), tmp_path)
+    assert large.scores["upscale"] == pytest.approx(114 / 72, rel=0.06)  # 0.5 of the whole frame
+    (barred,) = cut(stage(tmp_path / "footage", remove_bars=False, **sizes), tmp_path)
+    assert (barred.kind, barred.width, barred.bar_left, barred.source_pixels) == ("border", 64, 0, 228 * 128)
+
+
 MOVING = "color=s=64x48:r=25:d=0.4,geq=lum='mod(8*X+6*N,256)':cb=128:cr=128"
 
 
