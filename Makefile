@@ -64,7 +64,7 @@ report: $(VENV)  ## the report alone, and Snakemake's own beside it
 # is not overtaken by those that need not wait for it.
 .PHONY: test
 test: $(DEV) vbench captioning  ## run the tests
-	@$(MAKE) --jobs=2 SLURM=tests/slurm slurm-test test-parallel test-workflow test-slow-units test-units
+	@$(MAKE) --jobs=2 SLURM=tests/slurm slurm-test test-parallel test-workflow test-slow-units test-browser test-units
 
 PYTEST := .venv/bin/python -m pytest --durations=25
 .PHONY: test-parallel
@@ -83,6 +83,15 @@ test-slow-units: $(DEV) vbench
 test-units: $(DEV) vbench captioning
 	$(PYTEST) -m "not slow" tests/unit
 	.venv-captioning/bin/python -m pytest --noconftest tests/unit/test_captions.py
+
+.PHONY: test-browser
+test-browser: $(DEV)  ## the rating page in a headless Chromium, which is installed for it as root on Debian
+	@if [ -z "$$(.venv/bin/python tests/browser/chromium.py)" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  echo "installing chromium ..."; \
+	  { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends chromium; } \
+	    >/dev/null || echo "apt-get could not install chromium" >&2; \
+	fi
+	$(PYTEST) -rs tests/browser
 
 # What a person at work waits for: style and types, the tests that are not slow, and one small run of the whole way.
 .PHONY: test-quick

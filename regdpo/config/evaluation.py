@@ -58,6 +58,26 @@ class Scores(Section):
     bootstrap: Bootstrap = Bootstrap()
 
 
+class Rating(Section):
+    """What the blind rating page shows (`snakemake rate`, docs/how-to/rate.md)."""
+
+    comparisons: list[tuple[str, str]] = Field(
+        [],
+        description="Two of `base`, `real` and the arms each, such as `[reg_dpo, dpo]`; empty: every arm against the "
+        "base.",
+    )
+    prompts: Count | None = Field(
+        100, description="Most prompts of a comparison, chosen by `seed`; empty: all that were sampled."
+    )
+    repeats: Annotated[float, Field(ge=0, le=0.5)] = Field(
+        0.1, description="Share of them that every rater is shown once more, the other way round."
+    )
+    gold: Annotated[int, Field(ge=0)] = Field(
+        5, description="Pairs with a known answer: a real clip against a spoiled one of another prompt."
+    )
+    seed: int = Field(0, description="Of what is chosen, of every rater's order and of the sides.")
+
+
 class Minimum(Section):
     """Evidence that the page asks for before it uses a word like better; with less it says "too little to say"."""
 

@@ -15,7 +15,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from regdpo.config.base import Base, Pretrain, TinyCodec, TinyWan
 from regdpo.config.captions import Captions, CaptionServer
-from regdpo.config.evaluation import Bootstrap, HeldOutError, Minimum, Report, Samples, Scores, VBench
+from regdpo.config.evaluation import Bootstrap, HeldOutError, Minimum, Rating, Report, Samples, Scores, VBench
 from regdpo.config.footage import Bucket, Clips, Encode, Filters, Limits, Shots, Videos
 from regdpo.config.launch import Launch
 from regdpo.config.locations import located
@@ -52,6 +52,7 @@ __all__ = [
     "Paths",
     "Precision",
     "Pretrain",
+    "Rating",
     "Report",
     "Samples",
     "Sampling",
@@ -82,6 +83,12 @@ class Paths(Section):
     store: str = Field(
         "store", min_length=1, description="Clips, latents, models: large, kept by content, never deleted by a rerun."
     )
+    ratings: str = Field(
+        "ratings",
+        min_length=1,
+        description="What people answered: the database of the rating page and the table made of it. No rerun touches "
+        "it; on a disk of the machine that serves the page.",
+    )
 
 
 class Config(Section):
@@ -98,6 +105,7 @@ class Config(Section):
     train: Train
     samples: Samples = Samples()
     scores: Scores = Scores()
+    rating: Rating = Rating()
     report: Report = Report()
     launch: Launch = Launch()
 
@@ -105,6 +113,17 @@ class Config(Section):
     def _captions_are_somewhere(self) -> Self:
         if self.captions.source == "table" and not self.videos.table:
             raise ValueError("captions.source `table` needs `videos.table`")
+        return self
+
+    @model_validator(mode="after")
+    def _who_is_compared(self) -> Self:
+        there, seen = ["base", "real", *self.train.arms], set[frozenset[str]]()
+        for both in self.rating.comparisons:
+            if unknown := [name for name in both if name not in there]:
+                raise ValueError(f"rating.comparisons: there is no {unknown[0]}; there are {', '.join(there)}")
+            if len({*both}) < 2 or frozenset(both) in seen:
+                raise ValueError(f"rating.comparisons: [{', '.join(both)}] compares nothing, or occurs twice")
+            seen.add(frozenset(both))
         return self
 
     @model_validator(mode="after")

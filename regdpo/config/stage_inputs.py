@@ -13,7 +13,7 @@ from regdpo.config import schema as c
 from regdpo.config.run_file import SUFFIX, RunFile
 from regdpo.config.training import Terms, TrainSettings
 from regdpo.core.errors import UserError
-from regdpo.core.rows import Geometry
+from regdpo.core.rows import REAL, Geometry
 from regdpo.core.section import Section
 from regdpo.data.pair_registry import PAIR_SOURCES
 
@@ -219,6 +219,29 @@ class VBenchStage(Section):
     @classmethod
     def of(cls, config: c.Config) -> dict[str, Any]:
         return {"dimensions": list(config.scores.vbench.dimensions)}
+
+
+class RateStage(Section):
+    """No rule's parameter: the page makes nothing that could be stale."""
+
+    rating: c.Rating
+    task: str
+    arms: list[str]
+    models: list[str]  # that there are samples of, with the real clips
+    encode: c.Encode
+    paths: c.Paths
+
+    @classmethod
+    def of(cls, config: c.Config) -> dict[str, Any]:
+        arms, seeds = list(config.train.arms), config.train.seeds
+        return {
+            "rating": _dump(config.rating),
+            "task": config.base.task,
+            "arms": arms,
+            "models": [REAL, "base", *(f"{arm}/seed{seed}" for arm in arms for seed in seeds)],
+            "encode": _dump(config.clips.encode),
+            "paths": _dump(config.paths),
+        }
 
 
 class ReportStage(Section):

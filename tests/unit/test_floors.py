@@ -20,7 +20,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("data", "models", "objectives", "parallel"),
     ("runs", "sampling"),
     ("train", "plan", "evaluate"),
-    ("launch", "report"),
+    ("launch", "rate", "report"),
     ("stages",),
     ("workflow",),
 )
@@ -112,7 +112,7 @@ def test_stages_rules_and_scripts_have_the_same_names():
 
 
 STARTS_LIGHT = ["captions", "clips", "halves", "merge", "merge_clips", "pairs", "report", "scores", "timeline", "train"]
-STARTS_LIGHT += ["imports", "funnel", "splits", "unlock", "weights"]
+STARTS_LIGHT += ["imports", "rate", "funnel", "splits", "unlock", "weights"]
 
 
 def test_what_needs_no_model_starts_without_torch():

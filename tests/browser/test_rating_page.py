@@ -1,0 +1,107 @@
+"""The rating page in a real browser, by keyboard alone, from the first key to the exported table."""
+
+import re
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import rate_inputs
+from chromium import CHROMIUM
+
+from regdpo.core import manifests
+from regdpo.core.rows import AnswerRow
+
+playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright (make installs it: envs/dev.lock)")
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def made(tmp_path):
+    return rate_inputs.make(tmp_path, prompts=2, gold=0, repeats=0, comparisons=[["sft", "base"]])
+
+
+def serve(config, port=0):
+    """The page's process, and its address."""
+    command = [sys.executable, str(ROOT / "scripts/rate.py"), "--config", str(config), "--port", str(port)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    for line in process.stderr:
+        if found := re.match(r"open (\S+)", line):
+            return process, found[1]
+    raise AssertionError(process.wait())
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="needs Debian's package chromium, or Chrome")
+def test_a_rater_answers_by_keyboard_and_a_killed_server_is_waited_for(made):
+    server, address = serve(made.config)
+    port = address.split(":")[2].partition("/")[0]
+    try:
+        with playwright.sync_playwright() as driver:
+            browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+            page = browser.new_page(viewport={"width": 390, "height": 844})
+            troubles, requests = [], []
+            page.on("pageerror", lambda error: troubles.append(str(error)))
+            page.on("console", lambda it: troubles.append(it.text) if it.type in ("error", "warning") else None)
+            page.on("request", lambda it: requests.append(it.url))
+            page.goto(address)
+            assert page.url == f"http://127.0.0.1:{port}/"  # the token is not left in the history
+            page.keyboard.type("Ann")  # the name is what has the focus
+            page.keyboard.press("Enter")
+            expect, ready = playwright.expect, page.locator(".current button:not(:disabled)")
+
+            expect(ready).to_have_count(3)
+            assert page.evaluate("document.activeElement.id") == "question-VQ"
+            tree = page.locator("#rating").aria_snapshot()
+            for said in (
+                "1 of 2",
+                'img "The first frame',
+                'group "Video quality"',
+                'button "Left 1"',
+                'heading "What was asked for"',
+            ):
+                assert said in tree, tree
+            assert page.locator("video").evaluate_all("all => all.map(it => it.getAttribute('aria-label'))") == [
+                "Left video", "Right video"
+            ]  # fmt: skip
+            assert not page.evaluate("document.documentElement.scrollWidth > innerWidth")
+
+            both = "all => Math.max(...all.map(it => it.currentTime)) - Math.min(...all.map(it => it.currentTime))"
+            page.locator("video").evaluate_all(
+                "all => Promise.all(all.map(it => new Promise(go => it.ontimeupdate = go)))"
+            )
+            assert page.locator("video").evaluate_all(both) < 0.2
+            page.keyboard.press("1")
+            expect(page.get_by_role("status")).to_have_text("Video quality: Left.")
+            expect(page.locator("#question-PF")).to_be_focused()
+            page.keyboard.press("2")
+            expect(page.locator("#count")).to_have_text("2 of 2")
+            expect(ready).to_have_count(3)
+            page.keyboard.press("z")
+            expect(page.locator("#count")).to_have_text("1 of 2")
+            expect(page.locator("#question-VQ button[aria-pressed=true]")).to_have_text("Left")
+            expect(ready).to_have_count(3)
+            page.keyboard.press("3")
+            expect(page.locator("#count")).to_have_text("2 of 2")
+            expect(ready).to_have_count(3)
+
+            assert not troubles
+            server.kill()
+            server.wait()
+            page.keyboard.press("2")
+            expect(page.get_by_role("alert")).to_contain_text("The server does not answer.")
+            server, _ = serve(made.config, port)
+            expect(page.locator("#question-PF")).to_be_focused(timeout=20_000)
+            page.keyboard.press("2")
+            expect(page.locator("#all")).to_have_text("You have answered all 2.")
+            assert {url.split("/")[2] for url in requests if not url.startswith("data:")} == {f"127.0.0.1:{port}"}
+            browser.close()
+    finally:
+        server.terminate()
+        assert server.wait(20) == 0
+    rows = manifests.read(made.root / "ratings/answers.parquet", AnswerRow)
+    assert Counter((row.rater, row.axis) for row in rows) == {("Ann", "VQ"): 2, ("Ann", "PF"): 2}
+    first = [row for row in rows if row.answer != "same"]
+    assert {(row.axis, row.answer == row.left) for row in first} == {("VQ", True), ("PF", False)}
+    assert {(row.arm_a, row.arm_b) for row in rows} == {("sft", "base")}
+    assert all(row.seconds > 0 for row in rows)
