@@ -113,8 +113,9 @@ def test_text_reaches_the_stages_as_it_was_written(fresh: Project):
         parts = stage_inputs.parts(checked)
         path = Path(f"notes/a{SUFFIX}")
         RunFile(parts=parts).write(path)
-    # who writes captions is in no parameter, and there are no other sources of pairs to import
-    unread = {stage_inputs.CaptionServerStage.__name__, stage_inputs.ImportsStage.__name__}
+    # who writes captions and what raters see is in no parameter, and there are no other sources of pairs to import
+    of_none = stage_inputs.CaptionServerStage, stage_inputs.RateStage, stage_inputs.ImportsStage
+    unread = {stage.__name__ for stage in of_none}
     assert told == {canonical(part) for name, part in parts.items() if name not in unread}
     for stage in stage_inputs.STAGES:
         assert stage_inputs.read(stage, own / path) == stage.model_validate(stage.of(checked))
