@@ -162,6 +162,15 @@ def text_of(data: bytes) -> str:
     except UnicodeDecodeError as error:
         name = "UTF-8" if encoding == "utf-8-sig" else encoding.upper()
         raise ValueError(f"is not {name} text (byte {error.start}); save it as UTF-8") from None
+    return one_line(text)
+
+
+def one_line(text: str) -> str:
+    """Text on one line.
+
+    Raises:
+        ValueError: it holds what is no text, or nothing in it can be seen; the message says what to do.
+    """
     caption = " ".join(text.split())
     if found := unprintable(caption):
         raise ValueError(f"holds the character U+{ord(found):04X}, which is no text; take it out")
@@ -172,6 +181,8 @@ def text_of(data: bytes) -> str:
 
 def unprintable(text: str) -> str:
     """The first character that is no text: a control, half of a pair, or one that Unicode does not assign."""
+    if text.isprintable():
+        return ""
     return next((char for char in text if unicodedata.category(char) in ("Cc", "Cn", "Co", "Cs")), "")
 
 

@@ -4,9 +4,12 @@ A CSV file (UTF-8, a header) or a parquet table with the column ``path`` and any
 alone, unless their name is nearly one of these. A video that occurs several times gives several stretches.
 """
 
+import codecs
 import difflib
 import math
 import os
+import stat
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,17 +19,22 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
 from regdpo.config import schema
 from regdpo.core.digests import canonical, text_digest
 from regdpo.core.errors import UserError, first_line
-from regdpo.data.sidecars import LARGEST, text_of
+from regdpo.core.manifests import MOST_BYTES, MOST_ROWS
+from regdpo.data.names import shown
+from regdpo.data.sidecars import LARGEST, one_line
 
 OPTIONAL = ("caption", "start", "end", "licence", "group")
 TOLERANCE = 1e-6
 """Seconds by which times are rounded in manifests."""
+LONGEST = 4096
+"""Characters of a path."""
 
 
 @dataclass(frozen=True)
@@ -71,13 +79,13 @@ def read(file: str | Path) -> dict[str, Listed]:
             column are named.
     """
     table = _table(Path(file))
-    rows: dict[str, list[tuple[int, dict[str, str]]]] = {}
-    for number, values in enumerate(table.to_pylist(), start=1):
-        told = {name: _text(file, number, name, values.get(name)) for name in ("path", *OPTIONAL)}
-        rows.setdefault(_inside(file, number, told["path"]), []).append((number, told))
+    columns = {name: _texts(file, table, name) for name in ("path", *OPTIONAL)}
+    rows: dict[str, list[int]] = defaultdict(list)
+    for number, path in enumerate(columns["path"], start=1):
+        rows[_inside(file, number, path)].append(number)
     if not rows:
         raise UserError(f"{file}: lists no videos")
-    return {name: _listed(file, rows[name]) for name in sorted(rows)}
+    return {name: _listed(file, columns, rows[name]) for name in sorted(rows)}
 
 
 def listing(videos: schema.Videos) -> dict[str, Listed]:
@@ -92,6 +100,8 @@ def listing(videos: schema.Videos) -> dict[str, Listed]:
         there = os.stat(videos.table)
     except OSError as error:
         raise UserError(f"videos.table: {videos.table}: cannot be read ({error.strerror})") from None
+    if not stat.S_ISREG(there.st_mode):
+        raise UserError(f"videos.table: {videos.table}: is no regular file")
     return _remembered(videos.table, there.st_size, there.st_mtime_ns)
 
 
@@ -128,72 +138,127 @@ def runs(listed: Listed, times: np.ndarray, begin: int, end: int) -> list[tuple[
 
 
 def _table(file: Path) -> pa.Table:
+    """The columns that mean something, as they are written."""
+    if file.suffix.lower() not in (".csv", ".parquet"):
+        raise UserError(f"{file}: videos.table has to be a .csv or a .parquet file")
     try:
-        if file.suffix.lower() == ".parquet":
-            table = pq.read_table(file)
-        elif file.suffix.lower() == ".csv":
-            names = pyarrow.csv.open_csv(file).schema.names  # a mark of the byte order is skipped
-            plain = pyarrow.csv.ConvertOptions(
-                column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False
-            )
-            quoted = pyarrow.csv.ParseOptions(newlines_in_values=True)
-            table = pyarrow.csv.read_csv(file, parse_options=quoted, convert_options=plain)
-        else:
-            raise UserError(f"{file}: videos.table has to be a .csv or a .parquet file")
+        table = _parquet(file) if file.suffix.lower() == ".parquet" else _csv(file)
+        table.validate(full=True)  # as text in UTF-8
     except OSError as error:
-        raise UserError(f"{file}: cannot be read ({error.strerror or first_line(error)})") from None
+        raise UserError(f"{file}: cannot be read ({error.strerror or shown(first_line(error))})") from None
     except pa.ArrowException as error:
-        raise UserError(f"{file}: is no table ({first_line(error)})") from None
-    for name in table.column_names:
-        if table.column_names.count(name) > 1:
-            raise UserError(f"{file}: has two columns {name}")
-        near = difflib.get_close_matches(name.strip().lower(), ("path", *OPTIONAL), 1, 0.8)
+        raise UserError(f"{file}: is no table ({shown(first_line(error))})") from None
+    return table
+
+
+def _csv(file: Path) -> pa.Table:
+    with file.open("rb") as opened:
+        begin = opened.read(4)
+    if b"\0" in begin or begin.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise UserError(f"{file}: is text in UTF-16 or no text; save it as CSV in UTF-8")
+    large = pyarrow.csv.ReadOptions(block_size=16 * LARGEST)  # a row has to fit
+    quoted = pyarrow.csv.ParseOptions(newlines_in_values=True)
+    with pyarrow.csv.open_csv(file, read_options=large, parse_options=quoted) as opened:
+        names = opened.schema.names  # a mark of the byte order is skipped
+    convert = pyarrow.csv.ConvertOptions(
+        column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False, include_columns=_used(file, names)
+    )
+    return pyarrow.csv.read_csv(file, large, quoted, convert)
+
+
+def _parquet(file: Path) -> pa.Table:
+    found = pq.read_schema(file)
+    used, texts = _used(file, found.names), []
+    for name in used:
+        kind = found.field(name).type
+        kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+        number = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
+        text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
+        texts += [name] if text else []
+        if not (text or pa.types.is_null(kind) or (number and name != "path")):
+            raise UserError(f"{file}, column {name}: holds {str(kind)[:80]} where text or numbers have to be")
+    with pq.ParquetFile(file, read_dictionary=texts) as opened:  # so that one text in many rows stays one
+        metadata = opened.metadata
+        size = sum(metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups))
+        _bounded(file, metadata.num_rows, size)
+        table = opened.read(columns=used)
+    for name in texts:
+        longest = [pc.max(pc.binary_length(chunk.dictionary)).as_py() or 0 for chunk in table[name].chunks]
+        size += len(table) * max(longest, default=0)
+    _bounded(file, len(table), size)
+    return table
+
+
+def _bounded(file: Path, rows: int, size: int) -> None:
+    if rows > MOST_ROWS or size > MOST_BYTES:
+        raise UserError(
+            f"{file}: may unfold to {rows} rows of {size / 2**30:.1f} GiB; a table has at most {MOST_ROWS} and "
+            f"{MOST_BYTES / 2**30:.0f} GiB"
+        )
+
+
+def _used(file: Path, names: list[str]) -> list[str]:
+    """The columns that mean something."""
+    known = ("path", *OPTIONAL)
+    for name, count in Counter(names).items():
+        if name in known and count > 1:
+            raise UserError(f"{file}: has {count} columns {name}")
+        near = difflib.get_close_matches(name.strip().lower(), known, 1, 0.8)
         if near and name != near[0]:
             raise UserError(f"{file}: column {name!r}: did you mean {near[0]!r}?")
-    if "path" not in table.column_names:
-        raise UserError(f"{file}: has no column `path` (there are {', '.join(table.column_names)})")
-    return table.select([name for name in ("path", *OPTIONAL) if name in table.column_names])
+    if "path" not in names:
+        told = shown(", ".join(names[:20]))[:200]
+        raise UserError(f"{file}: has no column `path` (there are {told}); columns are told apart by commas")
+    return [name for name in known if name in names]
+
+
+def _texts(file: str | Path, table: pa.Table, column: str) -> list[str]:
+    """Its cells as text on one line; empty where there is nothing."""
+    if column not in table.column_names:
+        return [""] * len(table)
+    values = table[column].to_pylist()
+    return [_text(file, number, column, value) for number, value in enumerate(values, start=1)]
 
 
 def _text(file: str | Path, row: int, column: str, value: Any) -> str:
-    """A cell as text on one line; empty where there is nothing."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     text = str(value)
-    if column == "path":
-        return text
-    if not text.strip():
-        return ""
-    if len(text.encode(errors="surrogatepass")) > LARGEST:
+    if column == "path" or not text.strip():
+        return text if column == "path" else ""
+    if len(text) > LARGEST or len(text.encode()) > LARGEST:
         raise UserError(f"{file}, row {row}, column {column}: has more than {LARGEST} bytes")
     try:
-        return text_of(text.encode(errors="surrogatepass"))
+        return one_line(text)
     except ValueError as error:
         raise UserError(f"{file}, row {row}, column {column}: {error}") from None
 
 
 def _inside(file: str | Path, row: int, path: str) -> str:
     """A path below the root as the listing of the root would name it."""
-    where = f"{file}, row {row}, column path"
-    if not path or "\0" in path:
-        raise UserError(f"{where}: names no file")
-    found = PurePosixPath(path)
-    if found.is_absolute() or ".." in found.parts or not found.parts:
-        raise UserError(f"{where}: {path!r} does not lie below videos.root; give the path from there")
-    return found.as_posix()
+    parts = path.split("/")
+    if not {"", ".", ".."}.isdisjoint(parts) or len(path) > LONGEST or "\0" in path:
+        where = f"{file}, row {row}, column path"
+        if not path or len(path) > LONGEST or "\0" in path:
+            raise UserError(f"{where}: names no file")
+        found = PurePosixPath(path)
+        if found.is_absolute() or ".." in parts or not found.parts:
+            raise UserError(f"{where}: {path!r} does not lie below videos.root; give the path from there")
+        return found.as_posix()
+    return path
 
 
-def _listed(file: str | Path, rows: list[tuple[int, dict[str, str]]]) -> Listed:
+def _listed(file: str | Path, columns: dict[str, list[str]], rows: list[int]) -> Listed:
     """What the rows of one video say together."""
-    first, told = rows[0]
-    for number, other in rows[1:]:
-        for column in ("licence", "group"):
-            if other[column] != told[column]:
+    first, *others = rows
+    told = {column: columns[column][first - 1] for column in ("licence", "group")}
+    for number in others:
+        for column, said in told.items():
+            if (other := columns[column][number - 1]) != said:
                 raise UserError(
-                    f"{file}, row {number}, column {column}: {other[column]!r}, but row {first} says {told[column]!r} "
-                    "of the same video"
+                    f"{file}, row {number}, column {column}: {other!r}, but row {first} says {said!r} of the same video"
                 )
-    stretches = sorted((_stretch(file, number, values) for number, values in rows), key=lambda one: one.start)
+    stretches = sorted((_stretch(file, number, columns) for number in rows), key=lambda one: one.start)
     for one, two in pairwise(stretches):
         if two.start < one.end:
             early, late = sorted([one, two], key=lambda it: it.row)
@@ -203,14 +268,15 @@ def _listed(file: str | Path, rows: list[tuple[int, dict[str, str]]]) -> Listed:
     return Listed(told["licence"], told["group"], stretches)
 
 
-def _stretch(file: str | Path, row: int, values: dict[str, str]) -> Stretch:
+def _stretch(file: str | Path, row: int, columns: dict[str, list[str]]) -> Stretch:
     seconds = {}
     for column, default in (("start", 0.0), ("end", math.inf)):
+        said = columns[column][row - 1]
         try:
-            seconds[column] = float(values[column]) if values[column] else default
+            seconds[column] = float(said) if said else default
         except ValueError:
-            raise UserError(f"{file}, row {row}, column {column}: {values[column]!r} is no number of seconds") from None
+            raise UserError(f"{file}, row {row}, column {column}: {said!r} is no number of seconds") from None
     start, end = seconds["start"], seconds["end"]
     if not (math.isfinite(start) and 0 <= start < end):
         raise UserError(f"{file}, row {row}: from {start:g} to {end:g} s is no stretch of a video")
-    return Stretch(start, end, values["caption"], row)
+    return Stretch(start, end, columns["caption"][row - 1], row)

@@ -45,6 +45,8 @@ HEADERS = {"h264": 7, "hevc": 33, "mpeg2video": 0xB3}
 """ffmpeg's numbers of the units that tell a pixel's aspect."""
 NEAR = 1e-3
 """Seconds between what two passes call the time of a frame."""
+FORMATS = ",".join(sorted(av.formats_available - {"concat", "dash", "hls", "imf", "sdp"}))
+"""ffmpeg's formats that hold pictures: the others name files and hosts in their place, which would be opened."""
 LIMITS = schema.Limits()
 PACKETS = 1000
 """Packets that may come before a stream's first frame, some 30 s."""
@@ -416,8 +418,11 @@ def _looked(
 
 
 def _open(path: str | Path) -> Any:
+    options = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
     try:
-        return av.open(str(path), options={"protocol_whitelist": "file"}, metadata_errors="replace")
+        return av.open(str(path), options=options, metadata_errors="replace")
+    except av.ArgumentError as error:
+        raise BrokenVideo(f"cannot be opened ({error.strerror}; lists of other files are not followed)") from None
     except av.FFmpegError as error:
         raise BrokenVideo(f"cannot be opened ({error.strerror})") from None
 

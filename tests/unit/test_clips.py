@@ -4,6 +4,8 @@ import base64
 import itertools
 import os
 import subprocess
+import unicodedata
+import wave
 from pathlib import Path
 
 import cv2
@@ -170,24 +172,67 @@ def test_bars_are_cut_away_before_the_size_is_chosen(tmp_path):
 MOVING = "color=s=64x48:r=25:d=0.4,geq=lum='mod(8*X+6*N,256)':cb=128:cr=128"
 
 
-def test_what_is_no_video_file_is_a_row_and_nothing_waits_for_it(tmp_path):
+def test_what_is_no_video_file_is_a_row_and_nothing_waits_for_it(tmp_path, monkeypatch):
+    """And a file's name and content are never taken for something else: an option, a pattern, a command, a list."""
+    monkeypatch.chdir(tmp_path)
     footage = tmp_path / "footage"
-    make(footage / "good.mp4", MOVING)
-    make(footage / "camera.MTS", MOVING, "-f", "mpegts")
+    good = make(tmp_path / "good.mp4", MOVING).read_bytes()
+    odd = "-concat:$(touch made) `touch made` 'a' \"b\"\n%03d [x]{y}*;|&\\"
+    names = [odd + "n" * (255 - len(odd) - 4), *(unicodedata.normalize(form, "Zürich") for form in ("NFC", "NFD"))]
+    make(footage / f"{names[0]}.MTS", MOVING, "-f", "mpegts")
+    for name in names[1:]:
+        (footage / f"{name}.mp4").write_bytes(good)
     os.mkfifo(footage / "pipe.mp4")
+    (footage / "list.mp4").write_text("ffconcat version 1.0\nfile pipe.mp4\n")
+    (footage / "hls.mp4").write_text("#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\npipe.mp4\n#EXT-X-ENDLIST\n")
     (footage / "loop.mp4").symlink_to("pool.mp4")
     (footage / "pool.mp4").symlink_to("loop.mp4")
+    (footage / "loose.mp4").symlink_to("nowhere.mp4")
     (footage / "drawing.mp4").write_text('<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"><g/></svg>')
-    Path(os.fsdecode(bytes(footage) + b"/caf\xe9.mp4")).write_bytes((footage / "good.mp4").read_bytes())
+    (footage / "empty.mp4").touch()
+    (footage / "text.mp4").write_text("no video " * 99)
+    raw = "YUV4MPEG2 W{} H{} F25:1 Ip A1:1 C420jpeg\n"
+    (footage / "frameless.y4m").write_text(raw.format(64, 48))
+    (footage / "single.y4m").write_bytes(raw.format(64, 48).encode() + b"FRAME\n" + bytes(64 * 48 * 3 // 2))
+    (footage / "huge.y4m").write_text(raw.format(2 * 10**9, 2 * 10**9) + "FRAME\n")
+    (footage / "huge.gif").write_bytes(b"GIF89a" + b"\xff" * 4 + b"\x80\0\0" + bytes(6) + b"," + bytes(4) + b"\xff" * 4)
+    with wave.open(str(footage / "sound.avi"), "wb") as sound:
+        sound.setparams((1, 2, 8000, 0, "NONE", ""))
+        sound.writeframes(bytes(8000))
+    for name, box, at, value in (
+        ("backward.mp4", b"mvhd", 20, 2**32 - 9),  # a duration below nothing
+        ("lost.mp4", b"stco", 12, 2**31 - 9),  # an index that points behind the end
+        ("counts.mp4", b"stsz", 12, 2**31 - 1),  # one of more frames than there are bytes
+    ):
+        place = good.index(box) + at
+        (footage / name).write_bytes(good[:place] + value.to_bytes(4, "big") + good[place + 4 :])
+    Path(os.fsdecode(bytes(footage) + b"/caf\xe9.mp4")).write_bytes(good)
     rows = cut(stage(footage), tmp_path)
-    assert {row.source for row in rows if row.status == "accepted"} == {"good.mp4", "camera.MTS"}
-    assert {row.source: row.reason for row in rows if row.status == "rejected"} == {
+    accepted = [row.source for row in rows if row.status == "accepted"]
+    assert sorted(accepted) == sorted([f"{names[0]}.MTS", *(f"{name}.mp4" for name in (*names[1:], "backward"))])
+    invalid = "broken: cannot be opened (Invalid data found when processing input)"
+    rejected = {row.source: row.reason for row in rows if row.status == "rejected"}
+    assert rejected.pop("huge.y4m").startswith("broken: cannot be opened (")
+    assert rejected.pop("huge.gif").startswith("broken: ")
+    assert rejected == {
         "pipe.mp4": "unusable: is no regular file but a pipe, a device or the like",
+        "list.mp4": "broken: cannot be opened (Invalid argument; lists of other files are not followed)",
+        "hls.mp4": invalid,
         "loop.mp4": "unusable: cannot be opened (Too many levels of symbolic links)",
         "pool.mp4": "unusable: cannot be opened (Too many levels of symbolic links)",
+        "loose.mp4": "unusable: cannot be opened (No such file or directory)",
         "drawing.mp4": "broken: there is no decoder for its video (svg_pipe)",
+        "empty.mp4": invalid,
+        "text.mp4": invalid,
+        "frameless.y4m": "broken: holds no frames",
+        "single.y4m": "short: the shot has 1 frames, a clip takes 9",
+        "sound.avi": "broken: holds no video stream",
+        "lost.mp4": "broken: holds no frames",
+        "counts.mp4": invalid,
         "caf\\xe9.mp4": "unusable: its name is not UTF-8; rename it",
     }
+    assert not (tmp_path / "made").exists()
+    assert all(line.isprintable() for line in summary(rows))
     manifests.write(tmp_path / "rows.parquet", rows, ClipRow)
     assert manifests.read(tmp_path / "rows.parquet", ClipRow) == sorted(rows, key=lambda row: row.clip_id)
     assert sum("caf" in row.source for index in range(3) for row in cut(stage(footage), tmp_path, index, 3)) == 1

@@ -1,10 +1,13 @@
 """The table of videos: what is read from it, and what is refused with its row."""
 
 import math
+import os
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from regdpo.config import schema
@@ -65,13 +68,19 @@ def test_rows_are_videos_with_stretches(tmp_path, kind):
         ("file\na.mp4\n", "has no column `path` .there are file"),
         ("path,caption\na.mp4,a\x07b\n", r"row 1, column caption: holds the character U\+0007"),
         (b"path\n\xff\xfe\n", "videos.csv: is no table"),
+        ("path\na.mp4\n".encode("utf-16"), "videos.csv: is text in UTF-16 or no text; save it as CSV in UTF-8"),
+        (b"path\n\x1b[31m,a\n", r"videos.csv: is no table .CSV parse error: Expected 1 columns, got 2: .x1b\[31m,a"),
+        ("path;start\na.mp4;1\n", "has no column `path` .there are path;start.; columns are told apart by commas"),
+        ("path,caption\na.mp4," + "word " * 600_000, "row 1, column caption: has more than 1048576 bytes"),
+        ("path\n" + "x" * 4097, "row 1, column path: names no file"),
         ("path\n", "lists no videos"),
         ("", "videos.csv: is no table"),
     ],
 )
 def test_what_does_not_fit_is_told_with_its_row(tmp_path, text, says):
-    with pytest.raises(UserError, match=says):
+    with pytest.raises(UserError, match=says) as caught:
         table.read(written(tmp_path, text))
+    assert str(caught.value).isprintable()
 
 
 def test_a_table_that_is_none_is_told(tmp_path):
@@ -81,6 +90,39 @@ def test_a_table_that_is_none_is_told(tmp_path):
         table.read(written(tmp_path, "path\na.mp4\n", "videos.txt"))
     with pytest.raises(UserError, match=r"videos.table: .*none.csv: cannot be read \(No such file"):
         table.listing(schema.Videos(root=str(tmp_path), table=str(tmp_path / "none.csv")))
+    os.mkfifo(tmp_path / "pipe.csv")
+    with pytest.raises(UserError, match=r"videos.table: .*pipe.csv: is no regular file"):
+        table.listing(schema.Videos(root=str(tmp_path), table=str(tmp_path / "pipe.csv")))
+
+
+@pytest.mark.parametrize(
+    ("columns", "says"),
+    [
+        ({"path": [b"a.mp4"]}, "column path: holds binary where text or numbers have to be"),
+        ({"path": ["a.mp4"], "caption": [["a", "b"]]}, "column caption: holds list<"),
+        ({"path": ["a.mp4"], "start": [True]}, "column start: holds bool"),
+        ({"path": ["a.mp4"], "start": pa.array([2**62], pa.timestamp("us"))}, "column start: holds timestamp"),
+        ({"path": pa.nulls(1)}, "row 1, column path: names no file"),
+        ({"path": pa.array([b"\xff"]).cast(pa.string(), safe=False)}, "is no table .*UTF8"),
+        ({"path": pa.DictionaryArray.from_arrays([0] * 5000, ["x" * 2**20])}, "may unfold to 5000 rows of 4.9 GiB"),
+        ({"path": pa.nulls(21_000_000)}, "may unfold to 21000000 rows"),
+    ],
+)
+def test_a_parquet_table_of_odd_types_is_told(tmp_path, columns, says):
+    pq.write_table(pa.table(columns), tmp_path / "videos.parquet")
+    with pytest.raises(UserError, match=says) as caught:
+        table.read(tmp_path / "videos.parquet")
+    assert str(caught.value).isprintable()
+
+
+def test_other_columns_of_a_table_are_left_alone(tmp_path):
+    """Also those without a name, as spreadsheets write them, and what is no text in them; whole numbers are a group."""
+    file = written(tmp_path, b"path,,,note\na.mp4,,,caf\xe9\n")
+    assert list(table.read(file)) == ["a.mp4"]
+    odd = {"path": ["a.mp4"], "group": [7], "end": pa.array([2], pa.float32()), "note": [[{"a": b"\xff"}]]}
+    pq.write_table(pa.table(odd), tmp_path / "videos.parquet")
+    (one,) = table.read(tmp_path / "videos.parquet").values()
+    assert (one.group, one.stretches[0].end) == ("7", 2.0)
 
 
 def test_only_listed_videos_are_used_and_all_have_to_be_there(tmp_path):
