@@ -8,7 +8,7 @@ For example
 from pathlib import Path
 
 from regdpo.config import command_line, run_file, stage_inputs
-from regdpo.core import errors, manifests
+from regdpo.core import errors, frames, manifests
 from regdpo.core.rows import ClipRow, CopyRow
 from regdpo.stages import funnel, pairs
 
@@ -20,7 +20,7 @@ def main() -> None:
     parser.add_argument("--split", help="how the footage is split, as the merging of clips decided; else decided now")
     args = parser.parse_args()
     stage = pairs.settled(stage_inputs.read(stage_inputs.FunnelStage, args.config), args.split)
-    clips, copies = manifests.read(args.clips, ClipRow), manifests.read(args.copies, CopyRow)
+    clips, copies = frames.read(args.clips, ClipRow, funnel.CLIPS), manifests.read(args.copies, CopyRow)
     funnel.write(stage, clips, copies, run_file.open_store(args.store), Path(args.out))
 
 

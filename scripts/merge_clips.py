@@ -10,8 +10,9 @@ from pathlib import Path
 
 from regdpo.config import command_line, stage_inputs
 from regdpo.core import errors, manifests
-from regdpo.core.rows import ClipRow, CopyRow
-from regdpo.data import duplicates, footage
+from regdpo.core.rows import CopyRow
+from regdpo.data import duplicates
+from regdpo.data.summary import summary
 
 
 def main() -> None:
@@ -21,11 +22,9 @@ def main() -> None:
     parser.add_argument("shards", nargs="+", help="manifests of the shards")
     args = parser.parse_args()
     stage = stage_inputs.read(stage_inputs.MergeStage, args.config)
-    rows = [row for shard in args.shards for row in manifests.read(shard, ClipRow)]
-    merged, copies = duplicates.merge(rows, stage, args.split)
+    clips, copies = duplicates.merge(args.shards, stage, args.out, args.split)
     manifests.write(args.copies, copies, CopyRow)
-    manifests.write(args.out, merged, ClipRow)
-    print("\n".join(footage.summary(merged)), file=sys.stderr)
+    print("\n".join(summary(clips)), file=sys.stderr)
 
 
 if __name__ == "__main__":

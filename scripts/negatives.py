@@ -3,7 +3,7 @@
 from regdpo.config import command_line, run_file, stage_inputs
 from regdpo.config.schema import BASE
 from regdpo.core import errors, manifests
-from regdpo.core.rows import CaptionRow, ClipRow, NegativeRow, PlaceRow
+from regdpo.core.rows import CaptionRow, ClipRow, NegativeRow, PlaceRow, rejections
 from regdpo.models import device
 from regdpo.models.spec import ModelFile
 from regdpo.stages import negatives
@@ -29,7 +29,8 @@ def main() -> None:
     where = device.pick(run_file.current().device)
     rows = negatives.render(stage, model, clips, captions, store, where)
     manifests.write(args.out, rows, NegativeRow)
-    print(NegativeRow.rejected(rows) or f"{len(rows)} negatives, none rejected")
+    kinds = [row.kind for row in rows if row.status == "rejected"]
+    print(rejections(kinds, len(rows)) or f"{len(rows)} negatives, none rejected")
 
 
 if __name__ == "__main__":

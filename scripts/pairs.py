@@ -3,9 +3,11 @@ here, the clips to learn from."""
 
 import sys
 
+import pandas as pd
+
 from regdpo.config import command_line, stage_inputs
-from regdpo.core import errors, manifests
-from regdpo.core.rows import CaptionRow, ClipRow, CopyRow, ImportedRow, NegativeRow, PairRow, R
+from regdpo.core import errors, frames, manifests
+from regdpo.core.rows import CaptionRow, ClipRow, CopyRow, ImportedRow, NegativeRow, PairRow
 from regdpo.stages import pairs
 
 
@@ -22,19 +24,17 @@ def main() -> None:
     )
     args = parser.parse_args()
     stage = pairs.settled(stage_inputs.read(stage_inputs.PairsStage, args.config), args.split)
-    clips, captions = read(args.clips, ClipRow), read(args.captions, CaptionRow)
+    clips = frames.read(args.clips, ClipRow, pairs.CLIPS)
+    captions = frames.read(args.captions, CaptionRow, pairs.CAPTIONS)
     if args.pretraining:
         rows = pairs.pretraining(stage, clips, captions)
     else:
-        imported = [row for file in args.imports for row in manifests.read(file, ImportedRow)]
-        made = clips, captions, read(args.negatives, NegativeRow), read(args.copies, CopyRow)
-        rows, left_out = pairs.build(stage, *made, imported)
+        negatives = frames.read(args.negatives, NegativeRow, pairs.NEGATIVES)
+        copies = manifests.read(args.copies, CopyRow) if args.copies else []
+        imported = pd.concat([frames.read(file, ImportedRow, pairs.IMPORTED) for file in args.imports or [None]])
+        rows, left_out = pairs.build(stage, clips, captions, negatives, copies, imported)
         print("\n".join(left_out), end="\n" if left_out else "", file=sys.stderr)
-    manifests.write(args.out, rows, PairRow)
-
-
-def read(file: str | None, model: type[R]) -> list[R]:
-    return manifests.read(file, model) if file else []
+    manifests.write_table(args.out, frames.table(rows), PairRow)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ python scripts/splits.py --config my.yaml --clips clips.parquet --copies copies.
 import sys
 
 from regdpo.config import command_line, stage_inputs
-from regdpo.core import errors, manifests
+from regdpo.core import errors, frames, manifests
 from regdpo.core.rows import ClipRow, CopyRow, PlaceRow, SplitRow
 from regdpo.stages import pairs
 
@@ -20,12 +20,12 @@ def main() -> None:
     parser.add_argument("--places", help="manifest to write: the split of every clip that pairs are made of")
     args = parser.parse_args()
     stage = pairs.settled(stage_inputs.read(stage_inputs.SplitsStage, args.config), args.split)
-    clips, copies = manifests.read(args.clips, ClipRow), manifests.read(args.copies, CopyRow)
+    clips, copies = frames.read(args.clips, ClipRow, pairs.PLACED), manifests.read(args.copies, CopyRow)
     placed = pairs.places(stage, clips, copies)
     rows = pairs.count(stage, clips, copies, placed)
     if args.places:
-        places = [PlaceRow(clip_id=clip_id, split=split) for clip_id, split in placed.items()]
-        manifests.write(args.places, places, PlaceRow)
+        table = frames.table(placed.rename_axis("clip_id").rename("split").reset_index())
+        manifests.write_table(args.places, table, PlaceRow)
     manifests.write(args.out, rows, SplitRow)
     print(pairs.told(rows), file=sys.stderr)
 

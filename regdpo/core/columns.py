@@ -7,7 +7,7 @@ shown to pydantic, row by row, which says what is wrong.
 
 import hashlib
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal, Union, get_args, get_origin
@@ -191,6 +191,12 @@ def _problem(table: pa.Table, row: int, model: type[Row]) -> Problem:
         item = error.errors()[0]
         return Problem(row, ".".join(map(str, item["loc"])), item["msg"])
     raise AssertionError(f"{model.__name__}: columns and rows disagree about {values}")
+
+
+def table_of(rows: Sequence[Row], model: type[Row]) -> pa.Table:
+    """The table of rows, in their order."""
+    columns = {name: [getattr(row, name) for row in rows] for name in model.model_fields}
+    return pa.table(columns, schema=schema_of(model))
 
 
 def rows_of(table: pa.Table, model: type[Row]) -> list[Any]:

@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow import feather
 
-from regdpo.core.columns import ColumnDigest, Problem, columns_of, conform, rows_of, schema_of
+from regdpo.core.columns import ColumnDigest, Problem, columns_of, conform, rows_of, schema_of, table_of
 from regdpo.core.errors import UserError, first_line
 from regdpo.core.rows import R, Row
 from regdpo.core.temporaries import atomic, scratch
@@ -48,10 +48,8 @@ def write(path: str | Path, rows: list[R], model: type[R]) -> None:
     Raises:
         UserError: an id occurs twice.
     """
-    rows = sorted(rows, key=lambda row: row.key)
-    columns = {name: [getattr(row, name) for row in rows] for name in model.model_fields}
     with _writing(path, model) as writer:
-        writer.add(pa.table(columns, schema=schema_of(model)))
+        writer.add(table_of(sorted(rows, key=lambda row: row.key), model))
 
 
 def write_table(path: str | Path, table: pa.Table, model: type[Row]) -> None:
@@ -70,9 +68,17 @@ def write_table(path: str | Path, table: pa.Table, model: type[Row]) -> None:
         writer.add(checked)
 
 
-def merge(path: str | Path, parts: Sequence[str | Path], model: type[Row]) -> None:
+def merge(
+    path: str | Path,
+    parts: Sequence[str | Path],
+    model: type[Row],
+    change: Callable[[pa.Table], pa.Table] = lambda table: table,
+) -> None:
     """Write the rows of several manifests into one. Of all parts the ids are held, of the rows those of one part or of
     one stretch of ``STRETCH``: each part's rows are first written to a file for each stretch, beside the manifest.
+
+    Args:
+        change: what becomes of some rows' values, their ids apart.
 
     Raises:
         UserError: as ``read_table`` and ``write``.
@@ -85,7 +91,7 @@ def merge(path: str | Path, parts: Sequence[str | Path], model: type[Row]) -> No
     del ids
     with scratch(Path(path).parent) as folder:
         for counted, part in enumerate(parts):
-            table = read_table(part, model)
+            table = change(read_table(part, model))
             of = np.searchsorted(np.array(first, object), np.array(table[name].to_pylist(), object), "right") - 1
             for number in np.unique(of):
                 piece = table.filter(pa.array(of == number))

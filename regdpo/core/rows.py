@@ -1,7 +1,7 @@
 """The rows of the manifests: one pydantic model each, every row with where it came from."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -138,14 +138,19 @@ class NegativeRow(Row):
         """Of a rejection, the word before the colon of its reason, such as ``black``."""
         return self.reason.partition(":")[0]
 
-    @staticmethod
-    def rejected(rows: "Sequence[NegativeRow]") -> str:
-        """How many make no pair, and why, in a line; empty if none."""
-        kinds = Counter(row.kind for row in rows if row.status == "rejected")
-        if not kinds:
-            return ""
-        told = ", ".join(f"{kind} {count}" for kind, count in kinds.most_common())
-        return f"{kinds.total()} of {len(rows)} negatives are rejected and make no pair: {told}"
+
+def rejections(kinds: Iterable[str], negatives: int) -> str:
+    """How many negatives make no pair, and why, in a line; empty if none.
+
+    Args:
+        kinds: of those that are rejected.
+        negatives: how many there are.
+    """
+    counts = Counter(kinds)
+    if not counts:
+        return ""
+    told = ", ".join(f"{kind} {count}" for kind, count in counts.most_common())
+    return f"{counts.total()} of {negatives} negatives are rejected and make no pair: {told}"
 
 
 class PairRow(Row):

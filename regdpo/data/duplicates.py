@@ -1,23 +1,66 @@
 """The shards' clips as one manifest, in which the same footage is kept once."""
 
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from regdpo.config.stage_inputs import MergeStage
+from regdpo.core import frames, manifests
 from regdpo.core.errors import UserError
 from regdpo.core.rows import ClipRow, CopyRow
 from regdpo.data import copies, fingerprint, splits
-from regdpo.data.footage import summary
-from regdpo.data.splits import SPLITS, is_known, source_splits
+from regdpo.data.splits import SPLITS, are_known, source_splits
+from regdpo.data.summary import summary
 
 Shot = tuple[str, int]
 """Source, and number of the shot."""
+COLUMNS = (
+    "clip_id", "status", "reason", "source", "source_digest", "group", "source_pixels", "source_rate", "shot",
+    "shot_frames", "start", "frames", "fps", "width", "height", "crop_x", "crop_y", "scores",
+)  # fmt: skip
+"""That are looked at of all clips, beside the fingerprints."""
 
 
-def merge(rows: list[ClipRow], stage: MergeStage, decision: Path | None = None) -> tuple[list[ClipRow], list[CopyRow]]:
-    """Reject clips whose footage another shot shows too, and tell which shots show the same.
+def merge(
+    shards: Sequence[str | Path], stage: MergeStage, out: str | Path, decision: Path | None = None
+) -> tuple[pd.DataFrame, list[CopyRow]]:
+    """Write the manifest of all clips: those of the shards, without fingerprints, and those rejected whose footage
+    another shot shows too.
+
+    Args:
+        shards: their manifests. stage: the configuration. out: the manifest.
+        decision: as of ``find``.
+
+    Returns:
+        The clips as they are written, with the columns ``COLUMNS``; and which shots show the same.
+
+    Raises:
+        UserError: no clip is accepted, or a manifest or a fingerprint is damaged.
+    """
+    parts: list[pd.DataFrame] = []
+    steps: dict[Shot, np.ndarray] = {}
+    for shard in shards:
+        table = manifests.read_table(shard, ClipRow, [*COLUMNS, "fingerprint"])
+        steps |= steps_of(table)
+        parts.append(frames.of(table.drop_columns("fingerprint")))
+    clips = pd.concat(parts, ignore_index=True)
+    reasons, found = find(clips, steps, stage, decision)
+    manifests.merge(out, shards, ClipRow, lambda table: without(table, reasons))
+    which = clips["clip_id"].isin(reasons)
+    clips.loc[which, "status"] = "rejected"
+    clips.loc[which, "reason"] = clips.loc[which, "clip_id"].map(reasons)
+    return clips, found
+
+
+def find(
+    clips: pd.DataFrame, steps: dict[Shot, np.ndarray], stage: MergeStage, decision: Path | None = None
+) -> tuple[dict[str, str], list[CopyRow]]:
+    """Which clips show footage that another shot shows too, and which shots show the same.
 
     Kept is the clip that is held out (test before validation before train), so that a copy moves no footage into
     another split; then the one whose source has more pixels, then more bits a second, then the first name, then
@@ -25,56 +68,65 @@ def merge(rows: list[ClipRow], stage: MergeStage, decision: Path | None = None) 
     says nothing of where it is held out.
 
     Args:
-        rows: of all shards. stage: the configuration.
+        clips: of all shards. steps: of the shots' fingerprints, which are used up. stage: the configuration.
         decision: file that says how the footage is split (``splits.decide``), which is made if it is not there.
 
+    Returns:
+        Id of a clip -> why it is to be rejected; and the shots.
+
     Raises:
-        UserError: no clip is accepted, or a fingerprint is none.
+        UserError: no clip is accepted.
     """
-    accepted = [row for row in rows if row.status == "accepted"]
-    if not accepted:
-        raise UserError("no clip is accepted: " + "; ".join(summary(rows)))
-    new = [row for row in accepted if not is_known(row.source, stage.known)]
+    accepted = clips[clips["status"] == "accepted"]
+    if accepted.empty:
+        raise UserError("no clip is accepted: " + "; ".join(summary(clips)))
+    new = accepted[~are_known(accepted["source"], stage.known)]
     settings = splits.decide(decision, new, stage.pairs) if decision else stage.pairs
     sides = source_splits(new, settings)
     rank = {source: len(SPLITS) - SPLITS.index(side) for source, side in sides.items()}
-    last = len(SPLITS) + 1
-    clips: dict[Shot, list[ClipRow]] = defaultdict(list)
-    for row in sorted(
-        accepted,
-        key=lambda row: (rank.get(row.source, last), -row.source_pixels, -row.source_rate, row.source, row.shot),
-    ):
-        clips[row.source, row.shot].append(row)
-    shots, steps = list(clips), _steps(rows)
-    found = copies.find([steps.get(shot, fingerprint.steps_of("")) for shot in shots], stage.same_footage)
-    reasons = _duplicates(found, shots, clips, set(sides))
-    merged = [
-        row.model_copy(
-            update={"fingerprint": "", "status": "rejected", "reason": reasons[row.clip_id]}
-            if row.clip_id in reasons
-            else {"fingerprint": ""}
-        )
-        for row in rows
-    ]
-    return merged, [_row(copy, shots, clips[shots[copy.later]][0].fps) for copy in found]
+    shown = accepted.drop_duplicates(["source", "shot"])
+    shown = shown.assign(rank=shown["source"].map(rank).fillna(len(SPLITS) + 1))
+    order = ["rank", "source_pixels", "source_rate", "source", "shot"]
+    shown = shown.sort_values(order, ascending=[True, False, False, True, True])
+    shots = list(zip(shown["source"], shown["shot"], strict=True))
+    rates = shown["fps"].tolist()
+    none = fingerprint.steps_of("")
+    found = copies.find([steps.pop(shot, none) for shot in shots], stage.same_footage)
+    reasons = _duplicates(found, shots, accepted, set(sides))
+    return reasons, [_row(copy, shots, rates[copy.later]) for copy in found]
 
 
-def _steps(rows: list[ClipRow]) -> dict[Shot, np.ndarray]:
-    found = {}
-    for row in rows:
-        if row.fingerprint:
-            try:
-                found[row.source, row.shot] = fingerprint.steps_of(row.fingerprint)
-            except ValueError:
-                raise UserError(
-                    f"clip {row.clip_id}: its fingerprint is damaged; make the shard's manifest again"
-                ) from None
+def steps_of(table: pa.Table) -> dict[Shot, np.ndarray]:
+    """Those of the shots whose fingerprints are in some rows.
+
+    Raises:
+        UserError: a fingerprint is none.
+    """
+    found, table = {}, table.filter(pc.not_equal(table["fingerprint"], ""))
+    columns = (table[name].to_pylist() for name in ("source", "shot", "clip_id", "fingerprint"))
+    for source, shot, clip_id, text in zip(*columns, strict=True):
+        try:
+            found[source, shot] = fingerprint.steps_of(text)
+        except ValueError:
+            raise UserError(f"clip {clip_id}: its fingerprint is damaged; make the shard's manifest again") from None
     return found
 
 
-def _duplicates(
-    found: list[copies.Copy], shots: list[Shot], clips: dict[Shot, list[ClipRow]], whole: set[str]
-) -> dict[str, str]:
+def without(table: pa.Table, reasons: dict[str, str]) -> pa.Table:
+    """Rows of clips without fingerprints, those of ``reasons`` rejected."""
+    which = pc.is_in(table["clip_id"], value_set=pa.array(sorted(reasons), pa.string()))
+    why = [reasons.get(clip_id, "") for clip_id in table["clip_id"].to_pylist()]
+    values = {
+        "status": pc.if_else(which, "rejected", table["status"]),
+        "reason": pc.if_else(which, pa.array(why, pa.string()), table["reason"]),
+        "fingerprint": pa.repeat("", len(table)),
+    }
+    for name, column in values.items():
+        table = table.set_column(table.schema.get_field_index(name), name, column)
+    return table
+
+
+def _duplicates(found: list[copies.Copy], shots: list[Shot], accepted: pd.DataFrame, whole: set[str]) -> dict[str, str]:
     """Id of a clip -> why it is rejected: at least half of its frames are those of a clip that is kept. Sources that
     are ``whole`` in one split are held against themselves too."""
     reasons: dict[str, str] = {}
@@ -84,7 +136,12 @@ def _duplicates(
         source = shots[copy.later][0]
         if shots[copy.earlier][0] != source or source in whole:
             of[copy.later].append(copy)
-    for number, shot in enumerate(shots):
+    numbers = sorted({*of, *(copy.earlier for those in of.values() for copy in those)})
+    clips = defaultdict(list)
+    for clip in accepted[accepted["source"].isin({shots[number][0] for number in numbers})].itertuples():
+        clips[clip.source, clip.shot].append(clip)
+    for number in numbers:
+        shot = shots[number]
         for clip in clips[shot]:
             for copy in of[number]:
                 step, half = fingerprint.step_frames(clip.fps), clip.frames / 2

@@ -2,21 +2,15 @@
 
 import os
 import stat
-from collections import Counter
 from fnmatch import fnmatchcase
 from importlib.util import find_spec
-from itertools import pairwise
 from pathlib import Path
 
 from regdpo.config import schema
 from regdpo.core.digests import DigestCache
 from regdpo.core.errors import UserError
-from regdpo.core.rows import ClipRow
 from regdpo.data import table
 from regdpo.data.names import shown
-
-MUCH = 1 / 3
-"""Share of a picture lost to the crop that is worth a note."""
 
 
 def source_digests(videos: schema.Videos, cache: DigestCache, names: list[str] | None = None) -> dict[str, str]:
@@ -36,54 +30,6 @@ def source_digests(videos: schema.Videos, cache: DigestCache, names: list[str] |
         except OSError as error:
             raise UserError(f"{root / name}: {error.strerror}; mend that or name it in videos.exclude") from None
     return digests
-
-
-def summary(rows: list[ClipRow]) -> list[str]:
-    """One line for the accepted clips and one for each kind of rejection, with counts."""
-    kinds = Counter(row.kind for row in rows if row.status == "rejected")
-    accepted = [row for row in rows if row.status == "accepted"]
-    lines = [f"{len(accepted)} clips accepted, of {len({row.source for row in accepted})} videos"]
-    for kind, number in sorted(kinds.items()):
-        first = min((row for row in rows if row.kind == kind), key=lambda row: row.clip_id)
-        lines.append(f"{number} rejected as {kind} (such as {shown(first.source)}: {first.reason})")
-    if note := cropped_most(rows):
-        lines.append(f"note: {note}")
-    return lines
-
-
-def cropped_most(rows: list[ClipRow]) -> str:
-    """One line about videos that lose much of their picture to the crop; empty if none does."""
-    lost = {source: share for source, share in cropped(rows).items() if share > MUCH}
-    if not lost:
-        return ""
-    most = max(lost, key=lost.__getitem__)
-    return (
-        f"{len(lost)} videos lose more than a third of their picture to the crop (such as "
-        f"{shown(most)}: {lost[most]:.0%}); a size of their shape loses none (clips.width and "
-        "clips.height, or beside others in clips.buckets), clips.crops takes several windows"
-    )
-
-
-def cropped(rows: list[ClipRow]) -> dict[str, float]:
-    """Source -> share of its scaled picture, without bars, that is in no crop window."""
-    windows: dict[str, list[ClipRow]] = {}
-    for row in rows:
-        if row.scores:
-            windows.setdefault(row.source, []).append(row)
-    found = {}
-    for source, members in windows.items():
-        one = members[0]
-        size = one.width, one.height, one.source_pixels
-        members = [row for row in members if (row.width, row.height, row.source_pixels) == size]
-        shown = _covered({row.crop_x for row in members}, one.width) * _covered({r.crop_y for r in members}, one.height)
-        found[source] = max(0.0, 1 - shown / (one.source_pixels * one.scores["upscale"] ** 2))
-    return found
-
-
-def _covered(starts: set[int], length: int) -> int:
-    """Of a line, how much stretches of a length cover together."""
-    ordered = sorted(starts)
-    return length + sum(min(length, after - before) for before, after in pairwise(ordered))
 
 
 _USED = (

@@ -14,12 +14,14 @@ from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any, Literal
 
+import pandas as pd
 from pydantic import ValidationError
 
 from regdpo.config.schema import Pairs
 from regdpo.core.digests import text_digest
 from regdpo.core.errors import UserError
-from regdpo.core.rows import ClipRow, CopyRow
+from regdpo.core.frames import kinds
+from regdpo.core.rows import CopyRow
 from regdpo.core.section import Section
 from regdpo.core.temporaries import atomic
 from regdpo.data.footage import matches
@@ -35,16 +37,21 @@ def is_known(source: str, known: list[str]) -> bool:
     return matches(source, known)
 
 
-def assign(clips: list[ClipRow], settings: Pairs) -> dict[str, str]:
-    """Clip id -> split. Rejected clips, and clips that would reach over a gap, are in none."""
-    split_of = source_splits([clip for clip in clips if clip.status == "accepted" or _is_duplicate(clip)], settings)
-    accepted = [clip for clip in clips if clip.status == "accepted"]
-    if split_of:
-        return {clip.clip_id: split_of[clip.source] for clip in accepted}
-    return _segments(accepted, settings)
+def are_known(sources: pd.Series, known: list[str]) -> pd.Series:
+    """The same of each."""
+    return sources.isin([source for source in sources.unique() if is_known(source, known)])
 
 
-def source_splits(clips: list[ClipRow], settings: Pairs) -> dict[str, str]:
+def assign(clips: pd.DataFrame, settings: Pairs) -> pd.Series:
+    """Split of each clip, by its id. Rejected clips, and clips that would reach over a gap, are in none."""
+    accepted = clips["status"] == "accepted"
+    split_of = source_splits(clips[accepted | (kinds(clips["reason"]) == "duplicate")], settings)
+    clips = clips[accepted]
+    found = clips["source"].map(split_of) if split_of else _segments(clips, settings)
+    return pd.Series(found.to_numpy(), clips["clip_id"].array, "str")[(found != "").to_numpy()]
+
+
+def source_splits(clips: pd.DataFrame, settings: Pairs) -> dict[str, SplitName]:
     """Source -> split, by the hash of its origin alone; nothing where shots are cut in time instead.
 
     Args:
@@ -54,12 +61,12 @@ def source_splits(clips: list[ClipRow], settings: Pairs) -> dict[str, str]:
     settings = settle(clips, settings)
     if settings.split == "segment":
         return {}
-    origins = {clip.source: origin(clip) for clip in clips}
-    sides = {one: side(one, settings) for one in set(origins.values())}
-    return {source: sides[one] for source, one in origins.items()}
+    one = clips.drop_duplicates("source")
+    sides = {it: side(it, settings) for it in origins(one).unique()}
+    return {source: sides[it] for source, it in zip(one["source"], origins(one), strict=True)}
 
 
-def settle(clips: list[ClipRow], settings: Pairs) -> Pairs:
+def settle(clips: pd.DataFrame, settings: Pairs) -> Pairs:
     """Settings without ``auto``: by source from ``min_sources`` origins on, by segment below, as long as that leaves no
     split empty; else by source with the next seed, from the given one on, that leaves none empty and holds out no more
     clips, for either, than it trains on. Then the hash and that seed say where a video is that is added later.
@@ -70,23 +77,23 @@ def settle(clips: list[ClipRow], settings: Pairs) -> Pairs:
     if settings.split != "auto":
         return settings
     segment = settings.model_copy(update={"split": "segment"})
-    origins = Counter(origin(clip) for clip in clips)
-    few = len(origins) < settings.min_sources
-    if len(origins) < len(SPLITS) or (few and set(_segments(clips, segment).values()) == set(SPLITS)):
+    numbers = origins(clips).value_counts().to_dict()
+    few = len(numbers) < settings.min_sources
+    if len(numbers) < len(SPLITS) or (few and {*SPLITS} <= {*_segments(clips, segment)}):
         return segment
     for seed in range(settings.seed, settings.seed + SEEDS):
         found = settings.model_copy(update={"split": "source", "seed": seed})
         counts = Counter[str]()
-        for one, number in origins.items():
+        for one, number in numbers.items():
             counts[side(one, found)] += number
         if all(0 < counts[split] <= counts["train"] for split in SPLITS):
             return found
     return segment
 
 
-def origin(clip: ClipRow) -> str:
-    """What all clips of one origin share, and no others."""
-    return f"group {clip.group}" if clip.group else f"content {clip.source_digest}"
+def origins(clips: pd.DataFrame) -> pd.Series:
+    """Of each clip what all of one origin share, and no others."""
+    return ("group " + clips["group"]).where(clips["group"] != "", "content " + clips["source_digest"])
 
 
 def side(origin: str, settings: Pairs) -> SplitName:
@@ -119,7 +126,7 @@ class Decision(Section):
         return self.asked == asked.model_dump(include=set(HOW))
 
 
-def decide(file: Path, clips: list[ClipRow], settings: Pairs) -> Pairs:
+def decide(file: Path, clips: pd.DataFrame, settings: Pairs) -> Pairs:
     """Settings without ``auto``: as the file says, so that videos which are added do not change it; where there is
     none, or one for other settings, it is decided now and written.
 
@@ -136,9 +143,8 @@ def decide(file: Path, clips: list[ClipRow], settings: Pairs) -> Pairs:
             _write(file, kept)
             return kept.settings(settings)
     found = settle(clips, settings)
-    origins = len({origin(clip) for clip in clips})
     asked = settings.model_dump(include=set(HOW))
-    made = Decision(way=found.split, seed=found.seed, origins=origins, asked=asked)
+    made = Decision(way=found.split, seed=found.seed, origins=origins(clips).nunique(), asked=asked)
     _write(file, made)
     return made.settings(settings)
 
@@ -172,27 +178,22 @@ def _write(file: Path, decision: Decision) -> None:
         temporary.write_text(decision.model_dump_json(indent=1) + "\n")
 
 
-def _is_duplicate(clip: ClipRow) -> bool:
-    return clip.kind == "duplicate"
-
-
-def shared(
-    clips: list[ClipRow], splits: dict[str, str], copies: list[CopyRow], frames: int
-) -> dict[str, tuple[str, str]]:
+def shared(clips: pd.DataFrame, splits: pd.Series, copies: list[CopyRow], frames: int) -> dict[str, tuple[str, str]]:
     """Id of a clip -> split and source of a clip that is held out further (test before validation before train) and
     shows the same footage, or some that lies no further off than a clip is long."""
-    mine: dict[tuple[str, int], list[ClipRow]] = defaultdict(list)
+    named = {name for copy in copies for name in (copy.source, copy.other_source)}
+    placed = clips[clips["source"].isin(named)].merge(splits.rename("split"), left_on="clip_id", right_index=True)
+    mine: dict[tuple[str, int], list[Any]] = defaultdict(list)
     starts: dict[tuple[str, int, str], list[int]] = defaultdict(list)
-    for clip in sorted(clips, key=lambda clip: clip.start):
-        if clip.clip_id in splits:
-            mine[clip.source, clip.shot].append(clip)
-            starts[clip.source, clip.shot, splits[clip.clip_id]].append(clip.start)
+    for clip in placed.sort_values("start", kind="stable").itertuples():
+        mine[clip.source, clip.shot].append(clip)
+        starts[clip.source, clip.shot, clip.split].append(clip.start)
     found: dict[str, tuple[str, str]] = {}
     for copy in copies:
         one, other = (copy.source, copy.shot, copy.start), (copy.other_source, copy.other_shot, copy.other_start)
         for (source, shot, start), (held, held_shot, held_start) in ((one, other), (other, one)):
             for clip in mine[source, shot]:
-                for split in SPLITS[SPLITS.index(splits[clip.clip_id]) + 1 :]:
+                for split in SPLITS[SPLITS.index(clip.split) + 1 :]:
                     if near(starts[held, held_shot, split], clip.start - start + held_start, 2 * frames):
                         found[clip.clip_id] = split, held
     return found
@@ -210,29 +211,19 @@ def shortest(settings: Pairs, frames: int) -> int:
     return math.ceil(frames / least) + 2 * (frames + 1)
 
 
-def _segments(clips: list[ClipRow], settings: Pairs) -> dict[str, str]:
-    """Clip id -> split by segment, without clips that reach into a gap."""
-    longest: dict[tuple[str, int], int] = defaultdict(int)
-    for clip in clips:
-        longest[clip.source, clip.shot] = max(longest[clip.source, clip.shot], clip.frames)
-    gaps = {shot: frames + 1 for shot, frames in longest.items()}
-    found = {clip.clip_id: _segment(clip, settings, gaps[clip.source, clip.shot]) for clip in clips}
-    return {clip_id: split for clip_id, split in found.items() if split}
-
-
-def _segment(clip: ClipRow, settings: Pairs, gap: int) -> str | None:
-    """The split of the segment that holds all of a clip's frames; None if it reaches into a gap, which has as many
-    frames for all clips of a shot."""
+def _segments(clips: pd.DataFrame, settings: Pairs) -> pd.Series:
+    """Of each clip the split of the segment that holds all of its frames; empty if it reaches into a gap, which has as
+    many frames for all clips of a shot."""
+    gap = clips.groupby(["source", "shot"], sort=False)["frames"].transform("max") + 1
     shares = {
         "train": 1 - settings.validation - settings.test,
         "validation": settings.validation,
         "test": settings.test,
     }
-    usable = clip.shot_frames - gap * (len(shares) - 1)
-    begin = 0.0
+    usable = clips["shot_frames"] - gap * (len(shares) - 1)
+    begin, found = gap * 0.0, pd.Series("", clips.index, dtype="str")
     for name, share in shares.items():
         end = begin + share * usable
-        if begin <= clip.start and clip.start + clip.frames <= end:
-            return name
+        found[(begin <= clips["start"]) & (clips["start"] + clips["frames"] <= end)] = name
         begin = end + gap
-    return None
+    return found

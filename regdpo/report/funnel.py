@@ -1,22 +1,23 @@
 """What became of the footage, shaped for a page of its own: what each filter took, and how the scores lie."""
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import jinja2
+import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
 import regdpo
 from regdpo.config import schema
-from regdpo.core.rows import ClipRow, SplitRow
+from regdpo.core.frames import kinds
+from regdpo.core.rows import SplitRow
 from regdpo.core.store import Store
 from regdpo.core.temporaries import atomic
-from regdpo.data.footage import cropped_most
 from regdpo.data.names import shown
 from regdpo.data.notes import recall
 from regdpo.data.registry import FILTERS
+from regdpo.data.summary import cropped_most
 from regdpo.report import histograms
 
 ORDER = ("unusable", "unwanted", "broken", "stretch", "short", "damaged", "repeated", "frames", *FILTERS, "duplicate")
@@ -25,6 +26,11 @@ PICTURES, KEPT = 12, 24
 """Most pictures of what each filter took, and of what was kept."""
 VIDEOS = 40
 """Most videos that are listed."""
+COLUMNS = (
+    "clip_id", "status", "reason", "source", "source_pixels", "start_s", "frames", "fps", "width", "height", "crop_x",
+    "crop_y", "scores", "measured",
+)  # fmt: skip
+"""Of the clips, that the page is made of."""
 
 
 @dataclass(frozen=True)
@@ -74,20 +80,19 @@ class Video:
     reason: str  # that took most of it
 
 
-def steps(reasons: Iterable[str], filters: schema.Filters) -> list[Step]:
+def steps(reasons: pd.Series, filters: schema.Filters) -> list[Step]:
     """The funnel, in the order of ``ORDER``.
 
     Args:
         reasons: of every row of the clips' manifest; empty where it was accepted.
         filters: with the thresholds.
     """
-    every = pd.Series(list(reasons), dtype=object)
-    kinds = every.str.partition(":")[0] if len(every) else every
-    counts = kinds[kinds != ""].value_counts()
-    found, left = [], len(every)
+    of = kinds(reasons)
+    counts = of[of != ""].value_counts()
+    found, left = [], len(reasons)
     for kind in sorted(counts.index, key=lambda kind: (ORDER.index(kind) if kind in ORDER else len(ORDER), kind)):
         left -= int(counts[kind])
-        first = min(every[kinds == kind])
+        first = reasons[of == kind].min()
         example = first.partition(": ")[2] or first
         found.append(Step(kind, int(counts[kind]), left, example, threshold(kind, filters)))
     return found
@@ -102,7 +107,7 @@ def threshold(kind: str, filters: schema.Filters) -> str:
 
 def write(
     path: str | Path,
-    rows: Sequence[ClipRow],
+    rows: pd.DataFrame,
     splits: list[SplitRow] | str,
     filters: schema.Filters,
     store: Store,
@@ -111,7 +116,7 @@ def write(
 
     Args:
         path: the file.
-        rows: of the clips' manifest.
+        rows: of the clips' manifest, with the columns ``COLUMNS``.
         splits: how many clips each split gets, or why there is no such split.
         filters: with the thresholds.
         store: where what was measured lies.
@@ -123,84 +128,85 @@ def write(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    kept = [row for row in rows if row.status == "accepted"]
+    kept = rows[rows["status"] == "accepted"]
     html = environment.get_template("funnel.html").render(
         came=len(rows),
         kept=len(kept),
-        measured=sum(bool(row.scores) for row in rows),
-        sources=len({row.source for row in rows}),
-        kept_sources=len({row.source for row in kept}),
-        minutes=sum(row.frames / row.fps for row in kept) / 60,
-        steps=steps((row.reason for row in rows), filters),
+        measured=int(rows.filter(regex=r"^scores\.").notna().any(axis=1).sum()),
+        sources=rows["source"].nunique(),
+        kept_sources=kept["source"].nunique(),
+        minutes=(kept["frames"] / kept["fps"]).sum() / 60,
+        steps=steps(rows["reason"], filters),
         scores=[(it, Markup(svg)) for it, svg in histograms.all_scores(rows, filters)],  # noqa: S704
         pictures={"": _pictures(_spread(kept, KEPT), store)} | _rejected(rows, store),
         shapes=_shapes(kept),
         splits=[] if isinstance(splits, str) else splits,
         problem=splits if isinstance(splits, str) else "",
-        lost=cropped_most(list(rows)),
+        lost=cropped_most(rows),
         videos=_videos(rows),
-        more=max(0, len({row.source for row in rows}) - VIDEOS),
+        more=max(0, rows["source"].nunique() - VIDEOS),
         version=regdpo.__version__,
     )
     with atomic(path) as temporary:
         temporary.write_text(html, encoding="utf-8")
 
 
-def _rejected(rows: Sequence[ClipRow], store: Store) -> dict[str, list[Picture]]:
+def _rejected(rows: pd.DataFrame, store: Store) -> dict[str, list[Picture]]:
     """Of each kind of rejection that looked at clips, those nearest to its threshold first."""
-    found = {}
+    looked = rows[(rows["measured"] != "") & (rows["status"] == "rejected")]
+    of, found = kinds(looked["reason"]), {}
     for kind in ORDER:
-        mine = [row for row in rows if row.measured and row.status == "rejected" and row.kind == kind]
-        chosen = _spread(mine, PICTURES)
-        if it := FILTERS.get(kind):
-            sign, score = (-1 if it.bound == "least" else 1), it.score
-            far = {row.clip_id: sign * row.scores[score] for row in mine}
-            chosen = sorted(mine, key=lambda row: (far[row.clip_id], row.clip_id))[:PICTURES]
+        mine = looked[of == kind]
+        if (it := FILTERS.get(kind)) and len(mine):
+            far = (-1 if it.bound == "least" else 1) * mine[f"scores.{it.score}"]
+            chosen = mine.assign(far=far).sort_values(["far", "clip_id"])[:PICTURES]
+        else:
+            chosen = _spread(mine, PICTURES)
         if pictures := _pictures(chosen, store):
             found[kind] = pictures
     return found
 
 
-def _spread(rows: Sequence[ClipRow], most: int) -> list[ClipRow]:
+def _spread(rows: pd.DataFrame, most: int) -> pd.DataFrame:
     """As many rows, spread evenly."""
     count = min(len(rows), most)
-    return [rows[index * len(rows) // count] for index in range(count)]
+    return rows.iloc[[index * len(rows) // count for index in range(count)]]
 
 
-def _pictures(rows: Sequence[ClipRow], store: Store) -> list[Picture]:
+def _pictures(rows: pd.DataFrame, store: Store) -> list[Picture]:
     """One a row, of those whose measures are still in the store."""
     found = []
-    for row in rows:
-        told = recall(store, row.measured) or []
-        jpeg = next((one["picture"] for one in told if (one["x"], one["y"]) == (row.crop_x, row.crop_y)), "")
+    for row, kind in zip(rows.to_dict("records"), kinds(rows["reason"]), strict=True):
+        told = recall(store, row["measured"]) or []
+        jpeg = next((one["picture"] for one in told if (one["x"], one["y"]) == (row["crop_x"], row["crop_y"])), "")
         if jpeg:
-            score = FILTERS[row.kind].score if row.kind in FILTERS else ""
-            text = f"{score} {row.scores[score]:.3g}" if score else shown(Path(row.source).name)
-            found.append(Picture(jpeg, text, f"{shown(row.source)}, {row.start_s:.1f} s: {row.reason or 'kept'}"))
+            score = FILTERS[kind].score if kind in FILTERS else ""
+            source = row["source"]
+            text = f"{score} {row[f'scores.{score}']:.3g}" if score else shown(Path(source).name)
+            found.append(Picture(jpeg, text, f"{shown(source)}, {row['start_s']:.1f} s: {row['reason'] or 'kept'}"))
     return found
 
 
-def _shapes(kept: Sequence[ClipRow]) -> list[Shape]:
-    sizes: dict[tuple[int, int, int, float], list[float]] = {}
-    for row in kept:
-        sizes.setdefault((row.width, row.height, row.frames, row.fps), []).append(row.scores.get("upscale", 1.0))
-    return [
-        Shape(*size, clips=len(factors), enlarged=sum(factor > 1 for factor in factors), most=max(factors))
-        for size, factors in sorted(sizes.items(), key=lambda item: -len(item[1]))
-    ]
+def _shapes(kept: pd.DataFrame) -> list[Shape]:
+    """Most frequent first."""
+    size = ["width", "height", "frames", "fps"]
+    factors = kept.get("scores.upscale", pd.Series(np.nan, kept.index)).fillna(1.0)
+    told = kept[size].assign(most=factors, enlarged=factors > 1, clips=1).groupby(size, sort=False)
+    found = told.agg({"clips": "sum", "enlarged": "sum", "most": "max"}).reset_index()
+    return [Shape(**row) for row in found.sort_values("clips", ascending=False, kind="stable").to_dict("records")]
 
 
-def _videos(rows: Sequence[ClipRow]) -> list[Video]:
+def _videos(rows: pd.DataFrame) -> list[Video]:
     """Those of which least is kept."""
-    of: dict[str, list[ClipRow]] = {}
-    for row in rows:
-        of.setdefault(row.source, []).append(row)
-    found = []
-    for name, mine in of.items():
-        kept = sum(row.status == "accepted" for row in mine)
-        reasons = pd.Series([row.kind for row in mine if row.status == "rejected"], dtype=object)
-        most = (
-            "" if reasons.empty else sorted(reasons.value_counts().items(), key=lambda item: (-item[1], item[0]))[0][0]
-        )
-        found.append(Video(shown(name), len(mine), kept, most))
-    return sorted(found, key=lambda video: (video.kept / video.rows, -video.rows, video.name))[:VIDEOS]
+    told = rows[["source"]].assign(rows=1, kept=rows["status"] == "accepted").groupby("source").sum()
+    told["name"] = [shown(name) for name in told.index]
+    told["left"] = told["kept"] / told["rows"]
+    least = told.sort_values(["left", "rows", "name"], ascending=[True, False, True])[:VIDEOS]
+    taken = rows[rows["source"].isin(least.index) & (rows["status"] == "rejected")]
+    counts = taken[["source"]].assign(kind=kinds(taken["reason"])).value_counts().reset_index()
+    most = counts.sort_values(["count", "kind"], ascending=[False, True]).drop_duplicates("source")
+    reasons = dict(zip(most["source"], most["kind"], strict=True))
+    return [
+        Video(name, int(number), int(kept), reasons.get(source, ""))
+        for source, number, kept, name in least[["rows", "kept", "name"]].itertuples()
+    ]

@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from regdpo.config import schema
-from regdpo.core import manifests
+from regdpo.core import frames, manifests
 from regdpo.core.digests import file_digest
 from regdpo.core.environment import locked
 from regdpo.core.errors import UserError
@@ -62,7 +62,7 @@ class Inputs:
     config: schema.Config
     shown_config: dict[str, Any]
     store: Store
-    cut: list[ClipRow]  # of the footage
+    cut: pd.DataFrame  # status and reason of what was cut of the footage
     clips: dict[str, ClipRow]  # these, and the winners that others chose
     captions: dict[str, CaptionRow]
     negatives: list[NegativeRow]
@@ -110,9 +110,10 @@ def gather(values: dict[str, Any], store: Store, files: Files) -> Inputs:
         raise UserError("--models: no arm was trained; give the model files of the arms beside the base's")
     order = list(settings.train.arms)
     trained = sorted((m for m in models.values() if m.arm), key=lambda m: (order.index(m.arm), m.seed))
-    cut = [_relative(row, "reason") for row in _read(files.clips, ClipRow)]
+    cut = frames.read(files.clips, ClipRow, ["status", "reason"])
+    cut["reason"] = cut["reason"].map({reason: without_folders(reason) for reason in cut["reason"].unique()})
     imported = [row for path in files.imports for row in manifests.read(path, ImportedRow)]
-    clips = {row.clip_id: row for row in [*cut, *(row.clip() for row in imported)]}
+    clips = {row.clip_id: row for row in [*_read(files.clips, ClipRow), *(row.clip() for row in imported)]}
     captions = {row.clip_id: _relative(row, "captioner") for row in _read(files.captions, CaptionRow)}
     captions |= {
         row.pair_id: CaptionRow(clip_id=row.pair_id, caption=row.caption, captioner=row.origin) for row in imported

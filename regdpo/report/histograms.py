@@ -1,14 +1,14 @@
 """How the scores of clips lie about their thresholds, as inline SVG."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import matplotlib as mpl
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 
 from regdpo.config import schema
-from regdpo.core.rows import ClipRow
+from regdpo.core.frames import kinds
 from regdpo.data.registry import FILTERS
 from regdpo.report.figures import FAINT, INK, STYLE, colour, svg
 
@@ -27,23 +27,18 @@ class Score:
     limits: list[tuple[str, float | None, int]]  # key, threshold (None: off), clips that it took
 
 
-def all_scores(rows: Sequence[ClipRow], filters: schema.Filters) -> list[tuple[Score, str]]:
+def all_scores(rows: pd.DataFrame, filters: schema.Filters) -> list[tuple[Score, str]]:
     """Every declared score that some clip has, with its histogram."""
-    measured = [row for row in rows if row.scores]
     found = []
     for name in dict.fromkeys(it.score for it in FILTERS.values()):
-        having = [row for row in measured if name in row.scores]
-        if not having:
+        having = rows[rows[f"scores.{name}"].notna()] if f"scores.{name}" in rows else rows[:0]
+        if having.empty:
             continue
-        values = np.array([row.scores[name] for row in having])
-        kept = np.array([row.status == "accepted" for row in having])
+        kept, of = (having["status"] == "accepted").to_numpy(), kinds(having["reason"])
         mine = {kind: it for kind, it in FILTERS.items() if it.score == name}
-        limits = [
-            (it.key, getattr(filters, it.key), sum(row.kind == kind and not kept[i] for i, row in enumerate(having)))
-            for kind, it in mine.items()
-        ]
+        limits = [(it.key, getattr(filters, it.key), int(((of == kind) & ~kept).sum())) for kind, it in mine.items()]
         score = Score(name, next(iter(mine.values())).measures, limits)
-        found.append((score, _histogram(score, values, kept)))
+        found.append((score, _histogram(score, having[f"scores.{name}"].to_numpy(), kept)))
     return found
 
 

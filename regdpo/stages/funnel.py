@@ -2,20 +2,25 @@
 
 from pathlib import Path
 
+import pandas as pd
+
 from regdpo.config.stage_inputs import FunnelStage
 from regdpo.core.errors import UserError
-from regdpo.core.rows import ClipRow, CopyRow, SplitRow
+from regdpo.core.rows import CopyRow, SplitRow
 from regdpo.core.store import Store
 from regdpo.report import funnel
 from regdpo.stages import pairs
 
+CLIPS = {*pairs.PLACED, *funnel.COLUMNS}
+"""Columns of the clips that are looked at."""
 
-def write(stage: FunnelStage, clips: list[ClipRow], copies: list[CopyRow], store: Store, out: Path) -> None:
+
+def write(stage: FunnelStage, clips: pd.DataFrame, copies: list[CopyRow], store: Store, out: Path) -> None:
     """Write the page; the same inputs give the same bytes.
 
     Args:
         stage: the thresholds, and how footage is split.
-        clips: accepted and rejected.
+        clips: accepted and rejected, with the columns ``CLIPS``.
         copies: which shots show the same footage.
         store: where what was measured of clips lies.
         out: the file.

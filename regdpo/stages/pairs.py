@@ -5,77 +5,93 @@ Which clip is in which split, and why, says regdpo/data/splits.py.
 """
 
 import math
-from collections import Counter, defaultdict
-from collections.abc import Sequence
-from typing import Any, TypeVar
+from collections import Counter
+from typing import TypeVar
+
+import pandas as pd
 
 from regdpo.config.schema import Pairs
 from regdpo.config.stage_inputs import PairsStage
 from regdpo.core.digests import text_digest
 from regdpo.core.errors import UserError
-from regdpo.core.rows import CaptionRow, ClipRow, CopyRow, Geometry, ImportedRow, NegativeRow, PairRow, SplitRow
-from regdpo.data.splits import SPLITS, assign, decided, is_known, origin, shared, shortest, side, source_splits
+from regdpo.core.frames import kinds
+from regdpo.core.rows import CopyRow, SplitRow, rejections
+from regdpo.data.splits import SPLITS, are_known, assign, decided, origins, shared, shortest, side, source_splits
 
 S = TypeVar("S", bound=PairsStage)
+
+OF_CLIPS = {
+    "clip_id": "clip_id", "source": "source", "shot": "shot", "start": "start", "frames": "frames", "fps": "fps",
+    "width": "width", "height": "height", "path": "winner", "sha256": "winner_sha256",
+}  # fmt: skip
+"""Column of the clips -> of the pairs."""
+OF_NEGATIVES = {
+    "negative_id": "pair_id", "clip_id": "clip_id", "caption": "caption", "path": "loser", "sha256": "loser_sha256",
+    "seed": "loser_seed", "generator": "generator",
+}  # fmt: skip
+OF_IMPORTED = {name: name for name in (
+    "pair_id", "source", "frames", "fps", "width", "height", "caption", "winner", "winner_sha256", "loser",
+    "loser_sha256", "origin",
+)}  # fmt: skip
+PLACED = ("clip_id", "status", "reason", "source", "source_digest", "group", "shot", "shot_frames", "start", "frames")
+"""Columns of the clips that say which split they are in."""
+CLIPS = {*PLACED, *OF_CLIPS}
+CAPTIONS = {"clip_id", "caption", "reason"}
+NEGATIVES = {*OF_NEGATIVES, "status", "reason"}
+IMPORTED = {*OF_IMPORTED, "status", "source_digest", "group"}
+"""Columns that ``build`` reads of each."""
 
 
 def build(
     stage: PairsStage,
-    clips: list[ClipRow],
-    captions: list[CaptionRow],
-    negatives: list[NegativeRow],
+    clips: pd.DataFrame,
+    captions: pd.DataFrame,
+    negatives: pd.DataFrame,
     copies: list[CopyRow],
-    imported: Sequence[ImportedRow] = (),
-) -> tuple[list[PairRow], list[str]]:
+    imported: pd.DataFrame,
+) -> tuple[pd.DataFrame, list[str]]:
     """One row a negative, for accepted clips of footage that the base model does not know and no other split holds; and
     one for each pair that others made.
 
+    Args:
+        clips, captions, negatives, imported: with the columns ``CLIPS``, ``CAPTIONS``, ``NEGATIVES``, ``IMPORTED``.
+
     Returns:
-        The rows; and lines about what makes no pair: clips of which others hold the same out, and rejected negatives.
+        The rows of the manifest; and lines about what makes no pair: clips of which others hold the same out, and
+        rejected negatives.
 
     Raises:
         UserError: a split would be empty, or a clip lacks its caption.
     """
     splits, elsewhere = _placed(stage, clips, copies)
-    texts = {row.clip_id: row.caption for row in captions if not row.reason}
-    by_id = {clip.clip_id: clip for clip in clips}
-    rows = []
-    for negative in negatives:
-        split = splits.get(negative.clip_id)
-        if split is None or negative.clip_id in elsewhere or negative.status == "rejected":
-            continue
-        clip = by_id[negative.clip_id]
-        if texts.get(clip.clip_id) != negative.caption:
-            raise UserError(
-                f"negative {negative.negative_id}: made from another caption; run the negatives stage again"
-            )
-        rows.append(
-            PairRow(
-                pair_id=negative.negative_id,
-                split=split,
-                **_of(clip),
-                caption=negative.caption,
-                loser=negative.path,
-                loser_sha256=negative.sha256,
-                loser_seed=negative.seed,
-                generator=negative.generator,
-            )
-        )
+    placed = splits[~splits.index.isin(elsewhere)]
+    made = negatives.loc[negatives["clip_id"].isin(placed.index) & (negatives["status"] == "accepted"), [*OF_NEGATIVES]]
+    texts = captions[captions["reason"] == ""].set_index("clip_id")["caption"]
+    other = made["clip_id"].map(texts) != made["caption"]
+    if other.any():
+        first = made.loc[other.idxmax(), "negative_id"]
+        raise UserError(f"negative {first}: made from another caption; run the negatives stage again")
+    rows = made.rename(columns=OF_NEGATIVES).merge(_winners(clips), on="clip_id")
+    rows["split"] = rows["clip_id"].map(placed)
     of_others, left_out = _imported(stage, imported, clips, splits)
-    broken = NegativeRow.rejected(negatives)
-    lines = [*_told(elsewhere, splits, by_id), *left_out, *filter(None, [broken])]
-    return _limited(_complete(rows + of_others, broken), stage.pairs), lines
+    broken = _broken(negatives)
+    lines = [*_told(elsewhere, splits, clips), *left_out, *filter(None, [broken])]
+    return _limited(_complete(_together(rows, of_others), broken), stage.pairs), lines
 
 
-def places(stage: PairsStage, clips: list[ClipRow], copies: list[CopyRow]) -> dict[str, str]:
-    """Clip id -> split, of those that pairs are made of: of new footage, in no gap between splits, and showing nothing
-    that is held out further."""
+def places(stage: PairsStage, clips: pd.DataFrame, copies: list[CopyRow]) -> pd.Series:
+    """Split by clip id, of those that pairs are made of: of new footage, in no gap between splits, and showing nothing
+    that is held out further.
+
+    Args:
+        clips: with the columns ``PLACED``.
+    """
     splits, elsewhere = _placed(stage, clips, copies)
-    return {clip_id: split for clip_id, split in splits.items() if clip_id not in elsewhere}
+    return splits[~splits.index.isin(elsewhere)]
 
 
 def count(
-    stage: PairsStage, clips: list[ClipRow], copies: list[CopyRow], placed: dict[str, str] | None = None
+    stage: PairsStage, clips: pd.DataFrame, copies: list[CopyRow], placed: pd.Series | None = None
 ) -> list[SplitRow]:
     """How much footage each split gets, known before any negative is rendered.
 
@@ -86,14 +102,13 @@ def count(
         UserError: a split would be empty, and there are no other pairs; with what the footage lacks.
     """
     placed = places(stage, clips, copies) if placed is None else placed
-    by_id = {clip.clip_id: clip for clip in clips}
-    rows = []
-    accepted = [clip for clip in clips if clip.status == "accepted" and not is_known(clip.source, stage.known)]
+    accepted = clips[(clips["status"] == "accepted") & ~are_known(clips["source"], stage.known)]
     way = "source" if source_splits(accepted, stage.pairs) else "segment"
+    split_of = accepted["clip_id"].map(placed)
+    rows = []
     for split in SPLITS:
-        mine = [clip_id for clip_id, of in placed.items() if of == split]
-        sources = len({by_id[clip_id].source for clip_id in mine})
-        rows.append(SplitRow(split=split, clips=len(mine), sources=sources, way=way))
+        mine = accepted[split_of == split]
+        rows.append(SplitRow(split=split, clips=len(mine), sources=mine["source"].nunique(), way=way))
     empty = [row.split for row in rows if not row.clips]
     if empty and stage.alone:
         counts = ", ".join(f"{row.split} {row.clips}" for row in rows)
@@ -102,38 +117,32 @@ def count(
 
 
 def _imported(
-    stage: PairsStage, imported: Sequence[ImportedRow], clips: list[ClipRow], splits: dict[str, str]
-) -> tuple[list[PairRow], list[str]]:
+    stage: PairsStage, imported: pd.DataFrame, clips: pd.DataFrame, splits: pd.Series
+) -> tuple[pd.DataFrame, list[str]]:
     """The pairs of others, each on the side of its winner's origin; without those whose winner's file is in the footage
     and on another side there. And a line for each source that loses some."""
-    sides: dict[str, set[str]] = defaultdict(set)
-    for clip in clips:
-        if clip.clip_id in splits:
-            sides[clip.source_digest].add(splits[clip.clip_id])
-    rows, left_out = [], Counter[str]()
-    for pair in imported:
-        if pair.status == "rejected":
-            continue
-        clip = pair.clip()
-        split = side(origin(clip), stage.pairs)
-        if sides.get(pair.source_digest, {split}) != {split}:
-            left_out[pair.origin] += 1
-            continue
-        rows.append(
-            PairRow(
-                pair_id=pair.pair_id,
-                split=split,
-                **_of(clip),
-                caption=pair.caption,
-                loser=pair.loser,
-                loser_sha256=pair.loser_sha256,
-                origin=pair.origin,
-            )
-        )
+    taken = imported[imported["status"] == "accepted"]
+    of = origins(taken)
+    split = of.map({one: side(one, stage.pairs) for one in of.unique()})
+    there = clips.assign(split=clips["clip_id"].map(splits))
+    there = there[there["source_digest"].isin(taken["source_digest"])].dropna(subset="split")
+    sides = there.groupby("source_digest")["split"].agg(lambda found: "/".join(sorted({*found})))
+    on = taken["source_digest"].map(sides).fillna(split)
+    left_out = taken["origin"][on != split].value_counts().sort_index()
+    rows = taken.loc[on == split, [*OF_IMPORTED]].assign(split=split, shot=0, start=0)
+    rows["clip_id"] = rows["pair_id"]
     return rows, [
         f"{number} pairs of {name} are left out: their winners are videos of the footage, on another side of the split"
-        for name, number in sorted(left_out.items())
+        for name, number in left_out.items()
     ]
+
+
+def _together(made: pd.DataFrame, of_others: pd.DataFrame) -> pd.DataFrame:
+    """Those of the footage and those of others."""
+    if of_others.empty:
+        return made
+    gaps = {"generator": "", "loser_seed": -1}
+    return pd.concat([made.assign(origin="gt"), of_others.assign(**gaps)], ignore_index=True)[[*of_others, *gaps]]
 
 
 def settled(stage: S, split: str | None) -> S:
@@ -149,30 +158,31 @@ def told(rows: list[SplitRow]) -> str:
 
 
 def _placed(
-    stage: PairsStage, clips: list[ClipRow], copies: list[CopyRow]
-) -> tuple[dict[str, str], dict[str, tuple[str, str]]]:
-    """Split of each clip of new footage, and what is held out further and shows the same, as ``splits.shared`` says."""
-    new = [clip for clip in clips if not is_known(clip.source, stage.known)]
+    stage: PairsStage, clips: pd.DataFrame, copies: list[CopyRow]
+) -> tuple[pd.Series, dict[str, tuple[str, str]]]:
+    """Split of each clip of new footage, by its id, and what is held out further and shows the same, as
+    ``splits.shared`` says."""
+    new = clips[~are_known(clips["source"], stage.known)]
     splits = assign(new, stage.pairs)
     return splits, shared(new, splits, copies, stage.frames)
 
 
-def _lacking(stage: PairsStage, accepted: list[ClipRow]) -> str:
+def _lacking(stage: PairsStage, accepted: pd.DataFrame) -> str:
     """What the footage lacks for three splits, and what would do."""
-    if not accepted:
+    if accepted.empty:
         return "no clip was accepted: the clips' manifest has the reason of each"
-    settings, frames = stage.pairs, min(clip.frames for clip in accepted)
-    sources = len({clip.source for clip in accepted})
+    settings, frames = stage.pairs, accepted["frames"].min()
+    sources = accepted["source"].nunique()
     if source_splits(accepted, settings):
-        origins = len({origin(clip) for clip in accepted})
         enough = math.ceil(5 / min(settings.validation, settings.test, 1 - settings.validation - settings.test))
         return (
-            f"{origins} videos (or groups of them) fall where the hash of each says, and {enough} would almost surely "
-            f"fill all three: give more videos, larger shares (pairs.validation is {settings.validation:g}, pairs.test "
-            f"{settings.test:g}), or pairs.split: auto, which looks for a way that fills all three"
+            f"{origins(accepted).nunique()} videos (or groups of them) fall where the hash of each says, and {enough} "
+            "would almost surely fill all three: give more videos, larger shares (pairs.validation is "
+            f"{settings.validation:g}, pairs.test {settings.test:g}), or pairs.split: auto, which looks for a way that "
+            "fills all three"
         )
     least = shortest(settings, frames)
-    longest = max(clip.shot_frames for clip in accepted)
+    longest = accepted["shot_frames"].max()
     by_source = ", or pairs.split: auto, which may give whole videos to a split" if sources >= len(SPLITS) else ""
     starts = "" if longest < least else "more places where clips start (clips.stride: 1 is all), "
     return (
@@ -182,63 +192,59 @@ def _lacking(stage: PairsStage, accepted: list[ClipRow]) -> str:
     )
 
 
-def pretraining(stage: PairsStage, clips: list[ClipRow], captions: list[CaptionRow]) -> list[PairRow]:
+def pretraining(stage: PairsStage, clips: pd.DataFrame, captions: pd.DataFrame) -> pd.DataFrame:
     """Winners alone, all to train on: the footage that a base model made here is to know.
 
     Raises:
         UserError: no accepted clip is from a known source, or a clip lacks its caption.
     """
-    texts = {row.clip_id: row.caption for row in captions}
-    unusable = {row.clip_id for row in captions if row.reason}
-    rows = []
-    for clip in clips:
-        if clip.status == "rejected" or not is_known(clip.source, stage.known) or clip.clip_id in unusable:
-            continue
-        if clip.clip_id not in texts:
-            raise UserError(f"clip {clip.clip_id}: has no caption; run the captions stage again")
-        rows.append(PairRow(pair_id=clip.clip_id, split="train", **_of(clip), caption=texts[clip.clip_id]))
-    if not rows:
+    rows = _winners(clips[(clips["status"] == "accepted") & are_known(clips["source"], stage.known)])
+    rows = rows.merge(captions, on="clip_id", how="left")
+    if rows["reason"].isna().any():
+        first = rows["clip_id"][rows["reason"].isna()].iloc[0]
+        raise UserError(f"clip {first}: has no caption; run the captions stage again")
+    rows = rows[rows["reason"] == ""].drop(columns="reason").assign(split="train")
+    if rows.empty:
         raise UserError(f"base.pretrain.sources: no accepted clip matches {stage.known}")
-    return rows
+    return rows.assign(pair_id=rows["clip_id"])
 
 
-def _told(elsewhere: dict[str, tuple[str, str]], splits: dict[str, str], by_id: dict[str, ClipRow]) -> list[str]:
+def _winners(clips: pd.DataFrame) -> pd.DataFrame:
+    return clips[[*OF_CLIPS]].rename(columns=OF_CLIPS)
+
+
+def _told(elsewhere: dict[str, tuple[str, str]], splits: pd.Series, clips: pd.DataFrame) -> list[str]:
     """One line for each source and what it shares."""
-    counts = Counter((by_id[clip].source, splits[clip], *held) for clip, held in elsewhere.items())
+    those = clips[clips["clip_id"].isin(elsewhere)]
+    counts = Counter(
+        (source, splits[clip], *elsewhere[clip]) for source, clip in zip(those["source"], those["clip_id"], strict=True)
+    )
     return [
         f"{number} clips of {source} are left out of {split}: {held} holds the same footage out for {held_split}"
         for (source, split, held_split, held), number in sorted(counts.items())
     ]
 
 
-def _of(clip: ClipRow) -> dict[str, Any]:
-    return {
-        "clip_id": clip.clip_id,
-        "source": clip.source,
-        "shot": clip.shot,
-        "start": clip.start,
-        **Geometry.of_row(clip).model_dump(),
-        "winner": clip.path,
-        "winner_sha256": clip.sha256,
-    }
+def _broken(negatives: pd.DataFrame) -> str:
+    """How many negatives make no pair, and why, in a line; empty if none."""
+    return rejections(kinds(negatives["reason"][negatives["status"] == "rejected"]), len(negatives))
 
 
-def _complete(rows: list[PairRow], broken: str) -> list[PairRow]:
-    counts = Counter[str](row.split for row in rows)
-    empty = [split for split in SPLITS if not counts[split]]
+def _complete(rows: pd.DataFrame, broken: str) -> pd.DataFrame:
+    counts = rows["split"].value_counts().to_dict()
+    empty = [split for split in SPLITS if split not in counts]
     if empty:
         raise UserError(
-            f"pairs: no pair falls into {' and '.join(empty)} ({dict(counts)}); give more or longer footage, "
+            f"pairs: no pair falls into {' and '.join(empty)} ({counts}); give more or longer footage, "
             "shorter clips (clips.frames, clips.stride), or larger shares (pairs.validation, pairs.test)"
             + (f"; {broken}" if broken else "")
         )
     return rows
 
 
-def _limited(rows: list[PairRow], settings: Pairs) -> list[PairRow]:
+def _limited(rows: pd.DataFrame, settings: Pairs) -> pd.DataFrame:
     if settings.limit is None:
         return rows
-    train = sorted(
-        (row for row in rows if row.split == "train"), key=lambda row: text_digest(str(settings.seed), row.pair_id)
-    )
-    return train[: settings.limit] + [row for row in rows if row.split != "train"]
+    train = rows[rows["split"] == "train"]
+    order = sorted(train["pair_id"], key=lambda pair_id: text_digest(str(settings.seed), pair_id))
+    return rows[(rows["split"] != "train") | rows["pair_id"].isin(order[: settings.limit])]

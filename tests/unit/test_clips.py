@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import yaml
 from imageio_ffmpeg import get_ffmpeg_exe
+from tables import frame
 
 from regdpo.config import schema
 from regdpo.config.stage_inputs import CaptionsStage, ClipsStage
@@ -22,9 +23,8 @@ from regdpo.core.errors import UserError
 from regdpo.core.rows import ClipRow
 from regdpo.core.store import Store
 from regdpo.data import cut as cut_module
-from regdpo.data import filters, footage, shots, video
+from regdpo.data import filters, footage, shots, summary, video
 from regdpo.data.fingerprint import steps_of
-from regdpo.data.footage import summary
 from regdpo.data.notes import recall
 from regdpo.stages import clips
 from regdpo.stages.captions import caption_shard
@@ -114,7 +114,7 @@ def test_filters_give_reasons_and_a_broken_video_is_one_row(tmp_path):
     assert [(row.status, row.scores["upscale"]) for row in just] == [("accepted", 1.5)] * 2
     assert reason("half").startswith("broken: truncated: ")
     assert reason("headless").startswith("broken: ")
-    assert summary(rows)[0] == "2 clips accepted, of 1 videos"
+    assert summary.summary(frame(rows))[0] == "2 clips accepted, of 1 videos"
     assert len({row.clip_id for row in rows}) == len(rows)
 
 
@@ -295,13 +295,13 @@ def test_shards_share_the_videos_out(tmp_path):
 def test_a_crop_that_throws_much_away_is_told(tmp_path):
     make(tmp_path / "footage/upright.mp4", MOVING.replace("64x48", "36x64"))
     rows = cut(stage(tmp_path / "footage", width=32, height=18), tmp_path)  # scaled to 32x56, of which 18 rows are left
-    assert footage.cropped(rows) == {"upright.mp4": pytest.approx(1 - 18 / 57, abs=0.02)}
-    assert summary(rows)[-1].startswith(
+    assert summary.cropped(frame(rows)) == {"upright.mp4": pytest.approx(1 - 18 / 57, abs=0.02)}
+    assert summary.summary(frame(rows))[-1].startswith(
         "note: 1 videos lose more than a third of their picture to the crop (such as upright.mp4: 67%)"
     )
     rows = cut(stage(tmp_path / "footage", width=32, height=18, crops=(3, 1)), tmp_path)
-    assert footage.cropped(rows)["upright.mp4"] < 0.1
-    assert not summary(rows)[-1].startswith("note")
+    assert summary.cropped(frame(rows))["upright.mp4"] < 0.1
+    assert not summary.summary(frame(rows))[-1].startswith("note")
 
 
 def test_measures_by_hand():

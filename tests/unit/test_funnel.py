@@ -4,6 +4,7 @@ import base64
 import re
 
 import pytest
+from tables import frame
 
 from regdpo.config import schema
 from regdpo.config.stage_inputs import FunnelStage
@@ -44,9 +45,7 @@ def rows():
 
 
 def test_steps_come_in_the_order_in_which_footage_meets_them(rows):
-    told = [
-        (step.kind, step.taken, step.left, step.threshold) for step in funnel.steps((it.reason for it in rows), LIMITS)
-    ]
+    told = [(step.kind, step.taken, step.left, step.threshold) for step in funnel.steps(frame(rows)["reason"], LIMITS)]
     assert told == [
         ("broken", 1, 11, ""),
         ("short", 1, 10, ""),
@@ -54,7 +53,7 @@ def test_steps_come_in_the_order_in_which_footage_meets_them(rows):
         ("static", 3, 6, "clips.filters.min_motion 2"),
         ("duplicate", 1, 5, "clips.filters.same_footage 0.85"),
     ]
-    assert funnel.steps([], LIMITS) == []
+    assert funnel.steps(frame([])["reason"], LIMITS) == []
 
 
 def write(rows, folder, **pairs):
@@ -67,7 +66,7 @@ def write(rows, folder, **pairs):
             ]
             remember(store, one.measured, told)
     what = FunnelStage.model_validate({"pairs": pairs, "frames": 16, "known": [], "filters": LIMITS.model_dump()})
-    stage.write(what, rows, [], store, folder / "clips.html")
+    stage.write(what, frame(rows), [], store, folder / "clips.html")
     return (folder / "clips.html").read_text()
 
 
@@ -98,5 +97,5 @@ def test_pictures_that_are_gone_are_left_out(rows, tmp_path):
     write(rows, tmp_path)
     (tmp_path / "store" / rows[0].measured).unlink()
     what = FunnelStage.model_validate({"pairs": {}, "frames": 16, "known": [], "filters": LIMITS.model_dump()})
-    stage.write(what, rows, [], Store(tmp_path / "store"), tmp_path / "less.html")
+    stage.write(what, frame(rows), [], Store(tmp_path / "store"), tmp_path / "less.html")
     assert (tmp_path / "less.html").read_text().count("<img") == 9

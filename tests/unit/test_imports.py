@@ -5,11 +5,12 @@ from pathlib import Path
 
 import av
 import numpy as np
+from tables import frame, rows_of
 
 from regdpo.config import schema
 from regdpo.config.stage_inputs import ImportsStage, PairsStage
 from regdpo.core.digests import DigestCache, file_digest
-from regdpo.core.rows import ClipRow, ImportedRow
+from regdpo.core.rows import CaptionRow, ClipRow, ImportedRow, NegativeRow, PairRow
 from regdpo.core.store import Store
 from regdpo.data import splits
 from regdpo.data.video import read_stored, write_frames
@@ -65,6 +66,12 @@ def test_both_halves_become_what_clips_are(tmp_path):
     assert {path: path.stat().st_mtime_ns for path in store.root.rglob("*.mp4")} == made, "nothing was cut again"
 
 
+def built_of(stage: PairsStage, cut: list[ClipRow], rows: list[ImportedRow]) -> tuple[list[PairRow], list[str]]:
+    tables = frame(cut), frame([], CaptionRow), frame([], NegativeRow), [], frame(rows, ImportedRow)
+    built, lines = pairs.build(stage, *tables)
+    return rows_of(built, PairRow), lines
+
+
 def test_imported_pairs_follow_the_hash_of_their_winner(tmp_path):
     """And stay where they are when others are added; a group is on one side."""
     stage = PairsStage.model_validate(
@@ -78,14 +85,14 @@ def test_imported_pairs_follow_the_hash_of_their_winner(tmp_path):
 
     rows = [row(number) for number in range(30)]
     broken = rows[0].model_copy(update={"pair_id": "broken", "status": "rejected", "reason": "winner: x"})
-    built, _ = pairs.build(stage, [], [], [], [], [*rows, broken])
+    built, _ = built_of(stage, [], [*rows, broken])
     assert {pair.pair_id: pair.split for pair in built} == {
         row.pair_id: splits.side(f"content {row.source_digest}", stage.pairs) for row in rows
     }
     assert {(pair.origin, pair.loser, pair.frames, pair.source) for pair in built} >= {("mine", "l", 5, "mine/3")}
-    more, _ = pairs.build(stage, [], [], [], [], [*rows, *(row(number) for number in range(30, 60))])
+    more, _ = built_of(stage, [], [*rows, *(row(number) for number in range(30, 60))])
     assert {pair.pair_id: pair.split for pair in built}.items() <= {pair.pair_id: pair.split for pair in more}.items()
-    together, _ = pairs.build(stage, [], [], [], [], [*rows, *(row(number, "film") for number in range(30, 60))])
+    together, _ = built_of(stage, [], [*rows, *(row(number, "film") for number in range(30, 60))])
     assert len({pair.split for pair in together if int(pair.pair_id[1:]) >= 30}) == 1
 
 
@@ -100,7 +107,7 @@ def test_a_winner_that_is_in_the_footage_too_is_on_its_side_or_in_no_pair():
     ]
     shot = {"source": "film.mp4", "source_digest": "d3", "shot": 0, "shot_frames": 90, "frames": 5}
     footage = [ClipRow(clip_id=f"c{start}", status="accepted", start=start, **shot) for start in range(0, 85, 5)]
-    built, lines = pairs.build(stage, footage, [], [], [], rows)
+    built, lines = built_of(stage, footage, rows)
     assert {pair.pair_id for pair in built} == {row.pair_id for row in rows} - {"p3"}
     assert lines == [
         "1 pairs of mine are left out: their winners are videos of the footage, on another side of the split"

@@ -5,12 +5,13 @@ import re
 from collections import Counter
 
 import pytest
+from tables import frame, rows_of
 
 from regdpo.config.schema import Pairs
 from regdpo.config.stage_inputs import PairsStage
 from regdpo.core.digests import text_digest
 from regdpo.core.errors import UserError
-from regdpo.core.rows import CaptionRow, ClipRow, CopyRow, NegativeRow
+from regdpo.core.rows import CaptionRow, ClipRow, CopyRow, ImportedRow, NegativeRow, PairRow
 from regdpo.data import splits
 from regdpo.data.splits import SPLITS
 from regdpo.stages import pairs
@@ -37,6 +38,18 @@ def clips(sources: int = 1, shot_frames: int = 132, stride: int = 2) -> list[Cli
     ]
 
 
+def assign(rows: list[ClipRow], settings: Pairs) -> dict[str, str]:
+    return splits.assign(frame(rows), settings).to_dict()
+
+
+def source_splits(rows: list[ClipRow], settings: Pairs) -> dict[str, str]:
+    return splits.source_splits(frame(rows), settings)
+
+
+def pretraining(stage: PairsStage, rows: list[ClipRow], said: list[CaptionRow]) -> list[PairRow]:
+    return rows_of(pairs.pretraining(stage, frame(rows), frame(said, CaptionRow)[[*pairs.CAPTIONS]]), PairRow)
+
+
 def negatives(clips: list[ClipRow], caption: str = "x") -> list[NegativeRow]:
     fixed = {"generator": "base", "family": "wan", "model": "g", "task": "i2v", "seed": 1, "steps": 1}
     fixed |= {"guidance": 1.0, "shift": 1.0, "frames": FRAMES}
@@ -50,7 +63,13 @@ def captions(clips: list[ClipRow]) -> list[CaptionRow]:
 
 def build(rows: list[ClipRow], known: tuple[str, ...] = (), **settings):
     stage = PairsStage.model_validate({"pairs": settings, "frames": FRAMES, "known": list(known)})
-    return pairs.build(stage, rows, captions(rows), negatives(rows), [])[0]
+    return made(stage, rows, captions(rows), negatives(rows))[0]
+
+
+def made(stage, rows, said, rendered, copies=()):
+    tables = frame(rows), frame(said, CaptionRow), frame(rendered, NegativeRow), list(copies), frame([], ImportedRow)
+    built, lines = pairs.build(stage, *tables)
+    return rows_of(built, PairRow), lines
 
 
 @pytest.mark.parametrize("share", [0.1, 0.18, 0.3])
@@ -74,8 +93,8 @@ def test_the_gap_in_a_shot_is_as_wide_as_its_own_clips():
         for clip in clips(shot_frames=370)
     ]
     settings = Pairs(validation=0.3, test=0.3)
-    found = splits.assign(short + long, settings)
-    assert found == splits.assign(short, settings) | splits.assign(long, settings)
+    found = assign(short + long, settings)
+    assert found == assign(short, settings) | assign(long, settings)
     for rows in (short, long):
         frames = rows[0].frames
         starts = [[row.start for row in rows if found.get(row.clip_id) == split] for split in SPLITS]
@@ -87,7 +106,7 @@ def test_the_gap_in_a_shot_is_as_wide_as_its_own_clips():
 def test_clips_of_two_lengths_in_one_shot_share_its_gaps():
     short = clips(shot_frames=396)
     long = [row.model_copy(update={"clip_id": f"long-{row.clip_id}", "frames": 3 * FRAMES}) for row in short[:-9]]
-    found = splits.assign(short + long, Pairs(validation=0.3, test=0.3))
+    found = assign(short + long, Pairs(validation=0.3, test=0.3))
     held: dict[str, set[int]] = {split: set() for split in SPLITS}
     for row in short + long:
         if split := found.get(row.clip_id):
@@ -115,7 +134,7 @@ def videos(number: int, **values) -> list[ClipRow]:
 
 
 def test_of_many_sources_each_split_gets_its_share():
-    found = splits.source_splits(videos(4000), Pairs(validation=0.1, test=0.2))
+    found = source_splits(videos(4000), Pairs(validation=0.1, test=0.2))
     counts = Counter(found.values())
     assert counts["test"] == pytest.approx(800, abs=100)
     assert counts["validation"] == pytest.approx(400, abs=80)
@@ -127,20 +146,18 @@ def test_a_split_is_a_threshold_on_the_hash_of_a_videos_bytes():
     for clip in videos(40):
         place = int(text_digest("3", f"content {clip.source_digest}"), 16) / 16**64
         expected = "test" if place < 0.2 else "validation" if place < 0.5 else "train"
-        assert splits.source_splits([clip], settings) == {clip.source: expected}
+        assert source_splits([clip], settings) == {clip.source: expected}
 
 
 def test_nobody_changes_sides_when_videos_are_added_renamed_or_copied():
     """From one video to hundreds: each keeps its split, alone or among the others."""
     settings, many = Pairs(split="source", validation=0.2, test=0.2), videos(300)
-    whole = splits.source_splits(many, settings)
+    whole = source_splits(many, settings)
     assert set(whole.values()) == set(SPLITS)
     for number in (1, 2, 3, 10, 299):
-        assert splits.source_splits(many[:number], settings) == {
-            clip.source: whole[clip.source] for clip in many[:number]
-        }
+        assert source_splits(many[:number], settings) == {clip.source: whole[clip.source] for clip in many[:number]}
     moved = [clip.model_copy(update={"source": f"elsewhere/{clip.source}"}) for clip in many]
-    assert splits.source_splits([*many, *moved], settings) == whole | {
+    assert source_splits([*many, *moved], settings) == whole | {
         clip.source: whole[clip.source.removeprefix("elsewhere/")] for clip in moved
     }
 
@@ -149,7 +166,7 @@ def test_a_group_is_on_one_side():
     rows = [row for name in "abcdefgh" for row in videos(40, group=name)]
     named = [row.model_copy(update={"source": f"{row.group}/{row.source}"}) for row in rows]
     sides: dict[str, set[str]] = {}
-    for source, split in splits.source_splits(named, Pairs(split="source", validation=0.3, test=0.3)).items():
+    for source, split in source_splits(named, Pairs(split="source", validation=0.3, test=0.3)).items():
         sides.setdefault(source.partition("/")[0], set()).add(split)
     assert all(len(found) == 1 for found in sides.values())
     assert len(set.union(*sides.values())) > 1
@@ -158,56 +175,56 @@ def test_a_group_is_on_one_side():
 def test_auto_decides_once_and_keeps_to_it(tmp_path):
     file, asked = tmp_path / "split.json", Pairs(validation=0.2, test=0.2)
     few, many = clips(sources=5), videos(100)
-    assert splits.decide(file, few, asked).split == "segment"
-    assert splits.decide(file, many, asked).split == "segment", "videos were added"
+    assert splits.decide(file, frame(few), asked).split == "segment"
+    assert splits.decide(file, frame(many), asked).split == "segment", "videos were added"
     assert splits.decided(file, asked.model_copy(update={"limit": 7})).split == "segment"
     other = asked.model_copy(update={"min_sources": 20})
     with pytest.raises(UserError, match="says how to split by other settings of `pairs`"):
         splits.decided(file, other)
-    assert splits.decide(file, many, other).split == "source", "something else was asked"
-    assert splits.decide(file, few, other).split == "source", "videos were taken away"
+    assert splits.decide(file, frame(many), other).split == "source", "something else was asked"
+    assert splits.decide(file, frame(few), other).split == "source", "videos were taken away"
     file.write_text("{")
     with pytest.raises(UserError, match=r"split\.json: does not say .*delete it, and it is decided anew"):
-        splits.decide(file, many, other)
+        splits.decide(file, frame(many), other)
 
 
 def test_auto_leaves_no_split_empty(tmp_path):
     """Of many videos none happens to be held out with the given seed: another is taken, for all that come later too."""
     asked, every = Pairs(validation=0.2, test=0.2), videos(100)
-    train = [clip for clip in every if splits.side(splits.origin(clip), asked) == "train"]
+    train = [clip for clip in every if splits.side(f"content {clip.source_digest}", asked) == "train"]
     assert len(train) > asked.min_sources
-    decided = splits.decide(tmp_path / "split.json", train, asked)
+    decided = splits.decide(tmp_path / "split.json", frame(train), asked)
     assert decided.split == "source"
-    sides = splits.source_splits(train, decided)
+    sides = source_splits(train, decided)
     assert set(sides.values()) == set(SPLITS)
-    later = splits.decide(tmp_path / "split.json", every, asked)
+    later = splits.decide(tmp_path / "split.json", frame(every), asked)
     assert later == decided
-    assert sides.items() <= splits.source_splits(every, later).items(), "nobody changes sides"
+    assert sides.items() <= source_splits(every, later).items(), "nobody changes sides"
 
 
 @pytest.mark.parametrize("count", [3, 4, 7])
 def test_auto_gives_whole_videos_to_splits_where_shots_are_too_short_for_three(tmp_path, count):
     few = videos(count, shot_frames=2 * FRAMES)
-    decided = splits.decide(tmp_path / "split.json", few, Pairs())
+    decided = splits.decide(tmp_path / "split.json", frame(few), Pairs())
     assert decided.split == "source"
-    counts = Counter(splits.assign(few, decided).values())
+    counts = Counter(assign(few, decided).values())
     assert set(counts) == set(SPLITS)
     assert counts["train"] == max(counts.values())
 
 
 def test_auto_cuts_few_long_shots_in_time(tmp_path):
-    assert splits.decide(tmp_path / "split.json", clips(), Pairs()).split == "segment"
+    assert splits.decide(tmp_path / "split.json", frame(clips()), Pairs()).split == "segment"
 
 
 def test_a_clip_of_held_out_footage_makes_no_pair_and_a_line():
     rows = clips(sources=30, stride=9)
-    split_of = splits.source_splits(rows, Pairs(validation=0.2, test=0.2))
+    split_of = source_splits(rows, Pairs(validation=0.2, test=0.2))
     test, train = (next(source for source in split_of if split_of[source] == split) for split in ("test", "train"))
     copy = CopyRow(
         copy_id="1", source=test, shot=0, start=0, frames=132, other_source=train, other_shot=0, other_start=0
     )
     stage = PairsStage.model_validate({"pairs": {"validation": 0.2, "test": 0.2}, "frames": FRAMES, "known": []})
-    built, lines = pairs.build(stage, rows, captions(rows), negatives(rows), [copy])
+    built, lines = made(stage, rows, captions(rows), negatives(rows), [copy])
     assert {row.source for row in built} == set(split_of) - {train}
     held = sum(row.source == train for row in rows)
     assert lines == [f"{held} clips of {train} are left out of train: {test} holds the same footage out for test"]
@@ -220,7 +237,7 @@ def test_few_sources_asked_to_split_by_source_are_refused():
 
 def counted(rows: list[ClipRow], copies: tuple[CopyRow, ...] = (), **settings):
     stage = PairsStage.model_validate({"pairs": settings, "frames": FRAMES, "known": []})
-    return pairs.count(stage, rows, list(copies))
+    return pairs.count(stage, frame(rows), list(copies))
 
 
 def test_clips_are_counted_by_split_before_there_are_negatives():
@@ -231,7 +248,7 @@ def test_clips_are_counted_by_split_before_there_are_negatives():
     ):
         built = build(rows, **settings)
         stage = PairsStage.model_validate({"pairs": settings, "frames": FRAMES, "known": []})
-        assert pairs.places(stage, rows, []) == {row.clip_id: row.split for row in built}
+        assert pairs.places(stage, frame(rows), []).to_dict() == {row.clip_id: row.split for row in built}
         found = {row.split: (row.clips, row.sources) for row in counted(rows, **settings)}
         assert found == {
             split: (len(mine), len({row.source for row in mine}))
@@ -282,7 +299,7 @@ def test_a_negative_of_another_caption_is_refused():
     rows = clips()
     stage = PairsStage.model_validate({"pairs": {}, "frames": FRAMES, "known": []})
     with pytest.raises(UserError, match="made from another caption"):
-        pairs.build(stage, rows, captions(rows), negatives(rows, "y"), [])
+        made(stage, rows, captions(rows), negatives(rows, "y"))
 
 
 def test_a_clip_whose_caption_cannot_be_used_makes_no_pair():
@@ -290,31 +307,31 @@ def test_a_clip_whose_caption_cannot_be_used_makes_no_pair():
     said = [row.model_copy(update={"reason": "refusal: x"} if "s00" in row.clip_id else {}) for row in captions(rows)]
     stage = PairsStage.model_validate({"pairs": {"validation": 0.2, "test": 0.2}, "frames": FRAMES, "known": []})
     left = [row for row in negatives(rows) if "s01" in row.negative_id]
-    built, _ = pairs.build(stage, rows, said, left, [])
+    built, _ = made(stage, rows, said, left)
     assert {row.source for row in built} == {"s01.mp4"}
     known = stage.model_copy(update={"known": ["*"]})
-    assert {row.source for row in pairs.pretraining(known, rows, said)} == {"s01.mp4"}
+    assert {row.source for row in pretraining(known, rows, said)} == {"s01.mp4"}
 
 
 def test_a_rejected_negative_makes_no_pair_and_is_counted():
     rows = clips()
-    made = negatives(rows)
+    rendered = negatives(rows)
     gone = {"status": "rejected", "reason": "frozen: no frame differs"}
-    made = [row.model_copy(update=gone) if index < 3 else row for index, row in enumerate(made)]
+    rendered = [row.model_copy(update=gone) if index < 3 else row for index, row in enumerate(rendered)]
     stage = PairsStage.model_validate({"pairs": {}, "frames": FRAMES, "known": []})
-    built, lines = pairs.build(stage, rows, captions(rows), made, [])
-    assert not {row.pair_id for row in built} & {row.negative_id for row in made[:3]}
+    built, lines = made(stage, rows, captions(rows), rendered)
+    assert not {row.pair_id for row in built} & {row.negative_id for row in rendered[:3]}
     assert len(built) == len(build(rows)) - 3
-    assert lines == [f"3 of {len(made)} negatives are rejected and make no pair: frozen 3"]
+    assert lines == [f"3 of {len(rendered)} negatives are rejected and make no pair: frozen 3"]
     with pytest.raises(UserError, match=r"no pair falls into .* negatives are rejected and make no pair: frozen"):
-        pairs.build(stage, rows, captions(rows), [row.model_copy(update=gone) for row in made], [])
+        made(stage, rows, captions(rows), [row.model_copy(update=gone) for row in rendered])
 
 
 def test_pretraining_takes_known_footage_whole():
     rows = clips(sources=2)
     stage = PairsStage.model_validate({"pairs": {}, "frames": FRAMES, "known": ["s00*"]})
-    built = pairs.pretraining(stage, rows, captions(rows))
+    built = pretraining(stage, rows, captions(rows))
     assert {row.source for row in built} == {"s00.mp4"}
     assert {row.split for row in built} == {"train"}
     with pytest.raises(UserError, match=r"base.pretrain.sources: no accepted clip matches"):
-        pairs.pretraining(stage.model_copy(update={"known": ["none"]}), rows, captions(rows))
+        pretraining(stage.model_copy(update={"known": ["none"]}), rows, captions(rows))

@@ -425,7 +425,7 @@ def test_pairs_that_others_made_stand_on_the_page(made, tmp_path):
     manifests.write(tmp_path / "pairs.parquet", [*first.pairs, theirs], PairRow)
     changes = {"imports": [tmp_path / "mine/0.parquet"], "pairs": tmp_path / "pairs.parquet"}
     found = gather.gather(made.values, made.store, gather.Files(**(vars(made.files) | changes)))
-    assert found.cut == first.cut
+    assert found.cut.equals(first.cut)
     assert found.captions["theirs"].captioner == "mine"
     assert found.digests["mine, part 0"][1] == 1
     assert footage.split(found).origins == {"gt": len(first.pairs), "mine": 1}

@@ -9,11 +9,12 @@ import tiny
 import torch
 import torch.distributed as dist
 from imageio_ffmpeg import get_ffmpeg_exe
+from tables import frame, rows_of
 
 from regdpo.config import schema, stage_inputs
 from regdpo.core import manifests
 from regdpo.core.digests import file_digest
-from regdpo.core.rows import CaptionRow, LatentRow
+from regdpo.core.rows import CaptionRow, ImportedRow, LatentRow, NegativeRow, PairRow
 from regdpo.core.store import Store
 from regdpo.data.video import read_stored
 from regdpo.evaluate import held_out
@@ -76,14 +77,22 @@ def test_each_clip_keeps_its_size_to_the_end(tmp_path):
     cut = clips.cut_shard(stage(stage_inputs.ClipsStage), digests, 0, 1, store)
     assert {row.status for row in cut} == {"accepted"}
     captions = [CaptionRow(clip_id=row.clip_id, caption="stripes", captioner="t") for row in cut]
-    known = pairs.pretraining(stage(stage_inputs.PairsStage).model_copy(update={"known": ["*"]}), cut, captions)
+    known = rows_of(
+        pairs.pretraining(
+            stage(stage_inputs.PairsStage).model_copy(update={"known": ["*"]}),
+            frame(cut),
+            frame(captions, CaptionRow)[[*pairs.CAPTIONS]],
+        ),
+        PairRow,
+    )
     model = base.from_scratch(stage(stage_inputs.BaseStage), known, store)
     rendered = negatives.render(stage(stage_inputs.NegativesStage, "base"), model, cut, captions, store, CPU)
     by_clip = {row.clip_id: SIZES[row.source] for row in cut}
     assert {(row.frames, row.height, row.width) for row in rendered} == set(SIZES.values())
     for row in rendered:
         assert read_stored(store, row.path, row.sha256).shape == (*by_clip[row.clip_id], 3)
-    built, _ = pairs.build(stage(stage_inputs.PairsStage), cut, captions, rendered, [])
+    tables = frame(cut), frame(captions, CaptionRow), frame(rendered, NegativeRow), [], frame([], ImportedRow)
+    built = rows_of(pairs.build(stage(stage_inputs.PairsStage), *tables)[0], PairRow)
     encoded = latents.encode(stage(stage_inputs.LatentsStage), model, built, store, CPU)
     manifest, run = tmp_path / "latents.parquet", tmp_path / "run"
     manifests.write(manifest, encoded, LatentRow)
