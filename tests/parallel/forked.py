@@ -7,7 +7,6 @@ here), what is handed on in memory, and the seconds in which a process imports a
 `test_killed_and_resumed_is_undisturbed`, `test_asked_before_the_first_step`, tests/workflow and tests/slurm start them for real.
 """
 
-import atexit
 import inspect
 import multiprocessing
 import os
@@ -15,17 +14,16 @@ import runpy
 import signal
 import subprocess
 import sys
-import threading
-import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import NoReturn, TextIO, TypeVar
+from typing import NoReturn, TypeVar
 from unittest.mock import patch
 
+import ending
 import pytest
 
 from regdpo.core import errors
@@ -111,7 +109,7 @@ def _launched(writing: Connection, job: Job, options: LaunchOptions, name: str, 
     os.setsid()
     os.dup2(writing.fileno(), 2)
     writing.close()
-    sys.stderr = _text(2)
+    sys.stderr = ending.text(2)
     errors.run(lambda: _train(job, options, name, module))
 
 
@@ -145,14 +143,12 @@ PIPES = ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")
 
 
 def _become(command: list[str], given: dict) -> NoReturn:
-    code: object = 1
-    try:
+    def program() -> None:
         if given["start_new_session"]:
             os.setsid()
         for number, file in enumerate((given["p2cread"], given["c2pwrite"], given["errwrite"])):
             if file != -1:
                 os.dup2(file, number)
-        sys.stdout, sys.stderr = _text(1), _text(2)
         if given["cwd"]:
             os.chdir(given["cwd"])
         if given["env"] is not None:
@@ -163,18 +159,5 @@ def _become(command: list[str], given: dict) -> NoReturn:
                 signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
         sys.argv = command[command.index("-m") + 1 :]
         runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
-        code = 0
-    except SystemExit as leaving:
-        code = leaving.code or 0
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        threading._shutdown()  # type: ignore[attr-defined]
-        atexit._run_exitfuncs()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code if isinstance(code, int) else 1)
 
-
-def _text(number: int) -> TextIO:
-    return os.fdopen(number, "w", 1, errors="backslashreplace", closefd=False)
+    ending.run(program)

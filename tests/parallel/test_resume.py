@@ -28,23 +28,22 @@ def losses(run: Path) -> list[float]:
 AVERAGES = {"ema": 0.9, "reference_ema": {"decay": 0.5, "every": 2}, "export": "best", "eval_every": 1}
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"tuning": "full", "checkpoint_every": 1, **AVERAGES},
-        {"tuning": "lora", "parallel": {"reference": "cached", "pair": 2}},
-    ],
-    ids=["averages", "cached"],
-)
-def test_killed_and_resumed_is_undisturbed(world, tmp_path, settings):
-    """Really started, each with a seed of its own for hashes: as what is forked here and in other tests, to the byte."""
-    options = {"lora": LORA, "steps": 8, **settings}
+CASES = {
+    "averages": {"tuning": "full", "checkpoint_every": 1, **AVERAGES},
+    "cached": {"tuning": "lora", "parallel": {"reference": "cached", "pair": 2}},
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_killed_and_resumed_is_undisturbed(world, tmp_path, case):
+    """That with averages goes on really started, with seeds of its own for hashes: as what is forked, to the byte."""
+    options = {"lora": LORA, "steps": 8, **CASES[case]}
     whole = tiny.job(world, tmp_path / "whole", **options)
     forked.train(whole, LaunchOptions(processes=2))
 
     (tmp_path / "killed").mkdir()
     killed = tiny.job(world, tmp_path / "killed", **options)
-    first = forked.started(killed, LaunchOptions(processes=2))
+    first = forked.Launcher(killed, LaunchOptions(processes=2))
     deadline = time.monotonic() + 120
     while not list(Path(killed.run).glob("checkpoints/step_*")):
         assert first.poll() is None, first.stderr.read()
@@ -55,7 +54,7 @@ def test_killed_and_resumed_is_undisturbed(world, tmp_path, settings):
     first.wait()
     done = len(losses(Path(killed.run)))
     assert not (Path(killed.run) / "export").exists(), "the kill came too late to test anything"
-    train(killed, LaunchOptions(processes=2))
+    (train if case == "averages" else forked.train)(killed, LaunchOptions(processes=2))
     assert losses(Path(killed.run)) == losses(Path(whole.run))
     assert len(losses(Path(whole.run))) == 8 > done
     assert folder_digest(Path(killed.run) / "export") == folder_digest(Path(whole.run) / "export")

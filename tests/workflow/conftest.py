@@ -1,7 +1,10 @@
 """The workflow is run once; the tests look at what it made and at what a dry run would do."""
 
+import os
 import subprocess
 import sys
+import sysconfig
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +18,22 @@ from project import ALONE, Project
 def alone() -> list[str]:
     """What runs a command without a network; empty where that takes rights which are not there."""
     return ALONE if subprocess.run([*ALONE, "true"], capture_output=True, check=False).returncode == 0 else []
+
+
+@pytest.fixture(scope="session", autouse=True)
+def warm(tmp_path_factory: pytest.TempPathFactory, alone: list[str]) -> Iterator[None]:
+    """The process that a workflow's others are forked from, without a network too."""
+    address = tmp_path_factory.mktemp("warm") / "socket"
+    command = [*alone, sys.executable, Path(__file__).parent / "warm.py", address]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True)
+    assert server.stdout
+    assert server.stdout.readline() == "ready\n"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("REGDPO_WARM", f"{sysconfig.get_path('purelib')}:{address}")
+        yield
+    server.terminate()
+    server.wait()
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from importlib.util import cache_from_source
 from pathlib import Path
 
 import psutil
@@ -89,7 +90,13 @@ class Project:
         for name in filter(None, files.split("\0")):
             if (ROOT / name).exists():
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(ROOT / name, folder / name)
+                shutil.copy2(ROOT / name, folder / name)
+                if name.startswith("regdpo/") and name.endswith(".py"):  # as it is compiled, by its clock and size
+                    compiled = cache_from_source(name)
+                    if (ROOT / compiled).exists():
+                        (folder / compiled).parent.mkdir(exist_ok=True)
+                        shutil.copy(ROOT / compiled, folder / compiled)
+        shutil.copy(Path(__file__).parent / "sitecustomize.py", folder)
         self.configure(CONFIG)
 
     def configure(self, values: dict) -> None:
@@ -110,6 +117,7 @@ class Project:
     def started(self, target: str, begun: Callable[[], object]) -> subprocess.Popen:
         """Snakemake in a process group of its own, as a terminal starts it, once it has begun."""
         command, options = self.command(target)
+        options["env"].pop("REGDPO_WARM", None)
         log = self.folder / "out.log"
         with log.open("w") as out:
             running = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, start_new_session=True, **options)
