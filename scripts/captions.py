@@ -8,6 +8,8 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
+import pyarrow.compute as pc
+
 from regdpo.config import command_line, run_file, schema, stage_inputs
 from regdpo.core import errors, manifests
 from regdpo.core.digests import shard_of
@@ -45,13 +47,19 @@ def main() -> None:
         status=lambda status: status == "accepted",
         source=lambda source: shard_of(source, shards) == index,
     )
-    every = [] if CAPTIONERS[stage.captions.source].model else accepted(arguments.clips)
+    sources = [] if CAPTIONERS[stage.captions.source].model else names(arguments.clips)
     store = run_file.open_store(arguments.store)
     server = stage_inputs.read(stage_inputs.CaptionServerStage, arguments.config).server
-    rows = caption_shard(stage, clips, store, every, server)
+    rows = caption_shard(stage, clips, store, sources, lambda: accepted(arguments.clips), server)
     manifests.write(arguments.out, rows, CaptionRow)
     if line := told(rows):
         print(line, file=sys.stderr)
+
+
+def names(manifest: str | Path) -> list[str]:
+    """The videos of accepted clips."""
+    table = manifests.read_table(manifest, ClipRow, ["source", "status"])
+    return list(table["source"].filter(pc.equal(table["status"], "accepted")).unique().to_pylist())
 
 
 def accepted(manifest: str | Path) -> list[ClipRow]:

@@ -1,7 +1,7 @@
 """The captions stage: one caption a clip."""
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
 
 from regdpo.config.schema import CaptionServer
 from regdpo.config.stage_inputs import CaptionsStage
@@ -20,7 +20,8 @@ def caption_shard(
     stage: CaptionsStage,
     clips: list[ClipRow],
     store: Store,
-    every: Collection[ClipRow] = (),
+    sources: Collection[str] = (),
+    every: Callable[[], Sequence[ClipRow]] | None = None,
     server: CaptionServer | None = None,
 ) -> list[CaptionRow]:
     """Captions of accepted clips, one row a clip, in the order of ``clips``; with a reason where it cannot be used.
@@ -29,8 +30,10 @@ def caption_shard(
         stage: the stage's configuration.
         clips: of one shard.
         store: where a model's answers are kept.
-        every: accepted clip, so that all sidecars that are missing are told at once, and one that could belong to two
-            videos; empty: ``clips``.
+        sources: videos of the accepted clips of all shards, so that a sidecar which could belong to two is told; empty:
+            those of ``clips``.
+        every: gives the accepted clips of all shards, so that all sidecars that are missing are told at once, once one
+            of this shard is; None: ``clips``.
         server: whom the captioner ``endpoint`` asks.
 
     Raises:
@@ -38,7 +41,9 @@ def caption_shard(
             server fails; captions cannot be used and ``captions.unusable`` is ``stop``.
     """
     answer = CAPTIONERS[stage.captions.source].answer()
-    rows = answer(Task(stage, clips, store, every or clips, server))
+    rows = answer(
+        Task(stage, clips, store, sources or {clip.source for clip in clips}, every or (lambda: clips), server)
+    )
     checked = [row.model_copy(update={"reason": problem(row, stage.captions)}) for row in rows]
     bad = [row for row in checked if row.reason]
     if bad and stage.captions.unusable == "stop":

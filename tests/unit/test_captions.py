@@ -63,7 +63,9 @@ def test_all_missing_sidecars_are_one_line(tmp_path):
     assert str(tmp_path) in str(error.value)
     stage = CaptionsStage(captions=schema.Captions(), videos_root=str(tmp_path))
     with pytest.raises(UserError, match=r"^captions: 3 of 4 clips have no caption: write a/b\.txt, c\.txt "):
-        captions.caption_shard(stage, clips[3:], Store(tmp_path / "store"), clips)  # whose own captions are there
+        captions.caption_shard(stage, clips[:1], Store(tmp_path / "store"), every=lambda: clips)
+    (row,) = captions.caption_shard(stage, clips[3:], Store(tmp_path / "store"), every=lambda: pytest.fail("asked"))
+    assert row.caption == "a boat", "whose own captions are there reads no other"
     with pytest.raises(UserError, match=r"a/b\.txt, c\.txt: is empty"):
         sidecars(tmp_path, {"a/b.txt": b"", "c.txt": b""}, clips)
 
@@ -155,7 +157,7 @@ def test_a_sidecar_that_could_belong_to_two_videos_is_refused(tmp_path):
         sidecars(tmp_path, {"x.txt": b"which"}, clips)
     stage = CaptionsStage(captions=schema.Captions(), videos_root=str(tmp_path))
     with pytest.raises(UserError, match="could belong to"):  # where the other is another shard's
-        captions.caption_shard(stage, clips[:1], Store(tmp_path / "store"), clips)
+        captions.caption_shard(stage, clips[:1], Store(tmp_path / "store"), ["x.mp4", "x.mov"])
     rows = sidecars(tmp_path, {"x.mp4.txt": b"one", "x.mov.shot000.txt": b"other"}, clips)
     assert [row.caption for row in rows] == ["one", "other"]
 

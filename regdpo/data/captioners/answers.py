@@ -1,7 +1,7 @@
 """What all captioners share: the task, frames spread over a clip, and answers that are kept in the store."""
 
 import json
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,8 +22,10 @@ class Task:
     clips: list[ClipRow]
     """Of one shard."""
     store: Store
-    every: Collection[ClipRow]
-    """Accepted clip of all shards."""
+    sources: Collection[str]
+    """Videos of the accepted clips of all shards, by which a text that could belong to two is told."""
+    every: Callable[[], Sequence[ClipRow]]
+    """The accepted clips of all shards: asked for when some of this one lack a text, so that all that do are told."""
     server: CaptionServer | None = None
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from regdpo.core.errors import UserError
-from regdpo.core.rows import CaptionRow
+from regdpo.core.rows import CaptionRow, ClipRow
 from regdpo.data import table
 from regdpo.data.captioners.answers import Task
 from regdpo.data.names import shown
@@ -21,13 +21,16 @@ def read(task: Task) -> list[CaptionRow]:
     file = task.stage.videos_table
     assert file is not None, "the configuration is refused that has no table for this captioner"
     listed = table.read(file)
-    texts = {}
-    for clip in task.every:
-        one = listed[clip.source].at(clip.start_s) if clip.source in listed else None
-        texts[clip.clip_id] = one.caption if one else ""
-    if missing := sorted({clip.source for clip in task.every if not texts[clip.clip_id]}):
+    texts = {clip.clip_id: _text(listed, clip) for clip in task.clips}
+    if not all(texts.values()):
+        missing = sorted({clip.source for clip in task.every() if not _text(listed, clip)})
         more = f" and {len(missing) - TOLD} more" if len(missing) > TOLD else ""
         named = ", ".join(map(shown, missing[:TOLD]))
         raise UserError(f"captions: {file} has no caption of {named}{more}; write what those rows show, in `caption`")
     writer = f"table:{shown(Path(file).name)}"
     return [CaptionRow(clip_id=clip.clip_id, caption=texts[clip.clip_id], captioner=writer) for clip in task.clips]
+
+
+def _text(listed: dict[str, table.Listed], clip: ClipRow) -> str:
+    one = listed[clip.source].at(clip.start_s) if clip.source in listed else None
+    return one.caption if one else ""

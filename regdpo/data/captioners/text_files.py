@@ -1,11 +1,11 @@
 """Captions from text files beside the footage (regdpo/data/sidecars.py)."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from regdpo.config.stage_inputs import CaptionsStage
 from regdpo.core.errors import UserError
-from regdpo.core.rows import CaptionRow
+from regdpo.core.rows import CaptionRow, ClipRow
 from regdpo.data.captioners.answers import Task
 from regdpo.data.footage import footage_root
 from regdpo.data.names import shown
@@ -21,25 +21,35 @@ def read(task: Task) -> list[CaptionRow]:
     Raises:
         UserError: files are missing, empty, not text, or could belong to two videos; all that are missing are named.
     """
-    every = task.every
-    files = Sidecars(_root(task.stage), {clip.source for clip in every})
-    shots = {(clip.source, clip.shot) for clip in every}
-    named = {shot: name for shot in sorted(shots) if (name := files.of(*shot)) is not None}
-    if missing := [clip for clip in every if (clip.source, clip.shot) not in named]:
+    files = Sidecars(_root(task.stage), task.sources)
+    named = _named(files, task.clips)
+    if any(name is None or files.is_empty(name) for name in named.values()):
+        _refuse(files, task.every())
+    names = {clip.clip_id: name for clip in task.clips if (name := named[clip.source, clip.shot])}
+    texts = {name: files.read(name) for name in dict.fromkeys(names.values())}
+    return [
+        CaptionRow(clip_id=clip_id, caption=texts[name], captioner=f"sidecar:{shown(name)}")
+        for clip_id, name in names.items()
+    ]
+
+
+def _named(files: Sidecars, clips: Sequence[ClipRow]) -> dict[tuple[str, int], str | None]:
+    """Source and shot of clips -> the text's file, if there is one."""
+    return {shot: files.of(*shot) for shot in sorted({(clip.source, clip.shot) for clip in clips})}
+
+
+def _refuse(files: Sidecars, every: Sequence[ClipRow]) -> None:
+    """Tell which texts lack, or are empty, for any clip."""
+    named = _named(files, every)
+    if missing := [clip for clip in every if named[clip.source, clip.shot] is None]:
         raise UserError(
             f"captions: {len(missing)} of {len(every)} clips have no caption: write "
             f"{_listed({files.wanted(clip.source) for clip in missing})} (or VIDEO.shot000.txt for one shot alone) in "
             f"{files.root}, or set `captions.root` or `captions.source`; scripts/captions.py --write-templates writes "
             "empty files for all, and a page that shows the videos"
         )
-    if empty := {name for name in named.values() if files.is_empty(name)}:
-        raise UserError(f"captions: in {files.root} {_listed(empty)}: is empty; write what the video shows")
-    names = {clip.clip_id: named[clip.source, clip.shot] for clip in task.clips}
-    texts = {name: files.read(name) for name in dict.fromkeys(names.values())}
-    return [
-        CaptionRow(clip_id=clip_id, caption=texts[name], captioner=f"sidecar:{shown(name)}")
-        for clip_id, name in names.items()
-    ]
+    empty = {name for name in named.values() if name and files.is_empty(name)}
+    raise UserError(f"captions: in {files.root} {_listed(empty)}: is empty; write what the video shows")
 
 
 def _listed(names: Collection[str]) -> str:
