@@ -5,10 +5,12 @@ python scripts/splits.py --config my.yaml --clips clips.parquet --copies copies.
 """
 
 import sys
+from pathlib import Path
 
 from regdpo.config import command_line, stage_inputs
 from regdpo.core import errors, frames, manifests
 from regdpo.core.rows import ClipRow, CopyRow, PlaceRow, SplitRow
+from regdpo.data.summary import check_accepted
 from regdpo.stages import pairs
 
 
@@ -21,6 +23,7 @@ def main() -> None:
     args = parser.parse_args()
     stage = pairs.settled(stage_inputs.read(stage_inputs.SplitsStage, args.config), args.split)
     clips, copies = frames.read(args.clips, ClipRow, pairs.PLACED), manifests.read(args.copies, CopyRow)
+    check_accepted(clips, Path(args.clips).with_suffix(".html"))
     placed = pairs.places(stage, clips, copies)
     rows = pairs.count(stage, clips, copies, placed)
     if args.places:

@@ -15,7 +15,6 @@ from regdpo.core.errors import UserError
 from regdpo.core.rows import ClipRow, CopyRow
 from regdpo.data import copies, fingerprint, splits
 from regdpo.data.splits import SPLITS, are_known, source_splits
-from regdpo.data.summary import summary
 
 Shot = tuple[str, int]
 """Source, and number of the shot."""
@@ -40,7 +39,7 @@ def merge(
         The clips as they are written, with the columns ``COLUMNS``; and which shots show the same.
 
     Raises:
-        UserError: no clip is accepted, or a manifest or a fingerprint is damaged.
+        UserError: a manifest or a fingerprint is damaged.
     """
     parts: list[pd.DataFrame] = []
     steps: dict[Shot, np.ndarray] = {}
@@ -73,13 +72,8 @@ def find(
 
     Returns:
         Id of a clip -> why it is to be rejected; and the shots.
-
-    Raises:
-        UserError: no clip is accepted.
     """
     accepted = clips[clips["status"] == "accepted"]
-    if accepted.empty:
-        raise UserError("no clip is accepted: " + "; ".join(summary(clips)))
     new = accepted[~are_known(accepted["source"], stage.known)]
     settings = splits.decide(decision, new, stage.pairs) if decision else stage.pairs
     sides = source_splits(new, settings)

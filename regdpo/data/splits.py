@@ -128,7 +128,7 @@ class Decision(Section):
 
 def decide(file: Path, clips: pd.DataFrame, settings: Pairs) -> Pairs:
     """Settings without ``auto``: as the file says, so that videos which are added do not change it; where there is
-    none, or one for other settings, it is decided now and written.
+    none, or one for other settings or from before there was any footage, it is decided now and written.
 
     Args:
         file: of the decision.
@@ -139,7 +139,7 @@ def decide(file: Path, clips: pd.DataFrame, settings: Pairs) -> Pairs:
     """
     if file.exists():
         kept = _read(file)
-        if kept.serves(settings):
+        if kept.serves(settings) and kept.origins:
             _write(file, kept)
             return kept.settings(settings)
     found = settle(clips, settings)

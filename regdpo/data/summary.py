@@ -1,14 +1,22 @@
 """What became of the footage, in lines."""
 
 from itertools import pairwise
+from pathlib import Path
 
 import pandas as pd
 
+from regdpo.core.errors import UserError
 from regdpo.core.frames import kinds
 from regdpo.data.names import shown
 
 MUCH = 1 / 3
 """Share of a picture lost to the crop that is worth a note."""
+
+COMMONEST = 3
+"""Reasons that are told where no clip is accepted."""
+
+NAMED = 3
+"""Videos that a note names."""
 
 
 def summary(rows: pd.DataFrame) -> list[str]:
@@ -25,15 +33,41 @@ def summary(rows: pd.DataFrame) -> list[str]:
     return lines
 
 
+def check_accepted(rows: pd.DataFrame, page: Path) -> None:
+    """See whether there is any clip.
+
+    Args:
+        rows: of the merged manifest.
+        page: that shows what became of the footage.
+
+    Raises:
+        UserError: there is none; with the commonest reasons, and the page that shows all.
+    """
+    if (rows["status"] == "accepted").any():
+        return
+    of = kinds(rows["reason"])
+    counts = sorted(of.value_counts().items(), key=lambda item: (-item[1], item[0]))
+    told = []
+    for kind, number in counts[:COMMONEST]:
+        mine = rows[of == kind]
+        first = mine.loc[mine["clip_id"] == mine["clip_id"].min()].iloc[0]
+        told.append(f"{number} {kind} (such as {shown(first['source'])}: {first['reason'].partition(': ')[2]})")
+    others = f", and {len(counts) - COMMONEST} other reasons" if len(counts) > COMMONEST else ""
+    raise UserError(f"no clip is accepted, of {len(rows)} candidates: {', '.join(told)}{others}; {page} shows them all")
+
+
 def cropped_most(rows: pd.DataFrame) -> str:
     """One line about videos that lose much of their picture to the crop; empty if none does."""
     lost = {source: share for source, share in cropped(rows).items() if share > MUCH}
     if not lost:
         return ""
-    most = max(lost, key=lost.__getitem__)
+    most = sorted(lost, key=lambda source: (-lost[source], source))[:NAMED]
+    named = ", ".join(f"{shown(source)} {lost[source]:.0%}" for source in most)
+    if more := len(lost) - len(most):
+        named += f" and {more} more"
     return (
-        f"{len(lost)} videos lose more than a third of their picture to the crop (such as "
-        f"{shown(most)}: {lost[most]:.0%}); a size of their shape loses none (clips.width and "
+        f"{len(lost)} video{'s lose' if len(lost) > 1 else ' loses'} more than a third of the picture to the crop "
+        f"({named}); a size of their shape loses none (clips.width and "
         "clips.height, or beside others in clips.buckets), clips.crops takes several windows"
     )
 

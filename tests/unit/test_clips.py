@@ -297,7 +297,7 @@ def test_a_crop_that_throws_much_away_is_told(tmp_path):
     rows = cut(stage(tmp_path / "footage", width=32, height=18), tmp_path)  # scaled to 32x56, of which 18 rows are left
     assert summary.cropped(frame(rows)) == {"upright.mp4": pytest.approx(1 - 18 / 57, abs=0.02)}
     assert summary.summary(frame(rows))[-1].startswith(
-        "note: 1 videos lose more than a third of their picture to the crop (such as upright.mp4: 67%)"
+        "note: 1 video loses more than a third of the picture to the crop (upright.mp4 67%)"
     )
     rows = cut(stage(tmp_path / "footage", width=32, height=18, crops=(3, 1)), tmp_path)
     assert summary.cropped(frame(rows))["upright.mp4"] < 0.1

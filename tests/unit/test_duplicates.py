@@ -251,12 +251,23 @@ def test_a_fingerprint_is_the_mean_of_each_quarter_of_a_second():
     assert steps.tolist() == [[15] * 64, [55] * 64, [80] * 64]
 
 
-def test_no_accepted_clip_is_an_error_that_counts_the_reasons():
+def test_without_an_accepted_clip_there_is_a_manifest_and_then_an_error_with_the_reasons_and_the_page(tmp_path):
+    """And how nothing is split binds no footage that comes later."""
+    why = ["short: 3 frames"] * 3 + ["black: luma 0"] * 2 + ["broken: no"] + ["static: motion 0"] * 2
     rows = [
-        ClipRow(clip_id=n, status="rejected", reason="short: 3 frames", source="a", source_digest="") for n in "123"
+        ClipRow(clip_id=str(n), status="rejected", reason=kind, source="a", source_digest="")
+        for n, kind in enumerate(why)
     ]
-    with pytest.raises(UserError, match=r"no clip is accepted: .*3 rejected as short"):
-        merged_of(rows, merging())
+    decision, new = tmp_path / "split.json", tmp_path / "new.json"
+    assert duplicates.find(frame(rows), {}, merging(), decision) == ({}, [])
+    told = (
+        r"no clip is accepted, of 8 candidates: 3 short \(such as a: 3 frames\), 2 black .*1 other reasons; clips.html"
+    )
+    with pytest.raises(UserError, match=told):
+        check_accepted(frame(rows), Path("clips.html"))
+    later = frame([row(name, 0, n) for n, name in enumerate("abcdefgh")])
+    assert duplicates.find(later, {}, merging(), decision) == duplicates.find(later, {}, merging(), new)
+    assert decision.read_text() == new.read_text()
 
 
 def test_a_damaged_fingerprint_is_one_line():
