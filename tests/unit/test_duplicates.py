@@ -17,6 +17,7 @@ from regdpo.core.errors import UserError
 from regdpo.core.rows import ClipRow, CopyRow
 from regdpo.core.store import Store
 from regdpo.data import copies, duplicates, fingerprint, footage, splits
+from regdpo.data.summary import check_accepted
 from regdpo.stages import clips
 
 pytestmark = pytest.mark.slow
