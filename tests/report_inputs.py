@@ -42,6 +42,7 @@ train:
     dpo: {{objective: dpo, beta: 50}}
     reg_dpo: {{objective: reg_dpo, beta: 50, r: dgr}}
 samples: {{sampling: {{steps: 20, guidance: 1}}}}
+scores: {{primary: held_out_error}}
 report: {{title: Familiar street, examples: 3, minimum: {{sources: 1, clips: 2, seeds: 2, pairs: 6}}}}
 """
 
@@ -156,7 +157,7 @@ class _Maker:
                     sha256=sha,
                 )
             )
-            caption = EVIL if index in (0, 8) else f"A fractal coast, seen from above, drifts closer; view {index}."
+            caption = EVIL if index in (0, 8, 9) else f"A fractal coast, seen from above, drifts closer; view {index}."
             digest = file_digest(self.store.existing(worse))
             pairs.append(
                 PairRow(

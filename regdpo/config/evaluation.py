@@ -53,6 +53,12 @@ class VBench(Section):
 class Scores(Section):
     """What is measured on the samples."""
 
+    primary: str = Field(
+        "spectrum",
+        description="The metric that the report's verdicts are about, and that its page leads with (docs/reference/"
+        "scores.md has them). Declare it before you look. The default needs no weights and is what no objective "
+        "minimises; held-out error is what `sft` minimises.",
+    )
     error: HeldOutError = HeldOutError()
     vbench: VBench = VBench()
     bootstrap: Bootstrap = Bootstrap()

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Literal
 
+from regdpo.core.errors import UserError
 from regdpo.core.rows import LatentRow, SampleRow, ScoreRow
 from regdpo.core.store import Store
 from regdpo.models.spec import ModelFile
 
-PRIMARY = "held_out_error"
-"""The metric that verdicts are about."""
+HELD_OUT_ERROR = "held_out_error"
+"""What training itself minimises; it stands beside the primary measure."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ MEASURES: dict[str, Measure] = {
         "regdpo.evaluate.held_out:measure",
         (
             Metric(
-                PRIMARY,
+                HELD_OUT_ERROR,
                 "Held-out error",
                 "MSE",
                 -1,
@@ -113,12 +114,13 @@ MEASURES: dict[str, Measure] = {
     "proxies": Measure(
         "regdpo.evaluate.proxies:measure",
         (
+            Metric("spectrum", "Spectral distance", "dB", -1, 2, "of detail and motion to the real clip's", ITSELF),
             Metric("psnr", "PSNR", "dB", 1, 2, "to the real continuation", ITSELF, continuation=True),
             Metric("ssim", "SSIM", "", 1, 3, "to the real continuation", ITSELF, continuation=True),
             Metric("motion", "Motion", "0..255", 0, 2, "mean absolute difference of neighbouring frames"),
             Metric("sharpness", "Sharpness", "variance", 0, 0, "of the Laplacian; noise raises it too"),
         ),
-        packages=("scikit-image", "opencv-python-headless", "av"),
+        packages=("scikit-image", "opencv-python-headless", "av", "scipy", "numpy"),
     ),
     "vbench": Measure(
         "regdpo.evaluate.vbench:measure",
@@ -143,3 +145,17 @@ def metrics(task: str = "") -> dict[str, Metric]:
     """The metrics of all measures, by key; of a task (``base.task``) those that say something of it."""
     every = (metric for measure in MEASURES.values() for metric in measure.metrics)
     return {metric.key: metric for metric in every if not (metric.continuation and task == "t2v")}
+
+
+def columns(primary: str, task: str) -> dict[str, Metric]:
+    """``metrics(task)`` with the primary measure (``scores.primary``) first.
+
+    Raises:
+        UserError: it is none of them, or has no direction, so that nothing could be better by it.
+    """
+    found = metrics(task)
+    possible = [key for key, metric in found.items() if metric.better]
+    if primary not in possible:
+        there = f"{', '.join(possible)}, the metrics of {task} that have a direction"
+        raise UserError(f"scores.primary: {primary} is none of {there}")
+    return {primary: found.pop(primary), **found}

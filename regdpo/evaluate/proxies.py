@@ -10,6 +10,7 @@ from regdpo.core.rows import REAL, SampleRow, ScoreRow
 from regdpo.core.store import Store
 from regdpo.data.video import read_stored
 from regdpo.evaluate.measures import Given
+from regdpo.evaluate.spectrum import spectral_distance
 
 
 def measure(given: Given) -> list[ScoreRow]:
@@ -18,9 +19,9 @@ def measure(given: Given) -> list[ScoreRow]:
 
 
 def score(samples: list[SampleRow], store: Store) -> list[ScoreRow]:
-    """Motion and sharpness of every sample, and PSNR and SSIM to the real continuation if it is not that itself.
+    """Motion and sharpness of every sample, and how far it is from the real clip if it is not that itself.
 
-    The first frame is left out of PSNR and SSIM: image-to-video is given it.
+    The first frame is left out of the spectrum, PSNR and SSIM: image-to-video is given it.
     """
     rows = []
     for sample in track(samples, "proxies", len(samples)):
@@ -28,6 +29,7 @@ def score(samples: list[SampleRow], store: Store) -> list[ScoreRow]:
         values = {"motion": motion(video), "sharpness": sharpness(video)}
         if sample.model != REAL:
             real = read_stored(store, sample.real, sample.real_sha256)
+            values["spectrum"] = spectral_distance(video[1:], real[1:])
             values["psnr"] = peak_signal_noise_ratio(real[1:], video[1:], data_range=255)
             values["ssim"] = float(np.mean([_ssim(a, b) for a, b in zip(real[1:], video[1:], strict=True)]))
         rows += [row(sample.model, metric, sample.clip_id, sample.seed, value) for metric, value in values.items()]

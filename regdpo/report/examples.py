@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from regdpo.core.rows import REAL, ClipRow, PairRow
-from regdpo.evaluate.measures import PRIMARY, metrics
+from regdpo.evaluate.measures import metrics
 from regdpo.evaluate.stats import clip_means
 from regdpo.report.gather import Inputs, position
 from regdpo.report.results import BASE, Scores, names
@@ -89,17 +89,13 @@ def _chosen(inputs: Inputs, scores: Scores) -> dict[str, list[str]]:
     chosen: dict[str, list[str]] = {clip: [] for clip in spread(inputs.held_out, inputs.config.report.examples, offset)}
     arms = inputs.arms
     arm = next((a for a, runs in arms.items() if runs[0].model.objective == "reg_dpo"), next(iter(arms)))
-    for key in [key for key in ("psnr", PRIMARY) if key in metrics(inputs.config.base.task)]:
-        ours, base = (clip_means(scores.of(side, key)) for side in (list(names(arms[arm]).values()), [BASE]))
-        gains = {
-            clip: metrics()[key].better * (ours[clip] - base[clip])
-            for clip in inputs.held_out
-            if clip in ours and clip in base
-        }
-        if len(gains) > 1:
-            what = f"{arm} against base in {metrics()[key].label}"
-            for label, pick in (("best", max), ("worst", min)):
-                clip = pick(gains, key=gains.__getitem__)
-                chosen.setdefault(clip, []).append(f"{label} clip of {what}")
-            break
+    metric = metrics()[inputs.config.scores.primary]
+    ours, base = (clip_means(scores.of(side, metric.key)) for side in (list(names(arms[arm]).values()), [BASE]))
+    gains = {
+        clip: metric.better * (ours[clip] - base[clip]) for clip in inputs.held_out if clip in ours and clip in base
+    }
+    if len(gains) > 1:
+        for label, pick in (("best", max), ("worst", min)):
+            clip = pick(gains, key=gains.__getitem__)
+            chosen.setdefault(clip, []).append(f"{label} clip of {arm} against base in {metric.label}")
     return chosen

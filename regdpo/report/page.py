@@ -12,7 +12,7 @@ from markupsafe import Markup
 import regdpo
 from regdpo.config.training import Arm
 from regdpo.core.temporaries import atomic
-from regdpo.evaluate.measures import PRIMARY, metrics
+from regdpo.evaluate.measures import HELD_OUT_ERROR, columns
 from regdpo.evaluate.stats import Interval
 from regdpo.objectives.registry import OBJECTIVES
 from regdpo.report import figures, videos
@@ -21,7 +21,8 @@ from regdpo.report.gather import Inputs
 
 MINUS = "\N{MINUS SIGN}"
 SPACE = "\N{NO-BREAK SPACE}"
-FOREST = (PRIMARY, "psnr", "ssim")
+FOREST = (HELD_OUT_ERROR, "psnr", "ssim")
+"""Metrics beside the primary one whose differences to base are drawn."""
 FAR = 5
 """Standard deviations beyond which two heaps do not overlap."""
 
@@ -58,7 +59,9 @@ def render(inputs: Inputs, contents: Contents) -> str:
         runs=inputs.runs,
         digests=inputs.digests,
         packages=inputs.packages,
-        metrics=metrics(inputs.config.base.task),
+        metrics=(shown := columns(inputs.config.scores.primary, inputs.config.base.task)),
+        primary=shown[inputs.config.scores.primary],
+        error=HELD_OUT_ERROR,
         colours={arm: index % figures.PALETTE for index, arm in enumerate(inputs.arms)},
         forests=_forests(contents, inputs),
         curves=[(curve.title, curve.unit, Markup(svg)) for curve, svg in figures.curves(inputs.arms)],  # noqa: S704
@@ -68,9 +71,11 @@ def render(inputs: Inputs, contents: Contents) -> str:
 
 
 def _forests(contents: Contents, inputs: Inputs) -> list[Markup]:
-    shown = [key for key in FOREST if key in metrics(inputs.config.base.task)]
-    columns = ((key, {arm: contents.table[arm][key] for arm in inputs.arms}) for key in shown)
-    return [Markup(figures.forest(cells, f"forest-{key}")) for key, cells in columns]  # noqa: S704
+    primary = inputs.config.scores.primary
+    known = columns(primary, inputs.config.base.task)
+    shown = [primary, *(key for key in FOREST if key in known and key != primary)]
+    drawn = ((key, {arm: contents.table[arm][key] for arm in inputs.arms}) for key in shown)
+    return [Markup(figures.forest(cells, f"forest-{key}")) for key, cells in drawn]  # noqa: S704
 
 
 def objective(arm: Arm) -> str:

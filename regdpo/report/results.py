@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from regdpo.core.errors import UserError
 from regdpo.core.rows import REAL
 from regdpo.evaluate import stats
-from regdpo.evaluate.measures import Metric, metrics
+from regdpo.evaluate.measures import Metric, columns, metrics
 from regdpo.evaluate.stats import NO_SEED, Interval, Look
 from regdpo.report.gather import Inputs, Run
 
@@ -154,11 +154,17 @@ def _training(model: str) -> int:
 
 
 def table(inputs: Inputs, scores: Scores) -> dict[str, dict[str, Cell]]:
-    """Row (real, base, every arm) -> metric -> cell. Differences to base are corrected together, by Holm's method."""
+    """Row (real, base, every arm) -> metric, the primary one first -> cell.
+
+    Differences to base are corrected together, by Holm's method.
+
+    Raises:
+        UserError: ``scores.primary`` is no metric that could be better.
+    """
     rows: dict[str, Mapping[int, str] | str] = {REAL: REAL, BASE: BASE}
     rows |= {arm: names(runs) for arm, runs in inputs.arms.items()}
-    columns = metrics(inputs.config.base.task).items()
-    found = {name: {key: scores.cell(models, metric) for key, metric in columns} for name, models in rows.items()}
+    shown = columns(inputs.config.scores.primary, inputs.config.base.task).items()
+    found = {name: {key: scores.cell(models, metric) for key, metric in shown} for name, models in rows.items()}
     compared = {
         (name, key): cell.against.p
         for name, row in found.items()

@@ -6,7 +6,7 @@ from statistics import fmean
 
 import pandas as pd
 
-from regdpo.evaluate.measures import PRIMARY, metrics
+from regdpo.evaluate.measures import metrics
 from regdpo.evaluate.stats import Interval, holm
 from regdpo.report.gather import Inputs, Run
 from regdpo.report.results import BASE, TOO_LITTLE, Cell, Scores, names, word
@@ -55,13 +55,14 @@ def verdicts(inputs: Inputs, scores: Scores, table: dict[str, dict[str, Cell]]) 
         table: as ``results.table`` makes it.
     """
     found = []
+    primary = inputs.config.scores.primary
     sft = _against_sft(inputs, scores, table)
     for arm, runs in inputs.arms.items():
         beside = dict(table[arm])
-        cell = beside.pop(PRIMARY)
+        cell = beside.pop(primary)
         others = list(beside.values())
         found.append(
-            Verdict(arm, _all_told(cell, others), cell, table[BASE][PRIMARY], others, _drift(runs), sft.get(arm, []))
+            Verdict(arm, _all_told(cell, others), cell, table[BASE][primary], others, _drift(runs), sft.get(arm, []))
         )
     return found
 
@@ -121,14 +122,15 @@ def _against_sft(inputs: Inputs, scores: Scores, table: dict[str, dict[str, Cell
         alone = AgainstSft("", None, "No SFT arm was trained: whether SFT alone explains this cannot be told.")
         return {arm: [alone] for arm in arms}
     models = {arm: list(names(inputs.arms[arm]).values()) for arm in (*arms, *yardsticks)}
-    deltas = {(arm, sft): scores.delta(models[arm], models[sft], PRIMARY) for arm in arms for sft in yardsticks}
+    primary = inputs.config.scores.primary
+    deltas = {(arm, sft): scores.delta(models[arm], models[sft], primary) for arm in arms for sft in yardsticks}
     known = {pair: delta.p for pair, delta in deltas.items() if delta and delta.p is not None}
     corrected = dict(zip(known, holm(list(known.values())), strict=True))
     found: dict[str, list[AgainstSft]] = {arm: [] for arm in arms}
     for (arm, sft), delta in deltas.items():
         told = (arm, sft) not in corrected or scores.told(corrected[arm, sft])
-        against = word(metrics()[PRIMARY], delta, scores.short(models[arm], models[sft], PRIMARY), told)
-        found[arm].append(AgainstSft(sft, delta, _explains(against, table[arm][PRIMARY].reading == "better")))
+        against = word(metrics()[primary], delta, scores.short(models[arm], models[sft], primary), told)
+        found[arm].append(AgainstSft(sft, delta, _explains(against, table[arm][primary].reading == "better")))
     return found
 
 

@@ -33,6 +33,9 @@ ALWAYS = {
     "base": "The model before training; the losers come from it.",
     "winner, loser": "The real clip of a pair, and what the base made of its caption{first}.",
     "held out": "Not trained on.",
+    "primary measure": "What the verdicts are about; it was declared in the configuration (scores.primary).",
+    "spectral distance": "How far the strength of fine and coarse, of still and moving detail is from the real clip's; "
+    "blur and stillness count as much as noise and flicker, and where things are does not count.",
     "held-out error": "How wrong the model is about the noise in held-out clips (mean squared error).",
     "interval": "Where the mean may lie, as far as the footage and the trainings tell that there are.",
 }

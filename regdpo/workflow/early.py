@@ -14,6 +14,7 @@ from regdpo.config.schema import Base, Config
 from regdpo.core.errors import UserError
 from regdpo.data import footage
 from regdpo.data.captioner_registry import CAPTIONERS
+from regdpo.evaluate.measures import columns
 from regdpo.models import checkpoint_json
 from regdpo.models.registry import FAMILIES
 from regdpo.models.sizes import check_size
@@ -30,8 +31,10 @@ def check(settings: Config, conda: bool = False) -> None:
         conda: Snakemake makes the rules' environments.
 
     Raises:
-        UserError: there is no footage; the base cannot take clips of that size; the captioner's environment is missing.
+        UserError: there is no footage; the base cannot take clips of that size; the captioner's environment is missing;
+            the primary measure is none.
     """
+    columns(settings.scores.primary, settings.base.task)
     geometry(settings)
     if settings.footage:
         footage.list_videos(settings.videos)

@@ -20,7 +20,7 @@ from regdpo.core.errors import UserError
 from regdpo.core.rows import ClipRow, Geometry, HalfRow, ImportedRow, PairRow
 from regdpo.data.video import read_frames
 from regdpo.evaluate import stats
-from regdpo.evaluate.measures import metrics
+from regdpo.evaluate.measures import columns, metrics
 from regdpo.evaluate.stats import Interval
 from regdpo.objectives.registry import OBJECTIVES
 from regdpo.report import contents, examples, footage, gather, losers, page, videos
@@ -152,7 +152,7 @@ def test_no_places_and_no_clock(html, made):
 
 def test_every_missing_cell_has_its_reason(html):
     cells = [a["title"] for a in Elements(html).all("abbr", "title")]
-    assert len(cells) == html.count('class="missing"') == 4  # dpo's flickering, and three that footage has none of
+    assert len(cells) == html.count('class="missing"') == 5  # dpo's flickering, and four that footage has none of
     assert all(cells)
     assert NO_VBENCH in cells
     footnotes = re.findall(r'<li id="reason\d+">(.*?)</li>', html)
@@ -311,6 +311,32 @@ def hash_of(text):
     return sum(ord(letter) ** 2 for letter in text)
 
 
+def test_the_page_leads_with_the_declared_measure(inputs, html):
+    """And the error that SFT minimises stands beside it."""
+    assert "It is what SFT minimises" in html
+    scores = inputs.config.scores.model_copy(update={"primary": "psnr"})
+    other = configured(inputs, scores=scores)
+    html = rendered(other)
+    assert "<b>PSNR</b>: to the real continuation, higher is better" in html
+    assert "Held-out error stands beside it" in html
+    assert re.findall(r'aria-label="([^:"]*): difference of each arm', html) == ["PSNR", "Held-out error", "SSIM"]
+    assert re.search(r"<th>Model</th><th>PSNR ↑", html)
+    sft = cards(html)["sft"]
+    assert re.search(r"PSNR 19\.\d\d \[.*? against 19\.\d\d of base: better", sft)
+    assert sft.index("PSNR") < sft.index("Held-out error better")
+
+    def worse(row):
+        return {"value": row.value - 5} if row.metric == "psnr" and row.model.startswith("sft") else None
+
+    assert judged(rescored(other, worse))[0].primary.reading == "worse"
+
+
+@pytest.mark.parametrize(("primary", "task"), [("motion", "i2v"), ("psnr", "t2v"), ("beauty", "i2v")])
+def test_a_primary_measure_that_is_none_is_refused(inputs, primary, task):
+    with pytest.raises(UserError, match=f"^scores.primary: {primary} is none of held_out_error, spectrum, "):
+        columns(primary, task)
+
+
 def test_the_page_says_which_levels_it_cannot_speak_of(html):
     assert "this base model alone" in html
     assert "Intervals are over 2 trainings of each arm and 5 stretches of one video." in html
@@ -356,9 +382,10 @@ def test_videos_are_the_files(inputs, html):
     assert 3 <= len(shown) <= 5
     labels = [label for example in shown for label in example.labels]
     assert sorted(label.split()[0] for label in labels) == ["best", "worst"]
-    ours, base = (scores.of(names, "psnr") for names in (["reg_dpo/seed0", "reg_dpo/seed1"], ["base"]))
+    assert all(label.endswith("reg_dpo against base in Held-out error") for label in labels)
+    ours, base = (scores.of(names, "held_out_error") for names in (["reg_dpo/seed0", "reg_dpo/seed1"], ["base"]))
     known = {look.clip: look.value for look in base}
-    gains = {clip: fmean(look.value for look in ours if look.clip == clip) - known[clip] for clip in inputs.held_out}
+    gains = {clip: known[clip] - fmean(look.value for look in ours if look.clip == clip) for clip in inputs.held_out}
     best = next(e for e in shown if any(label.startswith("best") for label in e.labels))
     assert best.clip.clip_id == max(gains, key=gains.get)
     assert [video.label for video in best.videos] == ["real", "base", "sft", "dpo", "reg_dpo"]
