@@ -28,21 +28,21 @@ def spectral_distance(video: NDArray[np.uint8], real: NDArray[np.uint8]) -> floa
 def _bands(video: NDArray[np.uint8]) -> NDArray[np.float64]:
     """Mean power of luma in each band that has any frequency, under Hann's window, so that edges are no detail."""
     luma = np.stack([cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in video]).astype(np.float32)
-    window = np.ones((1, 1, 1), np.float32)
+    luma -= luma.mean(dtype=np.float64)
+    energy = 1.0
     for axis, length in enumerate(luma.shape):
-        shape = [1, 1, 1]
-        shape[axis] = length
-        window = window * np.hanning(length + 2)[1:-1].reshape(shape).astype(np.float32)
-    power = np.abs(rfftn((luma - luma.mean()) * window)) ** 2 / np.square(window).sum()
+        window = np.hanning(length + 2)[1:-1]
+        energy *= float(np.square(window).sum())
+        luma *= np.expand_dims(window.astype(np.float32), [other for other in range(3) if other != axis])
     time, height = (np.abs(np.fft.fftfreq(length)) for length in luma.shape[:2])
-    width = np.fft.rfftfreq(luma.shape[2])
-    spatial = np.digitize(np.hypot(height[:, None], width[None]), OCTAVES, right=True)
     temporal = np.digitize(time, OCTAVES, right=True)  # 0 is what stands still
-    band = (len(OCTAVES) + 1) * temporal[:, None, None] + spatial[None]
-    band = np.where(spatial[None] < len(OCTAVES), band, 0)  # beyond half a cycle a pixel there are corners only
-    band[0, 0, 0] = 0
-    known = np.bincount(band.ravel())
-    known[0] = 0
-    sums = np.bincount(band.ravel(), power.ravel())
-    found: NDArray[np.float64] = sums[known > 0] / known[known > 0]
+    spatial = np.digitize(np.hypot(height[:, None], np.fft.rfftfreq(luma.shape[2])), OCTAVES, right=True).ravel()
+    sizes = np.bincount(spatial, minlength=len(OCTAVES) + 1)
+    sums, known = np.zeros((2, len(OCTAVES), len(OCTAVES) + 1))
+    for band, plane in zip(temporal, rfftn(luma, overwrite_x=True), strict=True):
+        sums[band] += np.bincount(spatial, np.square(np.abs(plane)).ravel(), minlength=len(OCTAVES) + 1)
+        known[band] += sizes
+    # The mean is no detail, and corners alone have frequencies beyond half a cycle a pixel.
+    known[0, 0] = known[:, -1] = 0
+    found: NDArray[np.float64] = sums[known > 0] / known[known > 0] / energy
     return found
