@@ -1,7 +1,7 @@
 # Losers: what the base model, or each generator that is named, makes of each clip's caption and first frame.
 rule render_negatives:
     input:
-        model=generator_model,
+        model=model_files.of_generator,
         clips=rules.merge_clips.output.manifest,
         captions=rules.merge_captions.output.manifest,
         places=rules.count_splits.output.places,

@@ -19,7 +19,7 @@ rule real_samples:
 
 rule render_samples:
     input:
-        model=model_file,
+        model=model_files.of,
         pairs=rules.gt_pairs.output.manifest,
     output:
         manifest=f"{RESULTS}/samples/{{model}}.parquet",

@@ -1,7 +1,7 @@
 # What is measured on the samples, one manifest per model and measure. regdpo/evaluate/measures.py declares the measures.
 rule score:
     input:
-        unpack(scored),
+        unpack(model_files.scored),
     output:
         scores=f"{RESULTS}/scores/{{model}}/{{measure}}.parquet",
     log:

@@ -44,7 +44,8 @@ def main() -> None:
     early.check(settings)
     jobs, targets = planned(Path(args.config), args.target)
     hours, notes = outlook.estimate(settings, jobs)
-    print("\n".join([f"{args.config}: is right", "", *changes.table(jobs, hours), "", *notes]))
+    table = [*changes.table(jobs, hours), *filter(None, [changes.uncounted(jobs)])]
+    print("\n".join([f"{args.config}: is right", "", *table, "", *notes]))
     if not any(job.runs for job in jobs):
         print("nothing is to be done")
         return

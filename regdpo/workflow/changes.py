@@ -241,6 +241,15 @@ def table(jobs: Iterable[Job], hours: Mapping[str, float]) -> list[str]:
     ]
 
 
+def uncounted(jobs: Iterable[Job], targets: int = 1) -> str:
+    """A line that leads from the total of ``table`` to Snakemake's, which counts targets too; empty if nothing runs."""
+    running = [job for job in jobs if job.runs]
+    others = sum(not job.counts for job in running)
+    if not running:
+        return ""
+    return f"Snakemake counts {len(running) + targets}: also {others} that only merge, count or export, and the target"
+
+
 def first_target(jobs: Iterable[Job], targets: Mapping[str, str]) -> str:
     """The target to make and look at first: of the first stage that has something to run, or the next with a target.
 

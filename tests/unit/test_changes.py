@@ -147,7 +147,7 @@ def test_every_part_of_a_stage_has_its_place_in_the_configuration():
     known = set(mistakes.paths(schema.Config))
     settings = configured()
     for stage in stage_inputs.STAGES:
-        if stage is stage_inputs.ReportStage:
+        if stage in (stage_inputs.ReportStage, stage_inputs.RateStage):  # the page shows all; no rule has its parts
             continue
         rule = Job(0, stage.__name__, "x")
         for name in stage.model_fields:
@@ -182,5 +182,9 @@ def test_other_reasons():
         "pairs          0   1           ",
         "all            4   5        1.2",
     ]
+    merged = Job(6, "merge_captions", "captions", above=frozenset({3, 4}))
+    told = "Snakemake counts 7: also 2 that only merge, count or export, and the target"
+    assert changes.uncounted([*jobs, merged]) == told
+    assert changes.uncounted(jobs[-1:]) == ""
     assert changes.first_target(jobs[2:], {"captions": "captions", "clips": "clips"}) == "clips"
     assert changes.first_target(jobs[3:], {"captions": "captions", "clips": "clips"}) == "captions"

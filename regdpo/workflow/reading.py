@@ -1,0 +1,88 @@
+"""What rules are read with: the configuration as it was named, and what the shells of jobs find."""
+
+import os
+import shutil
+import sys
+import uuid
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from regdpo.config import schema
+from regdpo.config.locations import located
+from regdpo.config.run_file import RUN, SUFFIX, RunFile
+from regdpo.core import environment
+from regdpo.data.captioner_registry import CAPTIONERS
+from regdpo.evaluate.measures import MEASURES
+
+SHELL = (
+    'stage_in() {{ "$1" "$REGDPO_SCRIPTS/$2.py" "${{@:3}}"; }}; stage() {{ stage_in python "$@"; }}; '
+    "set -euo pipefail; "
+)
+"""Before every command. Rules call ``python``: the one that runs Snakemake, or that of the rule's conda environment.
+``stage NAME`` is scripts/NAME.py, ``stage_in PYTHON NAME`` the same by another interpreter."""
+
+
+def configuration(values: dict[str, Any], given: Any, load: Callable[[Path], dict[str, Any]]) -> schema.Config:
+    """The configuration, its paths relative to the file that names each.
+
+    Args:
+        values: as Snakemake merged them. given: its settings of the configuration: files, and what the command line
+            names. load: reads a file.
+
+    Raises:
+        UserError: it holds mistakes.
+    """
+    files = given.configfiles or [Path("config/config.yaml")]
+    named = [(Path(file).parent, load(file)) for file in files]
+    return schema.check(located(values, [*named, (Path(), given.config)], schema.Config))
+
+
+def run_file(notes: Path, controls: bool) -> RunFile:
+    """What this run knows: nothing yet in the controlling process, which gets a file to write it to; in a job what that
+    found out, for it has to see the same environment and footage.
+
+    Raises:
+        UserError: the file cannot be read, or this is another environment.
+    """
+    if controls:
+        os.environ[RUN] = str(notes / f"{uuid.uuid4().hex}{SUFFIX}")
+    elif RUN in os.environ and Path(os.environ[RUN]).exists():
+        run = RunFile.read(os.environ[RUN])
+        environment.check_environment(run.environment)
+        return run
+    return RunFile()
+
+
+def set_environment(root: Path, settings: schema.Config) -> None:
+    """That of jobs' shells. Where the captioner's own environment is not there, ``python`` has its packages."""
+    its_own = CAPTIONERS[settings.captions.source].environment and shutil.which(settings.captions.python)
+    os.environ.update(
+        PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()]),
+        PYTHONPATH=str(root),
+        REGDPO_SCRIPTS=str(root / "scripts"),
+        REGDPO_CAPTIONER=settings.captions.python if its_own else "python",
+    )
+
+
+class ModelFiles:
+    """Where the files of models lie that rules take, by their wildcards."""
+
+    def __init__(self, settings: schema.Config):
+        self.settings, self.results = settings, settings.paths.results
+
+    def of(self, wildcards: Any) -> str:
+        """The model.json behind a name among the models."""
+        folder = "base" if wildcards.model == "base" else f"train/{wildcards.model}"
+        return f"{self.results}/{folder}/model.json"
+
+    def of_generator(self, wildcards: Any) -> str:
+        """The model.json of a generator."""
+        of_its_own = self.settings.negatives.named[wildcards.generator].model
+        return f"{self.results}/{f'generators/{wildcards.generator}' if of_its_own else 'base'}/model.json"
+
+    def scored(self, wildcards: Any) -> Mapping[str, str]:
+        """What a measure reads of a model."""
+        if MEASURES[wildcards.measure].reads == "samples":
+            return {"samples": f"{self.results}/samples/{wildcards.model}.parquet"}
+        return {"model": self.of(wildcards), "latents": f"{self.results}/latents/gt.parquet"}
