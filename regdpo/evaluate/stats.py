@@ -13,6 +13,7 @@ one that the interval cannot speak of; ``Levels`` says which.
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -20,15 +21,12 @@ import numpy as np
 from regdpo.config.schema import Bootstrap
 from regdpo.core.rows import ClipRow
 
-NO_SEED = -1
-"""A base model's training seed, and the sampling seed of what is not sampled."""
-
 
 class Look(NamedTuple):
     """One finite value, and where it comes from."""
 
     base: Hashable
-    training: int
+    training: int | None  # its seed; None: of a base model
     sampling: int
     clip: str
     value: float
@@ -97,7 +95,7 @@ def interval(looks: Sequence[Look], where: Places, bootstrap: Bootstrap) -> Inte
     """
     if not looks:
         raise ValueError("no clip has a value")
-    ordered = sorted(looks, key=lambda look: (look.clip, str(look.base), look.training, look.sampling))
+    ordered = sorted(looks, key=lambda look: (look.clip, str(look.base), str(look.training), look.sampling))
     clips = np.unique([look.clip for look in ordered], return_inverse=True)[1]
     n = int(clips.max()) + 1
     weights = 1 / (np.bincount(clips)[clips] * n)
@@ -122,8 +120,8 @@ def _varying(looks: Sequence[Look], where: Places) -> list[Callable[[Look], str]
     """Of models and of footage the uppermost level that has several units, as what names a look's unit."""
     models: list[Callable[[Look], str]] = [
         lambda look: str(look.base),
-        lambda look: f"{look.training:+d}",
-        lambda look: f"{look.sampling:+d}",
+        lambda look: str(look.training),
+        lambda look: str(look.sampling),
     ]
     footage: list[Callable[[Look], str]] = [
         lambda look: where[look.clip].source,
@@ -138,10 +136,15 @@ def _varying(looks: Sequence[Look], where: Places) -> list[Callable[[Look], str]
 
 def _variance(units: np.ndarray, weights: np.ndarray, values: np.ndarray, bootstrap: Bootstrap, number: int) -> float:
     """Of the weighted mean, as units are drawn anew with all that lies in them."""
-    n = int(units.max()) + 1
-    drawn = np.random.default_rng([bootstrap.seed, number]).multinomial(n - 1, np.full(n, 1 / n), bootstrap.resamples)
+    drawn = _drawn(int(units.max()) + 1, bootstrap.resamples, bootstrap.seed, number)
     means = (drawn @ np.bincount(units, weights * values)) / (drawn @ np.bincount(units, weights))
     return float(np.mean((means - weights @ values) ** 2))
+
+
+@lru_cache(maxsize=4)  # the same for most cells of a table
+def _drawn(n: int, resamples: int, *seed: int) -> np.ndarray:
+    """(resamples, n): how often each of n units is among the n - 1 that are drawn."""
+    return np.random.default_rng(seed).multinomial(n - 1, np.full(n, 1 / n), resamples)
 
 
 def _no_spread(clips: int, varying: bool) -> str:
@@ -163,16 +166,18 @@ def paired(ours: Iterable[Look], theirs: Iterable[Look]) -> list[Look]:
     """Differences of values of the same base, clip and sampling seed, and of the same training seed unless one side was
     not trained, as the base itself."""
     mine, others = list(ours), list(theirs)
-    both = all(look.training != NO_SEED for look in (*mine, *others))
+    both = all(look.training is not None for look in (*mine, *others))
 
     def key(look: Look) -> tuple[Hashable, ...]:
-        return look.base, look.sampling, look.clip, look.training if both else NO_SEED
+        return look.base, look.sampling, look.clip, look.training if both else None
 
     known = defaultdict(list)
     for look in others:
         known[key(look)].append(look)
     return [
-        look._replace(training=max(look.training, other.training), value=look.value - other.value)
+        look._replace(
+            training=other.training if look.training is None else look.training, value=look.value - other.value
+        )
         for look in mine
         for other in known.get(key(look), [])
     ]

@@ -10,7 +10,7 @@ from regdpo.core.errors import UserError
 from regdpo.core.rows import REAL
 from regdpo.evaluate import stats
 from regdpo.evaluate.measures import Metric, columns, metrics
-from regdpo.evaluate.stats import NO_SEED, Interval, Look
+from regdpo.evaluate.stats import Interval, Look
 from regdpo.report.gather import Inputs, Run
 
 BASE = "base"
@@ -147,10 +147,10 @@ def names(runs: list[Run]) -> dict[int, str]:
     return {run.model.seed: run.model.name for run in runs}
 
 
-def _training(model: str) -> int:
-    """The training seed in a model's name."""
+def _training(model: str) -> int | None:
+    """The training seed in a model's name; None: it is no arm's."""
     _, found, seed = model.rpartition("/seed")
-    return int(seed) if found else NO_SEED
+    return int(seed) if found else None
 
 
 def table(inputs: Inputs, scores: Scores) -> dict[str, dict[str, Cell]]:

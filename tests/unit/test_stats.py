@@ -9,14 +9,14 @@ from scipy import stats as scipy_stats
 from regdpo.config.evaluation import Bootstrap
 from regdpo.core.rows import ClipRow
 from regdpo.evaluate import stats
-from regdpo.evaluate.stats import NO_SEED, Levels, Look, Place
+from regdpo.evaluate.stats import Levels, Look, Place
 
 SETTINGS = Bootstrap(resamples=4000, confidence=0.95, seed=3)
 APART = {f"clip{index:03d}": Place("one", index) for index in range(60)}
 """Clips that each lie on a stretch of their own."""
 
 
-def clips(values, training=NO_SEED):
+def clips(values, training=None):
     return [Look("", training, 0, f"clip{index:03d}", value) for index, value in enumerate(values)]
 
 
@@ -82,7 +82,7 @@ def test_intervals_hold_what_they_promise(shape):
 
 def test_looks_at_one_stretch_are_no_evidence_about_others():
     values = [1.0, 2.0, 4.0, 2.5]
-    often = [Look("", NO_SEED, seed, f"{i}-{c}", v) for i, v in enumerate(values) for c in range(3) for seed in (0,)]
+    often = [Look("", None, seed, f"{i}-{c}", v) for i, v in enumerate(values) for c in range(3) for seed in (0,)]
     where = {look.clip: Place("one", int(look.clip[0])) for look in often}
     once = found(clips(values))
     assert (found(often, where).low, found(often, where).high) == (pytest.approx(once.low), pytest.approx(once.high))
@@ -139,11 +139,14 @@ def test_arms_are_paired_by_training_and_with_base_by_what_it_has():
     assert against_arm.mean == pytest.approx(1)
     assert against_arm.low is None  # all values agree
     assert against_base.high - against_base.low > shifts.std()
+    negative = [look._replace(training=-1 - look.training) for look in ours]  # a seed may be any number
+    assert delta(negative, clips(np.arange(5) / 10)).mean == pytest.approx(against_base.mean)
+    assert stats.paired(negative, theirs) == []
 
 
 def test_values_of_two_bases_are_never_paired():
     ours = [Look(base, 0, 0, "clip000", 10.0 * base + 1) for base in (0, 1)]
-    theirs = [Look(base, NO_SEED, 0, "clip000", 10.0 * base) for base in (0, 1, 2)]
+    theirs = [Look(base, None, 0, "clip000", 10.0 * base) for base in (0, 1, 2)]
     assert [look.value for look in stats.paired(ours, theirs)] == [1, 1]
 
 
