@@ -7,6 +7,8 @@ rule gt_pairs:
         captions=rules.merge_captions.output.manifest if GT else [],
         negatives=rules.merge_negatives.output.manifest if GT else [],
         imports=rules.imports.input.manifests,
+        # What the footage looks like, to be found in pairs that others made.
+        shots=rules.merge_clips.input.shots if GT and IMPORTED else [],
     output:
         manifest=f"{RESULTS}/pairs.parquet",
     log:
@@ -17,9 +19,10 @@ rule gt_pairs:
     params:
         config=declare.reads(stage_inputs.PairsStage),
         code=declare.code("pairs"),
+        env=declare.env("numpy"),
     shell:
         "stage pairs --clips {input.clips:q} --copies {input.copies:q} --captions {input.captions:q}"
-        " --negatives {input.negatives:q} --split {input.split:q} --imports {input.imports:q} --out {output.manifest:q} 2>&1 | tee -i {log:q}"
+        " --negatives {input.negatives:q} --split {input.split:q} --imports {input.imports:q} --shots {input.shots:q} --out {output.manifest:q} 2>&1 | tee -i {log:q}"
 
 
 rule pairs:

@@ -3,11 +3,13 @@ here, the clips to learn from."""
 
 import sys
 
+import numpy as np
 import pandas as pd
 
 from regdpo.config import command_line, stage_inputs
 from regdpo.core import errors, frames, manifests
 from regdpo.core.rows import CaptionRow, ClipRow, CopyRow, ImportedRow, NegativeRow, PairRow
+from regdpo.data.duplicates import Shot, steps_of
 from regdpo.stages import pairs
 
 
@@ -18,6 +20,9 @@ def main() -> None:
     parser.add_argument("--negatives", nargs="?", help="manifest of the negatives stage")
     parser.add_argument("--copies", nargs="?", help="which shots show the same footage, from the clips stage")
     parser.add_argument("--imports", nargs="*", default=[], help="manifests of pairs that others made")
+    parser.add_argument(
+        "--shots", nargs="*", default=[], help="manifests of the clips' shards, to look for in the imports"
+    )
     parser.add_argument("--pretraining", action="store_true", help="winners alone, for a base that is made here")
     parser.add_argument(
         "--split", nargs="?", help="how footage is split, as the merging of clips decided; else decided now"
@@ -31,8 +36,13 @@ def main() -> None:
     else:
         negatives = frames.read(args.negatives, NegativeRow, pairs.NEGATIVES)
         copies = manifests.read(args.copies, CopyRow) if args.copies else []
-        imported = pd.concat([frames.read(file, ImportedRow, pairs.IMPORTED) for file in args.imports or [None]])
-        rows, left_out = pairs.build(stage, clips, captions, negatives, copies, imported)
+        imported = pd.concat(
+            [frames.read(file, ImportedRow, pairs.IMPORTED) for file in args.imports or [None]], ignore_index=True
+        )
+        shots: dict[Shot, np.ndarray] = {}
+        for file in args.shots:
+            shots |= steps_of(manifests.read_table(file, ClipRow, ("clip_id", "source", "shot", "fingerprint")))
+        rows, left_out = pairs.build(stage, clips, captions, negatives, copies, imported, shots)
         print("\n".join(left_out), end="\n" if left_out else "", file=sys.stderr)
     manifests.write_table(args.out, frames.table(rows), PairRow)
 

@@ -117,6 +117,7 @@ class PairsStage(Section):
     frames: int  # of the longest clip that there may be
     known: list[str]  # glob patterns of sources the base model was trained on: no pairs from those
     alone: bool = True  # whether all pairs are of this footage
+    same_footage: float | None = None  # as in clips.filters, where there are pairs that others made
 
     @classmethod
     def of(cls, config: c.Config) -> dict[str, Any]:
@@ -124,7 +125,8 @@ class PairsStage(Section):
             "pairs": _dump(config.pairs, exclude={"sources"}),
             "frames": max(it.frames for it in config.clips.geometries),
             "known": _known(config),
-            "alone": list(config.pairs.sources) == ["gt"],
+            "alone": (alone := list(config.pairs.sources) == ["gt"]),
+            "same_footage": None if alone else config.clips.filters.same_footage,
         }
 
 

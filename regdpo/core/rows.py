@@ -214,6 +214,7 @@ class ImportedRow(Row):
     winner_sha256: str = ""
     loser: str = ""
     loser_sha256: str = ""
+    fingerprint: str = ""  # what the winner looks like
 
     @property
     def kind(self) -> str:

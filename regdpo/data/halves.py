@@ -14,6 +14,7 @@ from regdpo.core.environment import versions
 from regdpo.core.rows import Geometry
 from regdpo.core.store import Store
 from regdpo.data import buckets, cut, video
+from regdpo.data.fingerprint import fingerprint
 from regdpo.data.notes import recall, remember
 
 
@@ -24,6 +25,8 @@ class Half:
     path: str
     """In the store."""
     sha256: str
+    fingerprint: str
+    """What it looks like, before it is cropped."""
 
 
 def both(
@@ -75,7 +78,7 @@ def _half(which: str, path: Path, digest: str, clips: schema.Clips, store: Store
     if kept and "short" in kept:
         raise Short(f"{which}: {kept['short']}")
     if kept and file.exists() and file_digest(file) == kept["sha256"]:
-        return Half(relative, kept["sha256"])
+        return Half(relative, kept["sha256"], kept["fingerprint"])
     probe = _probe(which, path, clips)
     scaled = cut.scaled_size(probe, clips.width, clips.height, clips.short_side)
     windows = cut.windows(scaled, clips.width, clips.height, (1, 1))
@@ -93,11 +96,12 @@ def _half(which: str, path: Path, digest: str, clips: schema.Clips, store: Store
         raise Short(f"{which}: {short}") from None
     except video.BrokenVideo as error:
         raise video.BrokenVideo(f"{which}: {error.kind}: {error}") from None
-    remember(store, note, {"sha256": sha256})
-    return Half(relative, sha256)
+    shown = fingerprint(taken.looks, clips.fps)
+    remember(store, note, {"sha256": sha256, "fingerprint": shown})
+    return Half(relative, sha256, shown)
 
 
 @cache
 def _tools() -> str:
     used = versions("av", "numpy", "opencv-python-headless")
-    return text_digest(get_ffmpeg_version(), used, code_digest("regdpo.data.cut"))
+    return text_digest(get_ffmpeg_version(), used, code_digest("regdpo.data.cut", "regdpo.data.fingerprint"))

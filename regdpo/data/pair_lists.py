@@ -9,6 +9,7 @@ import io
 import json
 import os
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -22,6 +23,8 @@ from regdpo.data.sidecars import Sidecars, text_of
 
 LARGEST = 2**30
 """Bytes of a list."""
+LONGEST = 300
+"""Characters of a reason, which may repeat what a list says."""
 SHORTEST = 1.0
 """Seconds of a clip below which VideoDPO's loader drops it before it counts."""
 
@@ -42,7 +45,7 @@ class Listed:
 
     def rejected(self, reason: str) -> "Listed":
         """The same, without what it names."""
-        return replace(self, winner=Path(), loser=Path(), reason=self.reason or reason)
+        return replace(self, winner=Path(), loser=Path(), reason=self.reason or reason[:LONGEST])
 
 
 def pairs_of(name: str, source: PairSource) -> list[Listed]:
@@ -102,8 +105,10 @@ def csv_table(source: PairSource) -> list[Listed]:
         names = lines.fieldnames or []
         if lacking := [name for name in needed if name not in names]:
             raise UserError(
-                f"{path}: has no column {' and '.join(lacking)}; its columns are {', '.join(map(str, names))}"
+                f"{path}: has no column {' and '.join(lacking)}; its columns are {shown(', '.join(names))[:LONGEST]}"
             )
+        if twice := [name for name in (*needed, "group") if names.count(name) > 1]:
+            raise UserError(f"{path}: has two columns {twice[0]}")
         rows = []
         for number, line in enumerate(lines, start=1):
             winner, loser, said = (line[name] for name in needed)
@@ -229,7 +234,12 @@ def _placed(row: Listed, winners: Path, winner: Any, losers: Path, loser: Any) -
 
 
 def _outside(path: Path, root: Path) -> str:
-    return "" if Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root)) else "leads out of its folder"
+    return "" if Path(os.path.realpath(path)).is_relative_to(_real(root)) else "leads out of its folder"
+
+
+@lru_cache
+def _real(root: Path) -> str:
+    return os.path.realpath(root)
 
 
 def _folder(path: str | None) -> Path:

@@ -62,4 +62,5 @@ def _imported(stage: ImportsStage, name: str, pair: Listed, store: Store, digest
         winner_sha256=winner.sha256,
         loser=loser.path,
         loser_sha256=loser.sha256,
+        fingerprint=winner.fingerprint,
     )

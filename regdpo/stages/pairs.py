@@ -6,8 +6,11 @@ Which clip is in which split, and why, says regdpo/data/splits.py.
 
 import math
 from collections import Counter
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TypeVar
 
+import numpy as np
 import pandas as pd
 
 from regdpo.config.schema import Pairs
@@ -16,9 +19,15 @@ from regdpo.core.digests import text_digest
 from regdpo.core.errors import UserError
 from regdpo.core.frames import kinds
 from regdpo.core.rows import CopyRow, SplitRow, rejections
+from regdpo.data import copies as duplicated
+from regdpo.data import fingerprint
+from regdpo.data.duplicates import Shot
+from regdpo.data.names import shown
 from regdpo.data.splits import SPLITS, are_known, assign, decided, origins, shared, shortest, side, source_splits
 
 S = TypeVar("S", bound=PairsStage)
+TOLD = 20
+"""Most pairs that lines name."""
 
 OF_CLIPS = {
     "clip_id": "clip_id", "source": "source", "shot": "shot", "start": "start", "frames": "frames", "fps": "fps",
@@ -38,7 +47,7 @@ PLACED = ("clip_id", "status", "reason", "source", "source_digest", "group", "sh
 CLIPS = {*PLACED, *OF_CLIPS}
 CAPTIONS = {"clip_id", "caption", "reason"}
 NEGATIVES = {*OF_NEGATIVES, "status", "reason"}
-IMPORTED = {*OF_IMPORTED, "status", "source_digest", "group"}
+IMPORTED = {*OF_IMPORTED, "status", "source_digest", "group", "fingerprint"}
 """Columns that ``build`` reads of each."""
 
 
@@ -49,16 +58,18 @@ def build(
     negatives: pd.DataFrame,
     copies: list[CopyRow],
     imported: pd.DataFrame,
+    shots: Mapping[Shot, np.ndarray] = MappingProxyType({}),
 ) -> tuple[pd.DataFrame, list[str]]:
     """One row a negative, for accepted clips of footage that the base model does not know and no other split holds; and
     one for each pair that others made.
 
     Args:
         clips, captions, negatives, imported: with the columns ``CLIPS``, ``CAPTIONS``, ``NEGATIVES``, ``IMPORTED``.
+        shots: steps of the footage's fingerprints (``duplicates.steps_of``), to be found in pairs of others.
 
     Returns:
-        The rows of the manifest; and lines about what makes no pair: clips of which others hold the same out, and
-        rejected negatives.
+        The rows of the manifest; and lines about what makes no pair: clips of which others hold the same out, pairs of
+        others whose winner shows what is on another side, and rejected negatives.
 
     Raises:
         UserError: a split would be empty, or a clip lacks its caption.
@@ -73,7 +84,7 @@ def build(
         raise UserError(f"negative {first}: made from another caption; run the negatives stage again")
     rows = made.rename(columns=OF_NEGATIVES).merge(_winners(clips), on="clip_id")
     rows["split"] = rows["clip_id"].map(placed)
-    of_others, left_out = _imported(stage, imported, clips, splits)
+    of_others, left_out = _imported(stage, imported, clips, splits, shots)
     broken = _broken(negatives)
     lines = [*_told(elsewhere, splits, clips), *left_out, *filter(None, [broken])]
     return _limited(_complete(_together(rows, of_others), broken), stage.pairs), lines
@@ -117,24 +128,63 @@ def count(
 
 
 def _imported(
-    stage: PairsStage, imported: pd.DataFrame, clips: pd.DataFrame, splits: pd.Series
+    stage: PairsStage,
+    imported: pd.DataFrame,
+    clips: pd.DataFrame,
+    splits: pd.Series,
+    shots: Mapping[Shot, np.ndarray],
 ) -> tuple[pd.DataFrame, list[str]]:
     """The pairs of others, each on the side of its winner's origin; without those whose winner's file is in the footage
-    and on another side there. And a line for each source that loses some."""
+    and on another side there, or whose winner shows what another side has. And lines about what is left out."""
     taken = imported[imported["status"] == "accepted"]
     of = origins(taken)
     split = of.map({one: side(one, stage.pairs) for one in of.unique()})
-    there = clips.assign(split=clips["clip_id"].map(splits))
-    there = there[there["source_digest"].isin(taken["source_digest"])].dropna(subset="split")
+    placed = clips.assign(split=clips["clip_id"].map(splits)).dropna(subset="split")
+    there = placed[placed["source_digest"].isin(taken["source_digest"])]
     sides = there.groupby("source_digest")["split"].agg(lambda found: "/".join(sorted({*found})))
     on = taken["source_digest"].map(sides).fillna(split)
     left_out = taken["origin"][on != split].value_counts().sort_index()
-    rows = taken.loc[on == split, [*OF_IMPORTED]].assign(split=split, shot=0, start=0)
+    rows = taken.assign(split=split)[on == split]
+    elsewhere = _elsewhere(stage, rows, placed, shots)
+    rows = rows.loc[~rows["pair_id"].isin(elsewhere), [*OF_IMPORTED, "split"]].assign(shot=0, start=0)
     rows["clip_id"] = rows["pair_id"]
-    return rows, [
+    lines = [
         f"{number} pairs of {name} are left out: their winners are videos of the footage, on another side of the split"
         for name, number in left_out.items()
     ]
+    more = [f"{len(elsewhere) - TOLD} more pairs are left out for that reason"] if len(elsewhere) > TOLD else []
+    return rows, [*lines, *list(elsewhere.values())[:TOLD], *more]
+
+
+def _elsewhere(
+    stage: PairsStage, pairs: pd.DataFrame, placed: pd.DataFrame, shots: Mapping[Shot, np.ndarray]
+) -> dict[str, str]:
+    """Id of a pair of others -> line about its winner, which shows what another side has: the footage, or the winner of
+    another pair that is held out further (test before validation before train). It may be another file: encoded again,
+    scaled, trimmed."""
+    if stage.same_footage is None or pairs.empty:
+        return {}
+    there = placed[["source", "shot", "split"]].drop_duplicates()
+    sides = {shot: {*one["split"]} for shot, one in there.groupby(["source", "shot"]) if shot in shots}
+    ordered = pairs.assign(rank=[-SPLITS.index(split) for split in pairs["split"]]).sort_values(["rank", "pair_id"])
+    steps = [shots[shot] for shot in sides]
+    for pair, told in zip(ordered["pair_id"], ordered["fingerprint"], strict=True):
+        try:
+            steps.append(fingerprint.steps_of(told))
+        except ValueError:
+            raise UserError(f"pair {pair}: its fingerprint is damaged; make the import's manifest again") from None
+    names = [*(shown(source) for source, _ in sides), *ordered["source"]]
+    where = [*sides.values(), *({split} for split in ordered["split"])]
+    found: dict[str, str] = {}
+    for copy in duplicated.find(steps, stage.same_footage):
+        if copy.later >= len(sides) and where[copy.earlier] != where[copy.later]:
+            (split,) = where[copy.later]
+            found.setdefault(
+                ordered["pair_id"].iloc[copy.later - len(sides)],
+                f"pair {names[copy.later]} is left out of {split}: its winner shows the same as {names[copy.earlier]}, "
+                f"which is in {' and '.join(sorted(where[copy.earlier]))}",
+            )
+    return found
 
 
 def _together(made: pd.DataFrame, of_others: pd.DataFrame) -> pd.DataFrame:

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 from tables import frame, rows_of
 
@@ -13,6 +14,7 @@ from regdpo.core.digests import DigestCache, file_digest
 from regdpo.core.rows import CaptionRow, ClipRow, ImportedRow, NegativeRow, PairRow
 from regdpo.core.store import Store
 from regdpo.data import splits
+from regdpo.data.fingerprint import steps_of
 from regdpo.data.video import read_stored, write_frames
 from regdpo.stages import imports, pairs
 from regdpo.workflow.inputs import Inputs
@@ -66,8 +68,10 @@ def test_both_halves_become_what_clips_are(tmp_path):
     assert {path: path.stat().st_mtime_ns for path in store.root.rglob("*.mp4")} == made, "nothing was cut again"
 
 
-def built_of(stage: PairsStage, cut: list[ClipRow], rows: list[ImportedRow]) -> tuple[list[PairRow], list[str]]:
-    tables = frame(cut), frame([], CaptionRow), frame([], NegativeRow), [], frame(rows, ImportedRow)
+def built_of(
+    stage: PairsStage, cut: list[ClipRow], rows: list[ImportedRow], shots: dict | None = None
+) -> tuple[list[PairRow], list[str]]:
+    tables = frame(cut), frame([], CaptionRow), frame([], NegativeRow), [], frame(rows, ImportedRow), shots or {}
     built, lines = pairs.build(stage, *tables)
     return rows_of(built, PairRow), lines
 
@@ -112,6 +116,48 @@ def test_a_winner_that_is_in_the_footage_too_is_on_its_side_or_in_no_pair():
     assert lines == [
         "1 pairs of mine are left out: their winners are videos of the footage, on another side of the split"
     ]
+
+
+def test_a_winner_encoded_again_is_on_one_side_alone(tmp_path):
+    """Of two files that show the same the one that is held out further stays, and the footage before either."""
+    noise = np.random.default_rng(0).integers(0, 255, (16, 24, 3), np.uint8)
+    wall = cv2.resize(noise, (480, 320), interpolation=cv2.INTER_CUBIC)
+    frames = np.stack([wall[5 * k : 5 * k + 64, 8 * k : 8 * k + 96] for k in range(20)])
+    write_frames(tmp_path / "w.mp4", frames, 8, schema.Encode())
+    write_frames(tmp_path / "again.mp4", frames[:, ::2, ::2], 8, schema.Encode(crf=35))
+    write_frames(tmp_path / "other.mp4", frames[::-1, ::-1], 8, schema.Encode())
+    lines = [f"{name}.mp4,other.mp4,a dog," for name in ("w", "again", "other")]
+    rows = imported(tmp_path, Store(tmp_path / "store"), lines, frames=16)
+    assert [row.status for row in rows] == ["accepted"] * 3
+    others = [
+        rows[0].model_copy(update={"pair_id": f"p{n}", "source_digest": f"d{n}", "fingerprint": ""}) for n in range(30)
+    ]
+
+    def stage(seed: int) -> PairsStage:
+        settings = {"validation": 0.3, "test": 0.3, "split": "source", "seed": seed}
+        return PairsStage.model_validate({"pairs": settings, "frames": 16, "known": [], "same_footage": 0.85})
+
+    def sides(seed: int) -> dict[str, str]:
+        return {row.source: splits.side(f"content {row.source_digest}", stage(seed).pairs) for row in rows}
+
+    again, w = "mine/again.mp4 > other.mp4", "mine/w.mp4 > other.mp4"
+    seed = next(seed for seed in range(99) if (sides(seed)[w], sides(seed)[again]) == ("train", "test"))
+    built, told = built_of(stage(seed), [], [*rows, *others])
+    assert {pair.source for pair in built if len(pair.pair_id) > 3} == {again, "mine/other.mp4 > other.mp4"}
+    assert told == [f"pair {w} is left out of train: its winner shows the same as {again}, which is in test"]
+    same = next(seed for seed in range(99) if sides(seed)[w] == sides(seed)[again])
+    built, told = built_of(stage(same), [], [*rows, *others])
+    assert (len(built), told) == (33, [])
+
+    shot = {"source": "film.mp4", "source_digest": "d", "shot": 0, "shot_frames": 16, "frames": 16, "start": 0}
+    film = ClipRow(clip_id="c", status="accepted", **shot)
+    steps = {("film.mp4", 0): steps_of(next(row.fingerprint for row in rows if row.source == w))}
+    for seed in range(9):
+        mine = splits.side("content d", stage(seed).pairs)
+        built, told = built_of(stage(seed), [film], [*rows, *others], steps)
+        assert {pair.split for pair in built if pair.source in (w, again) and len(pair.pair_id) > 3} <= {mine}
+        lost = [it for it in (w, again) if sides(seed)[it] != mine]
+        assert sum("shows the same as film.mp4, which is in" in line for line in told) == len(lost)
 
 
 def test_a_list_and_its_videos_count_by_content(tmp_path):

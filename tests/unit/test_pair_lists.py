@@ -86,6 +86,8 @@ def test_a_csv_file(tmp_path):
     for content, said in (
         (b"winner,loser\n", r"has no column caption; its columns are winner, loser"),
         (b"winner,loser,caption\n", "lists no pairs"),
+        (b"winner,winner,loser,caption\na,b,c,d\n", "has two columns winner"),
+        (b"a\x1b[31m,b\n", r"its columns are a.x1b\[31m, b"),
         ("winner,loser,caption\n".encode("utf-16"), "is not text in UTF-8"),
         (b'winner,loser,caption\na,b,"c\n', "after line [12]: is not CSV"),
         (b"winner,loser,caption\na,b," + b"x" * 200_000, "after line [12]: is not CSV .field larger"),
@@ -113,9 +115,12 @@ def test_videodpo_counts_clips_after_short_ones_were_dropped(tmp_path):
         {"video1": -1, "video2": 0, "frame_caption": "a cat"},
         {"video1": 0, "video2": 1},
         7,
+        {"video1": ["x" * 9000], "video2": {"a": 1}, "frame_caption": "a cat"},
     ]
     (tmp_path / "pair.json").write_text(json.dumps(made))
-    assert told(listed("videodpo", path=tmp_path)) == [
+    *found, (_, reason) = told(listed("videodpo", path=tmp_path))
+    assert len(reason) == 300
+    assert found == [
         ("0000000", "a dog", "", "c0.mp4", "c2.mp4"),
         ("0000001", "a cat", "", "c3.mp4", "c0.mp4"),
         ("0000002", "index: video1 and video2 have to be from 0 to 2, got [3, 0]"),
