@@ -87,7 +87,8 @@ def build(
     of_others, left_out = _imported(stage, imported, clips, splits, shots)
     broken = _broken(negatives)
     lines = [*_told(elsewhere, splits, clips), *left_out, *filter(None, [broken])]
-    return _limited(_complete(_together(rows, of_others), broken), stage.pairs), lines
+    why = "; ".join(filter(None, [broken, *left_out]))
+    return _limited(_complete(_together(rows, of_others), why), stage.pairs), lines
 
 
 def places(stage: PairsStage, clips: pd.DataFrame, copies: list[CopyRow]) -> pd.Series:
