@@ -12,12 +12,24 @@ rule cut_clips:
         "../envs/regdpo.yaml"
     threads: 1
     resources:
-        mem_mb=declare.memory(1000 + settings.clips.limits.memory_mb),
+        mem_mb=declare.memory(
+            1000 + settings.clips.limits.memory_mb + (6000 if JUDGES else 0)
+        ),
         runtime=240,
+        gpu=int(bool(JUDGES)),
     params:
         config=declare.reads(stage_inputs.ClipsStage),
-        code=declare.code("clips", "regdpo.data.registry:FILTERS"),
-        env=declare.env(*VIDEO_PACKAGES, "scenedetect-headless"),
+        code=declare.code(
+            "clips",
+            "regdpo.data.registry:FILTERS",
+            *[it.module for it in JUDGES.values()],
+        ),
+        env=declare.env(
+            *VIDEO_PACKAGES,
+            "scenedetect-headless",
+            *(["torch", "transformers"] if JUDGES else []),
+        ),
+        weights=[found.weights(path) for path in found.judges],
         videos=lambda wildcards: found.videos(wildcards.shard),
         shards=settings.clips.shards,
         damage=lambda wildcards: damage.digest(

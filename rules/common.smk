@@ -17,6 +17,7 @@ from regdpo.core import damage
 from regdpo.core.errors import UserError
 from regdpo.data.captioner_registry import CAPTIONERS
 from regdpo.data.pair_registry import PAIR_SOURCES
+from regdpo.data.registry import of_weights
 from regdpo.evaluate.measures import MEASURES
 from regdpo.workflow import controllers, early, hooks, reading
 from regdpo.workflow.inputs import Inputs
@@ -66,6 +67,7 @@ ARMS = list(settings.train.arms)
 TRAINED = [f"{arm}/seed{seed}" for arm in ARMS for seed in SEEDS]
 MODELS = ["base", *TRAINED]
 FAMILY = declare.family
+JUDGES = of_weights(settings.clips.filters)
 # Trainings are Slurm jobs of torchx, which a local rule waits for.
 APART = settings.launch.scheduler == "slurm"
 # Ranks of a machine, one CPU each; `set-threads` of a profile gives them more.

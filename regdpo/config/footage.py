@@ -1,5 +1,6 @@
 """The sections of the configuration for videos, shots, filters and clips."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, create_model, model_validator
@@ -101,6 +102,26 @@ class Bucket(Section):
     height: Even | None = Field(None, description="Pixels.")
 
 
+class Aesthetic(Section):
+    """LAION's aesthetic predictor, for `filters.min_aesthetic`."""
+
+    model: Annotated[str, InputPath(always=False)] = Field(
+        description="CLIP: hub name or local folder; LAION's predictors are for `openai/clip-vit-large-patch14`."
+    )
+    revision: str | None = Field(None, description="Its pinned revision; needed for a hub name.")
+    head: Annotated[str, InputPath()] = Field(
+        description="File of the predictor's weights over that CLIP's embedding: safetensors, or torch's, of which "
+        "tensors alone are read. LAION publishes `sac+logos+ava1-l14-linearMSE.pth` and `sa_0_4_vit_l_14_linear.pth`."
+    )
+    frames: Count = Field(4, description="Frames of a clip that are scored.")
+
+    @model_validator(mode="after")
+    def _model_is_pinned(self) -> Self:
+        if not self.revision and not Path(self.model).exists():
+            raise ValueError(f"`revision` is missing: pin the revision of {self.model}")
+        return self
+
+
 class Clips(Section):
     """Clips cut from shots and normalised."""
 
@@ -134,6 +155,7 @@ class Clips(Section):
     )
     shots: Shots = Shots()
     filters: Filters = Filters()
+    aesthetic: Aesthetic | None = None
     encode: Encode = Encode()
     limits: Limits = Limits()
     shards: Count = Field(8, description="Jobs the footage is spread over, by hash of the video's path.")
@@ -147,6 +169,13 @@ class Clips(Section):
     def only(self, geometry: Geometry) -> "Clips":
         """The same for clips of one size and length."""
         return self.model_copy(update={**geometry.model_dump(exclude={"fps"}), "buckets": []})
+
+    @model_validator(mode="after")
+    def _weights_are_named(self) -> Self:
+        for it in FILTERS.values():
+            if it.weights and getattr(self.filters, it.key) is not None and not getattr(self, it.weights):
+                raise ValueError(f"filters.{it.key} needs weights: name them in `{it.weights}`")
+        return self
 
     @model_validator(mode="after")
     def _sizes_differ(self) -> Self:

@@ -16,7 +16,7 @@ from pydantic import Field, ValidationError, model_validator
 from regdpo.config.base import Base, Pretrain, TinyCodec, TinyWan
 from regdpo.config.captions import Captions, CaptionServer
 from regdpo.config.evaluation import Bootstrap, HeldOutError, Minimum, Rating, Report, Samples, Scores, VBench
-from regdpo.config.footage import Bucket, Clips, Encode, Filters, Limits, Shots, Videos
+from regdpo.config.footage import Aesthetic, Bucket, Clips, Encode, Filters, Limits, Shots, Videos
 from regdpo.config.launch import Launch
 from regdpo.config.locations import located
 from regdpo.config.mistakes import lines
@@ -30,6 +30,7 @@ from regdpo.objectives.registry import OBJECTIVES
 
 __all__ = [
     "BASE",
+    "Aesthetic",
     "Base",
     "Bootstrap",
     "Bucket",

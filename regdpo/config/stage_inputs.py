@@ -145,7 +145,10 @@ class ImportsStage(Section):
     @classmethod
     def of(cls, config: c.Config) -> dict[str, Any]:
         sources = {name: _dump(it) for name, it in config.pairs.sources.items() if PAIR_SOURCES[it.kind].imported}
-        return {"sources": sources, "clips": _dump(config.clips, exclude={"shards", "filters", "remove_bars"})}
+        return {
+            "sources": sources,
+            "clips": _dump(config.clips, exclude={"shards", "filters", "remove_bars", "aesthetic"}),
+        }
 
 
 class FunnelStage(PairsStage):

@@ -266,7 +266,7 @@ class Cuts:
     @property
     def measured(self) -> str:
         """What was measured of them, in the store."""
-        modules = {filters.__name__, *(it.module for it in FILTERS.values())}
+        modules = {filters.__name__, *(it.module for it in FILTERS.values() if not it.weights)}
         key = text_digest(self.place, *map(str, (*self.windows, self.span.bars)), _tools(*sorted(modules)))
         return self.store.relative("measures", key, ".json")
 

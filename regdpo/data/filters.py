@@ -69,16 +69,19 @@ class Look:
 
 
 def scores(look: Look) -> dict[str, float]:
-    """Every score that a filter looks at."""
-    declared = {it.score: it for it in FILTERS.values()}
+    """Every score that a filter looks at, but for those that need weights."""
+    declared = {it.score: it for it in FILTERS.values() if not it.weights}
     return {name: round(it.measure()(look), 4) for name, it in declared.items()}
 
 
 def reject_reason(scores: Mapping[str, float], filters: schema.Filters) -> str:
     """Why a clip is rejected, with the numbers; empty if it is fine."""
     for kind, it in FILTERS.items():
-        score, limit = scores[it.score], getattr(filters, it.key)
-        if limit is not None and it.rejects(score, limit):
+        limit = getattr(filters, it.key)
+        if limit is None or (it.weights and it.score not in scores):
+            continue
+        score = scores[it.score]
+        if it.rejects(score, limit):
             return f"{kind}: {it.says.format(score=score, limit=limit)}"
     return ""
 

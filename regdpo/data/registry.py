@@ -35,16 +35,19 @@ class Filter:
     """Why a clip is rejected; ``score`` and ``limit`` are filled in."""
     measures: str = ""
     """What the score is, with its unit."""
+    weights: str = ""
+    """Key of the models in ``clips``, of a score that needs some. Then the function takes that section and the store,
+    and gives what scores an accepted clip's row; it is asked only where the threshold is given."""
 
     @property
     def module(self) -> str:
         """Its code."""
         return self.function.partition(":")[0]
 
-    def measure(self) -> Callable[[Any], float]:
+    def measure(self) -> Callable[..., Any]:
         """The function."""
         module, _, name = self.function.partition(":")
-        found: Callable[[Any], float] = getattr(import_module(module), name)
+        found: Callable[..., Any] = getattr(import_module(module), name)
         return found
 
     def rejects(self, score: float, limit: float) -> bool:
@@ -207,5 +210,23 @@ FILTERS: dict[str, Filter] = {
         says="the file has {score:.3g} bits a pixel, less than {limit:g}",
         measures="bits of the source's file for each of its pixels",
     ),
+    "plain": Filter(
+        score="aesthetic",
+        function="regdpo.data.aesthetic:Aesthetic",
+        key="min_aesthetic",
+        bound="least",
+        default=None,
+        kind=Positive | None,
+        description="Least score of LAION's aesthetic predictor, made for votes from 1 to 10; below: plain. Needs "
+        "`clips.aesthetic`, and is asked of clips that nothing else rejects.",
+        says="the aesthetic score is {score:.2f}, less than {limit:g}",
+        measures="score of LAION's aesthetic predictor, mean over some frames",
+        weights="aesthetic",
+    ),
 }
 """First word of the reason -> declaration; of several that reject a clip the first is told."""
+
+
+def of_weights(filters: Any) -> dict[str, Filter]:
+    """The filters that need weights and are on, by the configuration's section."""
+    return {kind: it for kind, it in FILTERS.items() if it.weights and getattr(filters, it.key) is not None}

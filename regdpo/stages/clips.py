@@ -4,19 +4,21 @@ A video belongs to one shard by the hash of its path. Each shard finds shots, cu
 space, measures the clips and writes their rows (regdpo/data/clipping.py).
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain
 
 import numpy as np
 
+from regdpo.config import schema
 from regdpo.config.stage_inputs import ClipsStage
 from regdpo.core.digests import shard_of
 from regdpo.core.errors import UserError
 from regdpo.core.progress import track
 from regdpo.core.rows import ClipRow
 from regdpo.core.store import Store
-from regdpo.data import buckets, footage, names, table
+from regdpo.data import buckets, filters, footage, names, table
 from regdpo.data.clipping import Source, Span, clip_id, examine, video_rows
+from regdpo.data.registry import of_weights
 
 
 def cut_shard(stage: ClipsStage, digests: dict[str, str], index: int, count: int, store: Store) -> list[ClipRow]:
@@ -42,6 +44,10 @@ def cut_shard(stage: ClipsStage, digests: dict[str, str], index: int, count: int
     for name in digests:
         if (root / name).is_relative_to(store.root.resolve()):
             raise UserError(f"{root / name}: lies in the store; name the store's folder in videos.exclude")
+    judges = {
+        it.score: it.measure()(getattr(stage.clips, it.weights), store)
+        for it in of_weights(stage.clips.filters).values()
+    }
     rows: list[ClipRow] = []
     spans: list[list[Span]] = []  # of each video, or part of one
     for name in track([name for name in digests if shard_of(name, count) == index], "videos"):
@@ -81,10 +87,23 @@ def cut_shard(stage: ClipsStage, digests: dict[str, str], index: int, count: int
                 spans[-1] += [Span(source, number, start, geometry, new and start == begin) for start in starts]
     found = chain.from_iterable(video_rows(those, stage.clips, store) for those in spans if those)
     for some in track(found, "clips", sum(map(len, spans))):
-        rows += some
+        rows += [_judged(row, judges, stage.clips.filters) for row in some]
     told = {name: {"licence": one.licence, "group": one.group} for name, one in listed.items()}
     rows = [row.model_copy(update=told[row.source]) if row.source in told else row for row in rows]
     return sorted(rows, key=lambda row: row.clip_id)
+
+
+def _judged(row: ClipRow, judges: dict[str, Callable[[ClipRow], float]], limits: schema.Filters) -> ClipRow:
+    """An accepted clip with the scores that need weights; rejected, if one lies beyond its threshold."""
+    if row.status == "rejected" or not judges:
+        return row
+    scores = row.scores | {score: judge(row) for score, judge in judges.items()}
+    reason = filters.reject_reason(scores, limits)
+    values = {
+        "scores": scores,
+        **({"status": "rejected", "reason": reason, "path": "", "sha256": ""} if reason else {}),
+    }
+    return row.model_copy(update=values)
 
 
 def _stretches(source: Source, listed: table.Listed | None) -> Iterator[tuple[int, int, int]]:

@@ -18,6 +18,7 @@ from regdpo.core.store import DIGESTS
 from regdpo.data import footage, table
 from regdpo.data.pair_lists import Listed, pairs_of
 from regdpo.data.pair_registry import PAIR_SOURCES
+from regdpo.data.registry import of_weights
 from regdpo.data.sidecars import Sidecars
 from regdpo.workflow.params import DIGEST
 
@@ -90,21 +91,33 @@ class Inputs:
             )
 
     def weights(self, model: str | None) -> str:
-        """Of a local model folder, which may change under its name; a hub name is pinned by its revision."""
-        if not model or not Path(model).is_dir():
+        """Of a local model's folder or file, which may change under its name; a hub name is pinned by its revision."""
+        if not model or not Path(model).exists():
             return ""
         if self.known is not None:
             return self.known["weights"].get(model, "")
         if model not in self._weights:
-            self._weights[model] = folder_digest(model, self._cache)[:DIGEST]
+            whole = folder_digest(model, self._cache) if Path(model).is_dir() else self._cache.digest(Path(model))
+            self._weights[model] = whole[:DIGEST]
             self._cache.save()
         return self._weights[model]
+
+    @property
+    def judges(self) -> list[str]:
+        """The weights that filters of clips need."""
+        sections = {
+            it.weights: getattr(self.settings.clips, it.weights)
+            for it in of_weights(self.settings.clips.filters).values()
+        }
+        return [path for section in sections.values() for path in (section.model, section.head)]
 
     def all(self) -> dict[str, dict[str, str]]:
         """What a run tells its jobs."""
         shards = [str(shard) for shard in range(self.settings.clips.shards)]
         generators = [it.model for it in self.settings.negatives.named.values()]
-        models = [it for it in (self.settings.base.model, self.settings.captions.model, *generators) if it]
+        models = [
+            it for it in (self.settings.base.model, self.settings.captions.model, *generators, *self.judges) if it
+        ]
         return {
             "videos": {shard: self.videos(shard) for shard in shards},
             "sidecars": {shard: self.sidecars(shard) for shard in shards},

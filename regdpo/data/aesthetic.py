@@ -1,0 +1,158 @@
+"""How pleasing people would find frames of a clip, by LAION's aesthetic predictors: CLIP's embedding of the picture,
+and a head over it (https://github.com/LAION-AI/aesthetic-predictor,
+https://github.com/christophschuhmann/improved-aesthetic-predictor).
+
+The head is any chain of linear layers, such as the predictors' single one and their five with dropout between.
+"""
+
+import re
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from regdpo.config import schema
+from regdpo.core.code_digest import code_digest
+from regdpo.core.digests import DigestCache, file_digest, folder_digest, text_digest
+from regdpo.core.environment import versions
+from regdpo.core.errors import UserError, first_line
+from regdpo.core.rows import ClipRow
+from regdpo.core.store import DIGESTS, Store
+from regdpo.data.notes import recall, remember
+from regdpo.data.video import read_stored
+from regdpo.runtime.hub import BROKEN, download
+
+if TYPE_CHECKING:
+    import torch
+
+MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+"""Of the pictures that CLIP was trained on: https://github.com/openai/CLIP."""
+
+KEY = "clips.aesthetic"
+
+
+class Aesthetic:
+    """Scores of clips, kept in the store by the bytes of the clip and of the weights.
+
+    Args:
+        settings: the models. store: where clips and scores are.
+
+    Raises:
+        UserError: a file of the weights is not there.
+    """
+
+    def __init__(self, settings: schema.Aesthetic, store: Store):
+        self.settings, self.store = settings, store
+        head, folder = Path(settings.head), Path(settings.model)
+        if not head.is_file():
+            raise UserError(f"{KEY}.head: there is no file {head}; download the predictor's weights and name them here")
+        cache = DigestCache(store.root / DIGESTS)
+        what = folder_digest(folder, cache) if folder.is_dir() else f"{settings.model}@{settings.revision}"
+        cache.save()
+        code = code_digest(__name__) + versions("torch", "transformers", "av")
+        self._key = text_digest(what, file_digest(head), str(settings.frames), code)
+
+    def __call__(self, clip: ClipRow) -> float:
+        """The mean over some of its frames; the predictors were trained on votes from 1 to 10.
+
+        Raises:
+            UserError: the weights cannot be loaded.
+        """
+        kept = self.store.relative("aesthetic", text_digest(self._key, clip.sha256), ".json")
+        score: float | None = recall(self.store, kept)
+        if score is None:
+            score = round(self._score(read_stored(self.store, clip.path, clip.sha256)), 4)
+            remember(self.store, kept, score)
+        return score
+
+    def _score(self, frames: np.ndarray) -> float:
+        """Of uint8 RGB (F, H, W, 3)."""
+        import torch
+
+        model, layers = self._loaded
+        count = min(self.settings.frames, len(frames))
+        shown = frames[np.linspace(0, len(frames) - 1, count + 2).round().astype(int)[1:-1]]
+        with torch.inference_mode():
+            size = model.config.vision_config.image_size
+            seen = model.vision_model(pixel_values=pixels(shown, size).to(model.device))
+            values = model.visual_projection(seen.pooler_output)
+            values = values / values.norm(dim=-1, keepdim=True)
+            for weight, bias in layers:
+                values = torch.nn.functional.linear(values, weight, bias)
+        return float(values.mean())
+
+    @cached_property
+    def _loaded(self) -> tuple[Any, "list[tuple[torch.Tensor, torch.Tensor | None]]"]:
+        import torch
+        from transformers import CLIPModel
+
+        name = self.settings.model
+        folder = Path(name) if Path(name).is_dir() else download(f"{KEY}.model", name, self.settings.revision)
+        clip: Any = CLIPModel
+        try:
+            model, told = clip.from_pretrained(
+                folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, output_loading_info=True
+            )
+        except BROKEN as error:
+            raise UserError(f"{KEY}.model: {name} cannot be loaded ({first_line(error)})") from None
+        if lacking := sorted(told["missing_keys"]):
+            raise UserError(f"{KEY}.model: {name} lacks {len(lacking)} tensors of a CLIP, such as {lacking[0]}")
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        layers = read_head(Path(self.settings.head), model.config.projection_dim)
+        return model.eval().to(device), [
+            (weight.to(device), None if bias is None else bias.to(device)) for weight, bias in layers
+        ]
+
+
+def pixels(frames: np.ndarray, size: int) -> "torch.Tensor":
+    """What CLIP sees of uint8 RGB (F, H, W, 3): the middle, its shorter side scaled to so many pixels; float32 (F, 3,
+    size, size)."""
+    import torch
+
+    values = torch.from_numpy(frames).permute(0, 3, 1, 2).float()
+    height, width = values.shape[2:]
+    scale = size / min(height, width)
+    shape = [max(size, round(height * scale)), max(size, round(width * scale))]
+    values = torch.nn.functional.interpolate(values, shape, mode="bicubic", antialias=True).round().clamp(0, 255)
+    top, left = (shape[0] - size) // 2, (shape[1] - size) // 2
+    values = values[:, :, top : top + size, left : left + size] / 255
+    mean, std = (torch.tensor(it).view(1, 3, 1, 1) for it in (MEAN, STD))
+    return (values - mean) / std
+
+
+def read_head(path: Path, width: int) -> "list[tuple[torch.Tensor, torch.Tensor | None]]":
+    """Weights and biases of a chain of linear layers, in the order of their names' numbers.
+
+    Args:
+        path: a safetensors file, or one of torch, of which tensors alone are read. width: of the embedding.
+
+    Raises:
+        UserError: it is no such chain from the embedding to one number.
+    """
+    import pickle
+
+    import torch
+    from safetensors.torch import load_file
+
+    try:
+        found = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+    except (*BROKEN, pickle.UnpicklingError, EOFError) as error:
+        raise UserError(f"{KEY}.head: {path} cannot be read ({first_line(error)})") from None
+    tensors = found if isinstance(found, dict) else {}
+    tensors = {name: it.float() for name, it in tensors.items() if isinstance(it, torch.Tensor)}
+    names = [name for name, it in tensors.items() if it.ndim == 2]
+    names.sort(key=lambda name: [int(part) for part in re.findall(r"\d+", name)])
+    layers = [(tensors[name], tensors.get(f"{name.removesuffix('weight')}bias")) for name in names]
+    widths = [width, *(len(weight) for weight, _ in layers)]
+    if (
+        not layers
+        or widths[-1] != 1
+        or any(weight.shape[1] != w for (weight, _), w in zip(layers, widths, strict=False))
+    ):
+        shapes = ", ".join(f"{name} {tuple(tensors[name].shape)}" for name in names) or "no matrix"
+        raise UserError(
+            f"{KEY}.head: {path} is no chain of linear layers from an embedding of {width} numbers to one ({shapes}); "
+            "the predictor has to be the one for this CLIP"
+        )
+    return layers
