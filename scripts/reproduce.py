@@ -41,7 +41,7 @@ def main() -> int:
     found = [contents(args.out / name) for name in RUNS]
     print("\n".join(table(*found)))
     lines = different(*found)
-    print("\n".join(lines), file=sys.stderr)
+    print("\n".join(lines) or f"all {len(found[0])} files are the same", file=sys.stderr)
     return int(bool(lines))
 
 
@@ -69,6 +69,7 @@ def run(config: Path, folder: Path, cores: str) -> None:
 
 def contents(folder: Path) -> dict[str, str]:
     """Every file that is compared -> its SHA-256: results by their path, artefacts of the store by their path there."""
+    folder = folder.resolve()
     results, store = folder / "results", Store(folder / "store")
     files = {
         f"results/{path.relative_to(results)}": path

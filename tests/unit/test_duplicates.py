@@ -11,7 +11,7 @@ from tables import frame
 
 from regdpo.config import schema
 from regdpo.config.stage_inputs import ClipsStage, MergeStage
-from regdpo.core import columns, frames
+from regdpo.core import columns, frames, manifests
 from regdpo.core.digests import DigestCache
 from regdpo.core.errors import UserError
 from regdpo.core.rows import ClipRow, CopyRow
@@ -208,7 +208,7 @@ def scene(seed: int, steps: int = 24) -> np.ndarray:
     return np.stack([(110 + room + spot).ravel() for spot in spots]).clip(0, 255)
 
 
-def test_a_recap_is_kept_once_where_a_video_is_whole_in_one_split():
+def test_a_recap_is_kept_once_where_a_video_is_whole_in_one_split(tmp_path):
     def told(seed: int) -> str:
         return base64.b64encode(scene(seed).astype(np.uint8).tobytes()).decode()
 
@@ -221,6 +221,14 @@ def test_a_recap_is_kept_once_where_a_video_is_whole_in_one_split():
     merged, found = merged_of(rows, merging(split="source"))
     assert [(copy.shot, copy.other_shot) for copy in found] == [(2, 0)]
     assert {(one.shot, one.reason) for one in merged} == {(0, ""), (1, ""), (2, "duplicate: same content as a shot 0")}
+    shards = [tmp_path / "0.parquet", tmp_path / "1.parquet"]
+    for place, shard in enumerate(shards):
+        manifests.write(shard, rows[place::2], ClipRow)
+    told, again = duplicates.merge(shards, merging(split="source"), tmp_path / "clips.parquet")
+    assert manifests.read(tmp_path / "clips.parquet", ClipRow) == sorted(merged, key=lambda one: one.key)
+    assert again == found
+    assert (told["status"] == "rejected").sum() == sum(one.status == "rejected" for one in merged) > 0
+
     merged, found = merged_of(rows, merging(split="segment"))
     assert {one.status for one in merged} == {"accepted"}
     assert len(found) == 1

@@ -17,8 +17,9 @@ def script():
     return module
 
 
-def test_what_differs_between_two_runs_is_named(tmp_path):
-    reproduce, first, second = script(), tmp_path / "first", tmp_path / "second"
+def test_what_differs_between_two_runs_is_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    reproduce, first, second = script(), Path("first"), Path("second")
     row = {"negative_id": "a.n0", "clip_id": "a", "generator": "base", "family": "wan", "model": "m", "caption": "x"}
     row |= {"task": "t2v", "seed": 1, "steps": 1, "guidance": 1.0, "shift": None, "frames": 5, "fps": 25.0}
     row |= {"width": 32, "height": 32, "path": "negatives/ab/ab.mp4", "sha256": "0"}
