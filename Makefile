@@ -46,9 +46,11 @@ demo: $(VENV) vbench  ## install what is needed, run the embedded default, say w
 	@echo "The report: $(CURDIR)/results/report/index.html, the weights: $(CURDIR)/results/weights"
 
 CONFIG ?= config/config.yaml
+# Also from elsewhere, by `make -C CHECKOUT check CONFIG=my.yaml`.
+CONFIG_FILE = $(if $(wildcard $(PWD)/$(CONFIG)),$(PWD)/$(CONFIG),$(CONFIG))
 .PHONY: check
 check: $(VENV)  ## before a GPU is asked for: mistakes, what would run and why, what it costs; CONFIG=my.yaml
-	@.venv/bin/python scripts/check.py --config $(CONFIG)
+	@.venv/bin/python scripts/check.py --config "$(CONFIG_FILE)"
 
 .PHONY: reproduce
 reproduce: $(VENV) vbench  ## run a small configuration twice from nothing, and compare what came out byte for byte

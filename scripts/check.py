@@ -5,10 +5,14 @@ disk, for each reason to run again one line, and what to make and look at first.
 
     python scripts/check.py --config my.yaml
     make check CONFIG=my.yaml
+
+Results and store are looked for in the working directory, as Snakemake does; in the checkout, for a configuration that
+lies outside of it, in the configuration's folder.
 """
 
 import argparse
 import io
+import os
 import shlex
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -40,6 +44,11 @@ def main() -> None:
     parser.add_argument("--config", default="config/config.yaml", help="a whole configuration; default: %(default)s")
     parser.add_argument("target", nargs="?", default="all", help="of the workflow; default: %(default)s")
     args = parser.parse_args()
+    began, place = Path.cwd(), project(Path(args.config))
+    if place != Path.cwd():
+        args.config = Path(args.config).name
+        os.chdir(place)
+        print(f"in the project's folder: {place}")
     settings = schema.load(args.config)
     early.check(settings)
     jobs, targets = planned(Path(args.config), args.target)
@@ -53,8 +62,16 @@ def main() -> None:
     for cause, those in changes.causes(jobs, settings).items():
         print(f"  {cause}: {changes.touched(those)}")
     first = changes.first_target(jobs, targets)
-    here = "" if Path.cwd() == ROOT else f" -s {shlex.quote(str(ROOT / 'workflow/Snakefile'))}"
-    print(f"\nlook first at: snakemake{here} --cores 2 {first} --configfile {shlex.quote(args.config)}")
+    here = "" if place == ROOT else f" -s {shlex.quote(str(ROOT / 'workflow/Snakefile'))}"
+    there = "" if place == began else f"cd {shlex.quote(str(place))} && "
+    print(f"\nlook first at: {there}snakemake{here} --cores 2 {first} --configfile {shlex.quote(args.config)}")
+
+
+def project(config: Path) -> Path:
+    """The folder that the workflow runs in."""
+    folder, here = config.absolute().parent.resolve(), Path.cwd()
+    outside = config.is_file() and not folder.is_relative_to(ROOT)
+    return folder if here == ROOT and outside else here
 
 
 def planned(config: Path, target: str) -> tuple[list[Job], dict[str, str]]:

@@ -81,6 +81,7 @@ def main() -> None:
     if chosen.longer:
         print(chosen.longer)
     print(f"next: cd {shlex.quote(str(args.folder))}")
+    print(f"      python {shlex.quote(str(ROOT / 'scripts/check.py'))} --config config.yaml")
     print(f"      snakemake clips {options}")
     print(f"      {captions} --write-templates captions     # and fill them in")
     print(f"      snakemake all {options}{f' --resources gpu={count}' if name else ''}")

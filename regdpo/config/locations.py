@@ -49,8 +49,7 @@ def located(
 def _moved(value: str, folder: Path, kind: InputPath) -> str:
     here = Path.cwd()
     path = Path(os.path.abspath(folder / value))
-    elsewhere = value.startswith("package:") or Path(value).is_absolute() or Path(os.path.abspath(folder)) == here
-    if elsewhere or (not kind.always and not path.exists()) or (kind.program and "/" not in value):
+    if value.startswith("package:") or (not kind.always and not path.exists()) or (kind.program and "/" not in value):
         return value
     return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
 

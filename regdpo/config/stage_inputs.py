@@ -257,7 +257,9 @@ class ReportStage(Section):
 
     @classmethod
     def of(cls, config: c.Config) -> dict[str, Any]:
-        shown = config.model_dump(mode="json", exclude={"paths": True, "launch": True, "captions": {"server"}})
+        without: Any = {"paths": True, "launch": True, "captions": {"server", "root", "python"}}
+        shown = config.model_dump(mode="json", exclude=without)
+        shown["videos"] |= {key: "…" for key in ("root", "table") if shown["videos"][key]}
         return {"config": shown, "arms": list(config.train.arms)}
 
     def ordered(self) -> dict[str, Any]:

@@ -48,17 +48,22 @@ def linear_layers(model: nn.Module) -> list[str]:
     return [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
 
 
-def save(pipeline_class: Any, model: nn.Module, state: dict[str, Tensor], folder: Path) -> None:
+def save(
+    pipeline_class: Any, model: nn.Module, state: dict[str, Tensor], folder: Path, idle: tuple[str, ...] = ()
+) -> None:
     """Write adapters as diffusers' pipelines load them, with the same bytes in every process.
 
     Args:
         state: the model's state dict, or the adapters' part of it.
+        idle: ends of names of layers that the pipeline gives an adapter of zeros beside ours; the header names them
+            too, else peft warns that the file is not what its header says.
     """
     from diffusers.training_utils import _collate_lora_metadata  # here, since it loads far more than is used
 
     metadata = _collate_lora_metadata({"transformer": model})
     (config,) = metadata.values()
     config.update({key: sorted(value) for key, value in config.items() if isinstance(value, set | list)})  # of sets
+    config["target_modules"] = sorted([*config["target_modules"], *idle])
     scale = config["lora_alpha"] / config["r"]
     config["lora_alpha"] = config["r"]
     layers = {
@@ -69,23 +74,32 @@ def save(pipeline_class: Any, model: nn.Module, state: dict[str, Tensor], folder
     _sort_header(folder / LORA_WEIGHT_NAME_SAFE)
 
 
+def load(folder: Path) -> dict[str, Tensor]:
+    """The tensors that ``save`` wrote. They say all of themselves: of the right strength, alpha is their rank.
+
+    Raises:
+        UserError: they cannot be read.
+    """
+    source = folder / LORA_WEIGHT_NAME_SAFE
+    try:
+        return load_file(source)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{source}: cannot be read ({error})") from None
+
+
 def save_for_comfyui(folder: Path, family: str, path: Path) -> None:
     """Write what ``save`` wrote in ComfyUI's names: ``lora_down`` (A), ``lora_up`` (B) and ``alpha`` of each layer.
 
     Raises:
         UserError: the adapters cannot be read, or are not as ``save`` writes them.
     """
-    source, names = folder / LORA_WEIGHT_NAME_SAFE, FAMILIES[family].original_names
+    names = FAMILIES[family].original_names
     assert names is not None, f"{family} has no names there"
-    try:
-        tensors = load_file(source)
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{source}: cannot be read ({error})") from None
     written = {}
-    for name, tensor in tensors.items():
+    for name, tensor in load(folder).items():
         layer, _, half = name.removeprefix(PREFIX).rpartition(".lora_")
         if not name.startswith(PREFIX) or half not in ("A.weight", "B.weight"):
-            raise UserError(f"{source}: {name} is no adapter of a denoiser")
+            raise UserError(f"{folder / LORA_WEIGHT_NAME_SAFE}: {name} is no adapter of a denoiser")
         there = f"diffusion_model.{original(names, layer)}"
         written[f"{there}.lora_{'down' if half == 'A.weight' else 'up'}.weight"] = tensor.contiguous()
         if half == "A.weight":

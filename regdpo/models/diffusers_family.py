@@ -15,7 +15,6 @@ import numpy as np
 import torch
 import transformers
 from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler
-from diffusers.loaders.lora_base import LORA_WEIGHT_NAME_SAFE
 from diffusers.models.modeling_utils import no_init_weights
 from peft import LoraConfig
 from torch import Tensor, nn
@@ -125,8 +124,7 @@ class DiffusersFamily(Family):
         path = str(self.store.existing(self.ref.transformer)) if self.ref.transformer else self._location
         model = self._load(self.transformer_class, self.part, path)
         if self.ref.lora:
-            folder = str(self.store.existing(self.ref.lora))
-            model.load_lora_adapter(folder, weight_name=LORA_WEIGHT_NAME_SAFE, use_safetensors=True)
+            model.load_lora_adapter(adapters.load(self.store.existing(self.ref.lora)))
         return model
 
     def empty_transformer(self, layers: tuple[int, ...] | None = None) -> nn.Module:

@@ -24,9 +24,9 @@ def lines(ref: ModelRef, weights: str, base: str, tuned: str = "") -> str:
         given.append(f"revision={_quoted(ref.revision)}")
     loaded = []
     if transformer := tuned if ref.lora else weights:
-        loaded = [f"{part} = AutoModel.from_pretrained({_quoted(transformer)}, torch_dtype={BF16})"]
+        loaded = [f"{part} = AutoModel.from_pretrained({_quoted(transformer)}, dtype={BF16})"]
         given.append(f"{part}={part}")
-    given.append(f"torch_dtype={dtype}")
+    given.append(f"dtype={dtype}")
     if ref.lora:
         into = ", load_into_transformer_2=True" if ref.expert == "low" else ""
         adapters = [f"pipe.load_lora_weights({_quoted(weights)}{into})"]

@@ -1,6 +1,7 @@
 """Wan 2.1: text-to-video and image-to-video, rectified flow in the latents of its video autoencoder."""
 
 from functools import cached_property
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -10,7 +11,7 @@ from diffusers.pipelines.wan.pipeline_wan import prompt_clean
 from torch import Tensor, nn
 
 from regdpo.core.errors import UserError
-from regdpo.models import encoders
+from regdpo.models import adapters, encoders
 from regdpo.models.codec import BlockPCACodec
 from regdpo.models.diffusers_family import TRAIN_TIMESTEPS, DiffusersFamily, to_pixels
 from regdpo.models.live import Need
@@ -70,6 +71,14 @@ class Wan(DiffusersFamily):
 
     def blocks(self, transformer: nn.Module) -> list[nn.Module]:
         return list(transformer.blocks)  # type: ignore[arg-type]
+
+    def save_lora(self, model: nn.Module, state: dict[str, Tensor], folder: Path) -> None:
+        """diffusers takes adapters without the image's keys and values for those of a text-to-video model, and adds
+        zeros for these."""
+        names = list(state)
+        added = any("attn2.to_k." in name for name in names) and not any("attn2.add_" in name for name in names)
+        idle = ("attn2.add_k_proj", "attn2.add_v_proj") if added and self._transformer_config["image_dim"] else ()
+        adapters.save(self.pipeline_class, model, state, folder, idle)
 
     @torch.no_grad()
     def encode_first_frame(self, frame: Tensor, frames: int) -> dict[str, Tensor]:

@@ -45,7 +45,7 @@ class Params:
         Args:
             stage: of ``stage_inputs``. which: what ``stage.of`` wants beside the configuration, from the wildcards.
         """
-        return lambda wildcards: canonical(stage.of(self.settings, *which(wildcards)))
+        return lambda wildcards: canonical(placeless(stage.of(self.settings, *which(wildcards))))
 
     def code(self, script: str, *chosen: str) -> str:
         """`params.code`: digest of a script, of what it imports, and of what a table chooses for it."""
@@ -130,6 +130,15 @@ class Params:
         launch = self.settings.launch
         several = launch.nodes > 1 and launch.scheduler != "slurm"
         return {"mpi": "srun", "tasks": launch.nodes, "tasks_per_gpu": 0} if several else {}
+
+
+def placeless(part: Mapping[str, Any]) -> dict[str, Any]:
+    """What a stage reads, without where footage and its text files lie: those count by content (``Inputs``)."""
+    without = {key: value for key, value in part.items() if key not in ("videos_root", "videos_table")}
+    for section, keys in (("videos", ("root", "table")), ("captions", ("root",))):
+        if section in without:
+            without[section] = {key: value for key, value in without[section].items() if key not in keys}
+    return without
 
 
 SITE = (("slurm_", "partition"), ("", "constraint"))

@@ -1,6 +1,7 @@
 """Why jobs would run, in the words of the configuration; Snakemake's records are made up here."""
 
 import copy
+import runpy
 from pathlib import Path
 
 import pytest
@@ -188,3 +189,15 @@ def test_other_reasons():
     assert changes.uncounted(jobs[-1:]) == ""
     assert changes.first_target(jobs[2:], {"captions": "captions", "clips": "clips"}) == "clips"
     assert changes.first_target(jobs[3:], {"captions": "captions", "clips": "clips"}) == "captions"
+
+
+def test_a_configuration_outside_the_checkout_is_judged_where_its_project_lies(tmp_path, monkeypatch):
+    """Else every job of it would be told to be not made yet."""
+    project = runpy.run_path(str(ROOT / "scripts/check.py"))["project"]
+    mine = tmp_path / "config.yaml"
+    mine.touch()
+    monkeypatch.chdir(ROOT)
+    assert project(mine) == tmp_path
+    assert project(Path("config/config.yaml")) == project(tmp_path / "none.yaml") == ROOT
+    monkeypatch.chdir(tmp_path)
+    assert project(Path("config.yaml")) == project(ROOT / "config/config.yaml") == tmp_path

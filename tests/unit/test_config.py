@@ -163,11 +163,16 @@ def test_paths_are_relative_to_the_file_that_names_them(tmp_path, monkeypatch):
 
     vbench = str(ROOT / ".venv-vbench/bin/python")  # a default is the checkout's
     monkeypatch.chdir(folder)
-    assert read() == ("footage", "mine", "../texts", "python3", vbench)
+    assert read() == ("footage", "mine", str(tmp_path / "texts"), "python3", vbench)
     monkeypatch.chdir(tmp_path)
     assert read() == ("project/footage", "project/mine", "texts", "python3", vbench)
     monkeypatch.chdir(folder / "mine")
     assert read() == (str(folder / "footage"), ".", str(tmp_path / "texts"), "python3", vbench)
+    monkeypatch.chdir(folder)
+    for spelled in (folder / "footage", "./footage", "../project/footage"):
+        here = {"videos": {"root": str(spelled)}}
+        assert locations.located(here, [(folder, here)], schema.Config)["videos"]["root"] == "footage"
+    monkeypatch.chdir(folder / "mine")
     hub = {"videos": {"root": "package:x"}, "base": {"model": "some/model", "revision": "main"}}
     assert locations.located(hub, [(folder, hub)], schema.Config)["base"] == hub["base"]
     assert locations.located(hub, [(folder, hub)], schema.Config)["videos"] == hub["videos"]
@@ -297,3 +302,14 @@ def test_parts_that_are_not_there_or_not_ours(tmp_path):
         path.write_text(text)
         with pytest.raises(UserError, match=message):
             stage_inputs.read(stage_inputs.PairsStage, path)
+
+
+def test_footage_counts_by_content_and_not_by_where_it_lies(tmp_path):
+    """Nor do its table and the text files beside it."""
+
+    def parameters(folder: str) -> list[str]:
+        places = {"videos": {"root": folder, "table": f"{folder}/list.csv"}, "captions": {"root": f"{folder}/texts"}}
+        declare = Params(schema.check({**DEFAULT, **places}), ROOT)
+        return [declare.reads(stage)(None) for stage in stage_inputs.STAGES]
+
+    assert parameters("footage") == parameters("/mnt/the same")

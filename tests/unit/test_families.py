@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -326,7 +327,10 @@ def test_lines_for_people_load_what_was_trained(made, tuning):
             plain.save_transformer({k: 2 * v for k, v in plain.load_transformer().state_dict().items()}, full)
     ref = made.ref(**{"lora": str(path)} if tuning == "lora" else {"transformer": folder})
     given: dict[str, Any] = {}
-    exec(loading.lines(ref, str(made.store.existing(ref.lora or ref.transformer)), str(made.folder)), given)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*(an inconsistency was discovered|torch_dtype)")
+        exec(loading.lines(ref, str(made.store.existing(ref.lora or ref.transformer)), str(made.folder)), given)
+        open_family(ref, made.store, CPU).load_transformer()
     pipe = given["pipe"]
     found = effective(getattr(pipe, "transformer_2" if ref.expert == "low" else "transformer"))
     wanted = effective(open_family(ref, made.store, CPU, torch.bfloat16).load_transformer())
