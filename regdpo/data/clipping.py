@@ -191,7 +191,8 @@ def _rows_of_one_size(spans: list[Span], every: schema.Clips, store: Store) -> I
     missing: dict[int, Cuts] = {}
     for span in spans:
         those = slice(span.first, span.first + span.geometry.frames)
-        cuts = Cuts(span, scaled, windows, every.only(span.geometry), store, round(float(times[span.first]), 6))
+        upto = looks[source.shots[span.shot].start : those.stop]
+        cuts = Cuts(span, scaled, windows, every.only(span.geometry), store, round(float(times[span.first]), 6), upto)
         reason = _damaged(those, source.damage)
         reason = reason or filters.repeated(shown[those], times[those], pictures, clips.fps, clips.filters)
         if reason:
@@ -231,6 +232,7 @@ class Cuts:
     clips: schema.Clips
     store: Store
     seconds: float  # of the first frame, by the source's clock
+    looks: np.ndarray  # of the frames of its shot, up to its own last
 
     @property
     def place(self) -> str:
@@ -267,7 +269,8 @@ class Cuts:
     def measured(self) -> str:
         """What was measured of them, in the store."""
         modules = {filters.__name__, *(it.module for it in FILTERS.values() if not it.weights)}
-        key = text_digest(self.place, *map(str, (*self.windows, self.span.bars)), _tools(*sorted(modules)))
+        what = map(str, (*self.windows, self.span.bars, self.span.start))
+        key = text_digest(self.place, *what, _tools(*sorted(modules)))
         return self.store.relative("measures", key, ".json")
 
     def known(self) -> list[ClipRow] | None:
@@ -311,7 +314,7 @@ class Cuts:
         source = self.span.source
         wide, high = source.picture(self.span.shot)
         bits = source.rate / max(1.0, wide * high * source.probe.fps)
-        scores = filters.scores(filters.Look(lumas, self.clips.fps, self.enlarged, bits))
+        scores = filters.scores(filters.Look(lumas, self.clips.fps, self.enlarged, bits, self.looks))
         return {"x": window.x, "y": window.y, "scores": scores, "picture": picture}
 
     def _accepted(self, measures: list[dict[str, Any]]) -> list[str]:

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from regdpo.config import schema
+from regdpo.data.fingerprint import look_of_luma
 from regdpo.data.registry import FILTERS
 
 SAME_LOOK = 6.0
@@ -42,6 +43,9 @@ class Look:
     """How many times larger they are than in the source."""
     bits: float = 0.0
     """Of the source's file, for each pixel that it shows."""
+    shot: np.ndarray | None = None
+    """What the frames of its shot look like up to its own last, uint8 (N, 8, 8) (``fingerprint.look``); None: its own
+    alone."""
 
     @cached_property
     def steps(self) -> np.ndarray:
@@ -49,6 +53,12 @@ class Look:
         size = self.lumas[0].size
         found = [cv2.norm(a, b, cv2.NORM_L1) * FULL / size for a, b in pairwise(self.lumas)]
         return np.array(found or [0.0])
+
+    @cached_property
+    def looks(self) -> np.ndarray:
+        """``shot`` as numbers, (N, cells)."""
+        seen = np.stack([look_of_luma(luma) for luma in self.lumas]) if self.shot is None else self.shot
+        return seen.reshape(len(seen), -1).astype(np.float32)
 
     @cached_property
     def small(self) -> list[np.ndarray]:

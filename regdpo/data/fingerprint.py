@@ -50,8 +50,12 @@ def steps_of(text: str) -> np.ndarray:
 
 def look(planes: np.ndarray) -> np.ndarray:
     """The cells of a frame, from its planes of yuv420p in the limited range, uint8 (3 H / 2, W): uint8 (8, 8)."""
-    cells = (_cells(planes[: len(planes) * 2 // 3]) - 16) * (255 / 219)
-    return cells.round().clip(0, 255).astype(np.uint8)
+    return look_of_luma(planes[: len(planes) * 2 // 3])
+
+
+def look_of_luma(luma: np.ndarray) -> np.ndarray:
+    """The same from the luma alone, uint8 (H, W)."""
+    return ((_cells(luma) - 16) * (255 / 219)).round().clip(0, 255).astype(np.uint8)
 
 
 def unit(pictures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

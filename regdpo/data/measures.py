@@ -33,6 +33,12 @@ STEADY = 0.25
 CHANGES = 16
 """Least standard deviation over time of luma that changes."""
 
+MOVES = 3.0
+"""Least change (root mean square, luma 0..255) of a picture in 8x8 cells that tells whether it comes again, ..."""
+
+LONGEST = 30.0
+"""... in so many seconds at most."""
+
 BLOCK, ENOUGH, AROUND = 8, 3, 0.3
 """Rows and columns of the small frames that are looked at together; pixels of them with edges that stay, and the share
 of them that changes, at least."""
@@ -116,6 +122,26 @@ def slideshow(look: Look) -> float:
     and changes in the rest; 0 where a quarter of the frames or more changes as much as all do on average."""
     mean = float(look.steps.mean())
     return 1 - min(1.0, float(np.quantile(look.steps, 0.75)) / mean) if mean >= FROZEN else 0.0
+
+
+def loop(look: Look) -> float:
+    """How exactly a clip shows again what its shot showed some time before: 1 less the share of the clip's own change
+    that is left between the two. Something else has to be shown in between, and half of the clip's frames or more are
+    shown again, so that footage which moves slowly or not at all does not count."""
+    cells, frames = look.looks, len(look.lumas)
+    apart = []
+    for lag in range(1, min(len(cells) - (frames + 1) // 2, round(LONGEST * look.fps)) + 1):
+        later = cells[max(lag, len(cells) - frames) :]
+        apart.append(_rms(later - cells[len(cells) - lag - len(later) : len(cells) - lag]))
+    own = cells[-frames:]
+    change = 2**0.5 * _rms(own - own.mean(0))  # two frames of it differ by so much on average
+    between = np.minimum(np.maximum.accumulate(apart or [0.0])[:-1], change)
+    left = np.array(apart[1:])[between >= MOVES] / between[between >= MOVES]
+    return max(0.0, 1 - float(left.min(initial=1)))
+
+
+def _rms(values: np.ndarray) -> float:
+    return float(np.sqrt(np.square(values).mean()))
 
 
 def overlay(look: Look) -> float:

@@ -185,6 +185,18 @@ FILTERS: dict[str, Filter] = {
         says="the picture stands still and changes by jumps ({score:.2f}, more than {limit:g})",
         measures="share of the change that is not steady",
     ),
+    "loop": Filter(
+        score="loop",
+        function=f"{MEASURES}:loop",
+        key="max_loop",
+        bound="greatest",
+        default=0.9,
+        kind=Fraction | None,
+        description="Greatest likeness, of half of a clip or more, to what its shot showed up to 30 s before, with "
+        "something else in between: 1 is exact; above: loop, as short animations are that are shown again and again.",
+        says="the shot has shown this before ({score:.2f}, more than {limit:g})",
+        measures="likeness to what the shot showed before",
+    ),
     "overlay": Filter(
         score="overlay",
         function=f"{MEASURES}:overlay",

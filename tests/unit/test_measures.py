@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from regdpo.config import schema
-from regdpo.data import filters, measures
+from regdpo.data import filters, fingerprint, measures
 from regdpo.data.filters import FULL, Look
 
 RNG = np.random.default_rng(0)
@@ -87,6 +87,26 @@ def test_a_slideshow_stands_still_and_jumps():
     pairs = np.stack([NOISE[:128, :128], NOISE[:128, 200:328]]).repeat(10, axis=0)
     assert reason(Look(pairs)).startswith("slideshow: the picture stands still and changes by jumps (1.00")
     assert measures.slideshow(Look(moving(6, 7).repeat(3, axis=0))) < 0.1
+
+
+def test_a_loop_shows_the_same_again():
+    """A texture that jumps back every ten frames; one that goes on, one that goes on slowly, and one that stands still
+    with noise, do not. Of a longer loop the clip that shows it a second time is known by what its shot showed before."""
+    again = np.concatenate([moving(9, 10)] * 3)
+    assert measures.loop(Look(again)) == 1
+    assert reason(Look(again)) == "loop: the shot has shown this before (1.00, more than 0.9)"
+    noise = again + RNG.integers(-4, 5, again.shape)
+    assert measures.loop(Look(noise.clip(0, 255).astype(np.uint8))) > 0.9
+    for step in (1, 9):
+        assert measures.loop(Look(moving(step, 30))) < 0.7
+    still = 128 + RNG.integers(-9, 10, (30, 128, 128))
+    assert measures.loop(Look(still.astype(np.uint8))) == 0
+    shot = np.concatenate([moving(9, 20)] * 2)
+    looks = np.stack([fingerprint.look_of_luma(luma) for luma in shot])
+    assert measures.loop(Look(shot[:20], shot=looks[:20])) < 0.7
+    assert measures.loop(Look(shot[20:], shot=looks)) == 1
+    rest = np.concatenate([moving(0, 20), moving(9, 20), moving(0, 20)])  # as before something went by
+    assert measures.loop(Look(rest[40:], shot=np.stack([fingerprint.look_of_luma(luma) for luma in rest]))) == 0
 
 
 def test_an_overlay_stays_while_the_footage_moves():
