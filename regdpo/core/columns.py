@@ -196,6 +196,9 @@ def _problem(table: pa.Table, row: int, model: type[Row]) -> Problem:
 def table_of(rows: Sequence[Row], model: type[Row]) -> pa.Table:
     """The table of rows, in their order."""
     columns = {name: [getattr(row, name) for row in rows] for name in model.model_fields}
+    for name, column in columns_of(model).items():
+        if column.type == NUMBERS:  # equal maps may be in different orders
+            columns[name] = [dict(sorted(values.items())) for values in columns[name]]
     return pa.table(columns, schema=schema_of(model))
 
 

@@ -30,6 +30,10 @@ def test_equal_rows_are_equal_bytes(tmp_path):
     manifests.write(tmp_path / "two", rows[::-1], CaptionRow)
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
     assert [row.clip_id for row in manifests.read(tmp_path / "one", CaptionRow)] == ["a", "b"]
+    row = {"clip_id": "a", "status": "accepted", "source": "a.mp4", "source_digest": "0"}
+    for name, scores in (("one", {"x": 1.0, "y": 2.0}), ("two", {"y": 2.0, "x": 1.0})):
+        manifests.write(tmp_path / name, [ClipRow(**row, scores=scores)], ClipRow)
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
 
 
 def test_a_missing_score_stays_missing(tmp_path):
