@@ -103,8 +103,8 @@ def row(count: int, folder: Path) -> str:
     parts = [folder / f"{shard}.parquet" for shard in range(SHARDS)]
     names = ("clips.parquet", "copies.parquet", "split.json", "captions.parquet", "negatives.parquet")
     cut, copies, split, captions, negatives = (folder / name for name in names)
-    read = ["--clips", cut, "--copies", copies, "--split", split]
-    told = ["--captions", captions, "--negatives", negatives]
+    read: list[str | Path] = ["--clips", cut, "--copies", copies, "--split", split]
+    told: list[str | Path] = ["--captions", captions, "--negatives", negatives]
     cells = [
         measured("merge_clips", "--out", cut, "--copies", copies, "--split", split, *parts),
         measured("splits", *read, "--places", folder / "places.parquet", "--out", folder / "splits.parquet"),
