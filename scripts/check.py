@@ -29,9 +29,11 @@ from snakemake.settings.types import (
     ResourceSettings,
 )
 
-from regdpo.config import schema
-from regdpo.core import errors
+from regdpo.config import schema, stage_inputs
+from regdpo.core import errors, manifests
 from regdpo.core.errors import UserError
+from regdpo.core.rows import SplitRow
+from regdpo.stages import pairs
 from regdpo.workflow import changes, early, outlook
 from regdpo.workflow.changes import Job
 
@@ -53,6 +55,10 @@ def main() -> None:
     early.check(settings)
     jobs, targets = planned(Path(args.config), args.target)
     hours, notes = outlook.estimate(settings, jobs)
+    counted = Path(settings.paths.results, "splits.parquet")
+    if counted.exists():
+        asked = stage_inputs.MinimumStage.model_validate(stage_inputs.MinimumStage.of(settings))
+        notes += filter(None, [pairs.too_few(manifests.read(counted, SplitRow), asked)])
     table = [*changes.table(jobs, hours), *filter(None, [changes.uncounted(jobs)])]
     print("\n".join([f"{args.config}: is right", "", *table, "", *notes]))
     if not any(job.runs for job in jobs):

@@ -15,7 +15,7 @@ from pathlib import Path
 from regdpo.config import schema, stage_inputs
 from regdpo.core import errors
 from regdpo.core.errors import UserError
-from regdpo.core.rows import Geometry
+from regdpo.core.rows import REAL, Geometry
 from regdpo.core.store import Store
 from regdpo.core.temporaries import check_writable
 from regdpo.models import device
@@ -63,6 +63,8 @@ def main() -> None:
             made = [(name, rendered[name][turn * len(wished) + at]) for name in models]
             label = f"{wish.name}, seed {seed}" if len(args.seeds) > 1 else wish.name
             videos = [Video(name, name.partition("/")[0], video.path, video.sha256) for name, video in made]
+            if first := asked[at].first_frame:
+                videos.insert(0, Video("your first frame", REAL, first, asked[at].clip_sha256))
             shown.append((label, wish.prompt, asked[at].geometry, videos))
     facts = ", the same first frame" if settings.base.task == "i2v" else ""
     scale = sampling.guidance if isinstance(sampling.guidance, dict) else f"{sampling.guidance:g}"

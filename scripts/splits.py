@@ -31,6 +31,8 @@ def main() -> None:
         manifests.write_table(args.places, table, PlaceRow)
     manifests.write(args.out, rows, SplitRow)
     print(pairs.told(rows), file=sys.stderr)
+    if line := pairs.too_few(rows, stage_inputs.read(stage_inputs.MinimumStage, args.config)):
+        print(f"note: {line}", file=sys.stderr)
 
 
 if __name__ == "__main__":

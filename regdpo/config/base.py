@@ -1,9 +1,11 @@
 """The sections of the configuration for the model that is to get better."""
 
+import difflib
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from regdpo.config.training import TrainSettings
 from regdpo.core.section import Count, InputPath, Section
@@ -13,6 +15,21 @@ if TYPE_CHECKING:
     FamilyName = str
 else:
     FamilyName = Literal[tuple(FAMILIES)]
+
+
+def _is_there(model: str) -> str:
+    """Refuse what can only be a folder, and is none."""
+    if Path(model).exists() or (re.fullmatch(r"[\w.-]+(/[\w.-]+)?", model) and not model.startswith(".")):
+        return model
+    beside = Path(model).parent
+    there = sorted(str(path) for path in beside.iterdir() if path.is_dir()) if beside.is_dir() else []
+    alike = difflib.get_close_matches(model, there, n=1)
+    meant = f"; did you mean {alike[0]}?" if alike else ""
+    raise ValueError(f"there is no such folder{meant} (a hub name has the form OWNER/NAME)")
+
+
+ModelName = Annotated[str, InputPath(always=False), AfterValidator(_is_there)]
+"""Of a checkpoint: a hub name or a local folder."""
 
 
 class TinyWan(Section):
@@ -57,9 +74,7 @@ class Base(Section):
         "wan", description="Architecture (docs/reference/families.md). Only `wan` can be made by `pretrain`."
     )
     task: Literal["i2v", "t2v"] = Field("i2v", description="Condition: caption and first frame, or caption alone.")
-    model: Annotated[str, InputPath(always=False)] | None = Field(
-        None, description="diffusers checkpoint: hub name or local folder."
-    )
+    model: ModelName | None = Field(None, description="diffusers checkpoint: hub name or local folder.")
     revision: str | None = Field(None, description="Pinned revision; needed for a hub name.")
     expert: Literal["high", "low"] | None = Field(
         None, description="Of a checkpoint with two experts the one that is trained: for `high` or for `low` noise."

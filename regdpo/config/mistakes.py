@@ -5,8 +5,10 @@ import re
 from collections.abc import Iterator
 from typing import Any, TypeVar, get_origin
 
+import yaml
 from pydantic import ValidationError
 
+from regdpo.core.errors import UserError
 from regdpo.core.section import Section, kinds
 
 S = TypeVar("S", bound=Section)
@@ -35,6 +37,31 @@ def _merge(base: dict[str, Any], override: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
+def refuse_twice(text: str, path: str) -> None:
+    """Refuse YAML in which a key is given twice, of which its readers silently take the last.
+
+    Raises:
+        UserError: naming the key and both lines.
+    """
+    pending, seen = [("", yaml.compose(text, yaml.SafeLoader))], set[int]()
+    while pending:
+        above, node = pending.pop()
+        if id(node) in seen:  # it is named again by an alias
+            continue
+        seen.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            pending += [(f"{above}{number}.", one) for number, one in enumerate(node.value)]
+        if not isinstance(node, yaml.MappingNode):
+            continue
+        lines: dict[str, int] = {}
+        for key, value in node.value:
+            name, line = str(key.value), key.start_mark.line + 1
+            if name in lines and name != "<<":
+                raise UserError(f"{path}: {above}{name} is given twice, in lines {lines[name]} and {line}; keep one")
+            lines[name] = line
+            pending.append((f"{above}{name}.", value))
+
+
 ALTERNATIVE = re.compile(r"^constrained-|\[")
 """What pydantic puts between the keys where a value may be of several kinds."""
 
@@ -58,6 +85,10 @@ def lines(error: ValidationError, model: type[Section]) -> list[str]:
             keys = f" ({', '.join(_keys(model, [*names, ''])[:3])}, ...)" if item["type"] == "model_type" else ""
             given = "is empty" if item["input"] is None else f"is {item['input']!r}"
             message = f"{given}; its keys{keys} go below it, indented"
+        elif item["type"] == "literal_error":
+            words = re.findall(r"'([^']*)'", str(item.get("ctx", {}).get("expected", "")))
+            alike = difflib.get_close_matches(str(item["input"]), words, n=1)
+            message += f" (got {item['input']!r}{f'; did you mean {alike[0]}?' if alike else ''})"
         elif not isinstance(item["input"], dict | list):
             message += f" (got {item['input']!r})"
         found.append(f"{where}: {message}" if where else message)

@@ -19,7 +19,7 @@ from regdpo.config.evaluation import Bootstrap, HeldOutError, Minimum, Rating, R
 from regdpo.config.footage import Aesthetic, Bucket, Clips, Encode, Filters, Limits, Shots, Videos
 from regdpo.config.launch import Launch
 from regdpo.config.locations import located
-from regdpo.config.mistakes import lines
+from regdpo.config.mistakes import lines, refuse_twice
 from regdpo.config.pairs import BASE, Generator, Latents, Negatives, Pairs, PairSource
 from regdpo.config.sampling import Cache, Precision, Sampling, Solver, Tiling
 from regdpo.config.training import Train, TrainSettings
@@ -218,7 +218,9 @@ def read(path: str | Path) -> dict[str, Any]:
         UserError: the file is missing or is not YAML, with line and column.
     """
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        text = Path(path).read_text(encoding="utf-8")
+        values = yaml.safe_load(text)
+        refuse_twice(text, str(path))
     except FileNotFoundError:
         there = [other.name for other in Path(path).parent.glob("*.y*ml")]
         alike = difflib.get_close_matches(Path(path).name, there, n=1)

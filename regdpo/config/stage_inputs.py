@@ -151,6 +151,17 @@ class ImportsStage(Section):
         }
 
 
+class MinimumStage(Section):
+    """No rule's parameter: it shapes a line for the reader."""
+
+    minimum: c.Minimum
+    split: str
+
+    @classmethod
+    def of(cls, config: c.Config) -> dict[str, Any]:
+        return {"minimum": _dump(config.report.minimum), "split": config.samples.split}
+
+
 class FunnelStage(PairsStage):
     """The page of the clips counts the splits too."""
 

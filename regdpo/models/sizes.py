@@ -19,6 +19,8 @@ class Cut:
     """From ``vae/config.json``: frames and pixels a latent; the first frame has a latent of its own."""
     patch: Callable[[Values], tuple[int, int]]
     """From ``transformer/config.json``: latents a token, in time and each way in space."""
+    stacks: bool = False
+    """Whether image-to-video has checkpoints of its own, whose denoiser takes latents of the condition too."""
 
 
 def _wan_compression(vae: Values) -> tuple[int, int]:
@@ -49,8 +51,8 @@ def _patch(otherwise: int) -> Callable[[Values], tuple[int, int]]:
     return lambda transformer: (transformer.get("patch_size_t") or 1, transformer.get("patch_size", otherwise))
 
 
-WAN = Cut(_wan_compression, _wan_patch)
-COGVIDEOX = Cut(_cogvideox_compression, _patch(2))
+WAN = Cut(_wan_compression, _wan_patch, stacks=True)
+COGVIDEOX = Cut(_cogvideox_compression, _patch(2), stacks=True)
 HUNYUAN_VIDEO = Cut(_hunyuan_compression, _patch(2))
 LTX_VIDEO = Cut(_ltx_compression, _patch(1))
 

@@ -153,6 +153,10 @@ def recognised(wish: Wish) -> tuple[Base, architecture.Architecture]:
         experts = {"family": "wan22", "expert": "high"} if EXPERTS in wish.model else {"family": ref.family}
         base = Base.model_validate({**values, **experts, "task": wish.task or ref.task})
         return base, architecture.find(base)
+    if not (Path(wish.model) / "transformer/config.json").is_file():
+        raise UserError(
+            f"--model: {wish.model} has no transformer/config.json, so it is no checkpoint in diffusers' layout"
+        )
     reasons = []
     for family, task, expert in product(FAMILIES, [wish.task] if wish.task else ["t2v", "i2v"], [None, "high"]):
         base = Base.model_validate({**values, "family": family, "task": task, "expert": expert})

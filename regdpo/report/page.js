@@ -5,14 +5,24 @@ const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
 let playing = !still;
 const visible = new Set();
 
-const run = (strip) => strip.querySelectorAll("video").forEach((video) => {
-  if (playing && visible.has(strip)) video.play().catch(() => {});
-  else video.pause();
+const moving = (strip) => [...strip.querySelectorAll("video:not(.still)")];
+const align = (strip) => {
+  const [first, ...others] = moving(strip);
+  others.filter((video) => Math.abs(video.currentTime - first.currentTime) > 0.01)
+    .forEach((video) => { video.currentTime = first.currentTime; });
+};
+const ready = (video) => video.readyState > 2 || video.error || new Promise((done) => {
+  ["canplay", "error"].forEach((event) => video.addEventListener(event, done, { once: true }));
 });
-for (const strip of strips) {
-  const [first, ...others] = strip.querySelectorAll("video");
-  first.addEventListener("seeked", () => others.forEach((video) => { video.currentTime = first.currentTime; }));
-}
+// They begin at the same frame, once all can, and stand at the same one.
+const run = async (strip) => {
+  const videos = moving(strip);
+  videos.forEach((video) => video.pause());
+  align(strip);
+  await Promise.all(videos.map(ready));
+  if (playing && visible.has(strip)) videos.forEach((video) => video.play().catch(() => {}));
+};
+for (const strip of strips) moving(strip)[0].addEventListener("seeked", () => align(strip));
 const watch = new IntersectionObserver((entries) => entries.forEach(({ target, isIntersecting }) => {
   isIntersecting ? visible.add(target) : visible.delete(target);
   run(target);

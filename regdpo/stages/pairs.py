@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from regdpo.config.schema import Pairs
-from regdpo.config.stage_inputs import PairsStage
+from regdpo.config.stage_inputs import MinimumStage, PairsStage
 from regdpo.core.digests import text_digest
 from regdpo.core.errors import UserError
 from regdpo.core.frames import kinds
@@ -206,6 +206,17 @@ def told(rows: list[SplitRow]) -> str:
     how = "each video in one of them" if {row.way for row in rows} == {"source"} else "each shot cut in time"
     counts = ", ".join(f"{row.split} {row.clips} (videos: {row.sources})" for row in rows)
     return f"clips by split: {counts}; {how}"
+
+
+def too_few(rows: list[SplitRow], asked: MinimumStage) -> str:
+    """A line where the held-out split has less footage than the report asks for; else empty."""
+    row, minimum = next(row for row in rows if row.split == asked.split), asked.minimum
+    if row.sources >= minimum.sources and row.clips >= minimum.clips:
+        return ""
+    return (
+        f"{row.split} has {row.clips} clips of {row.sources} videos; the report says a word like better only from "
+        f"{minimum.clips} clips of {minimum.sources} videos on (report.minimum)"
+    )
 
 
 def _placed(

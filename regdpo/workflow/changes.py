@@ -55,6 +55,7 @@ PLACES = {
     "frames": "clips.frames",
     "error": "scores.error",
     "split": "samples.split",
+    "minimum": "report.minimum",
     "dimensions": "scores.vbench.dimensions",
 }
 """What parts of the configuration are called by ``stage_inputs`` -> where they stand in it."""

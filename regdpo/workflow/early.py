@@ -19,7 +19,7 @@ from regdpo.models import checkpoint_json
 from regdpo.models.registry import FAMILIES
 from regdpo.models.sizes import check_size
 
-VAE, TRANSFORMER = "vae/config.json", "transformer/config.json"
+VAE, TRANSFORMER, INDEX = "vae/config.json", "transformer/config.json", "model_index.json"
 CAPTIONING = ("transformers", "torchvision", "num2words")
 """Packages that a captioning model needs."""
 
@@ -68,6 +68,7 @@ def _takes(base: Base, settings: Config) -> None:
         compression, patch = (codec.temporal, codec.spatial), cut.patch({})
     else:
         files = _files(base)
+        _is_of_the_task(base, files)
         try:
             compression, patch = cut.compression(files.get(VAE, {})), cut.patch(files.get(TRANSFORMER, {}))
         except (TypeError, ValueError, ZeroDivisionError):
@@ -82,6 +83,21 @@ def _takes(base: Base, settings: Config) -> None:
             own = clips.buckets and getattr(clips.buckets[number], key) is not None
             where = f"clips.buckets.{number}." if own else "clips."
             raise UserError(str(error).replace("clips.", where, 1)) from None
+
+
+def _is_of_the_task(base: Base, files: Mapping[str, Any]) -> None:
+    """Refuse a checkpoint for image-to-video whose task is to be text-to-video, and the other way round."""
+    cut, transformer = FAMILIES[base.family].cut, files.get(TRANSFORMER, {})
+    takes, makes = transformer.get("in_channels"), transformer.get("out_channels")
+    both = not cut or not cut.stacks or files.get(INDEX, {}).get("expand_timesteps")
+    if both or not isinstance(takes, int) or not isinstance(makes, int):
+        return
+    task = "i2v" if takes > makes else "t2v"
+    if task != base.task:
+        raise UserError(
+            f"base.task: {base.task}, and {base.model} is for {task} (its transformer takes {takes} channels and makes "
+            f"{makes}); set task: {task}, or take a checkpoint for {base.task}"
+        )
 
 
 def captioner(settings: Config) -> None:
@@ -115,4 +131,8 @@ def _files(base: Base) -> Mapping[str, Any]:
         if not isinstance(found, str):
             return {}
         folder = Path(found).parents[1]
-    return {name: checkpoint_json.read_json(folder / name) for name in (VAE, TRANSFORMER) if (folder / name).is_file()}
+    return {
+        name: checkpoint_json.read_json(folder / name)
+        for name in (VAE, TRANSFORMER, INDEX)
+        if (folder / name).is_file()
+    }

@@ -10,6 +10,7 @@ from typing import Any
 
 from regdpo.config import schema
 from regdpo.config.locations import located
+from regdpo.config.mistakes import refuse_twice
 from regdpo.config.run_file import RUN, SUFFIX, RunFile
 from regdpo.core import environment
 from regdpo.data.captioner_registry import CAPTIONERS
@@ -35,6 +36,9 @@ def configuration(values: dict[str, Any], given: Any, load: Callable[[Path], dic
     """
     files = given.configfiles or [Path("config/config.yaml")]
     named = [(Path(file).parent, load(file)) for file in files]
+    for file in map(Path, files):
+        if file.suffix in (".yaml", ".yml") and file.is_file():
+            refuse_twice(file.read_text(encoding="utf-8"), str(file))
     return schema.check(located(values, [*named, (Path(), given.config)], schema.Config))
 
 

@@ -313,3 +313,17 @@ def test_footage_counts_by_content_and_not_by_where_it_lies(tmp_path):
         return [declare.reads(stage)(None) for stage in stage_inputs.STAGES]
 
     assert parameters("footage") == parameters("/mnt/the same")
+
+
+def test_mistakes_of_which_a_reader_would_notice_nothing(tmp_path):
+    path = tmp_path / "my.yaml"
+    path.write_text("clips:\n  fps: 16\n  width: 64\n  fps: 24\nsamples: &a {seeds: [0]}\nother: *a\n")
+    with pytest.raises(UserError, match=r"my.yaml: clips.fps is given twice, in lines 2 and 4; keep one"):
+        schema.read(path)
+    path.write_text("a: &a {x: 1}\nb: {<<: *a, x: 2}\nc: [*a, *a]\n")
+    assert schema.read(path)["b"] == {"x": 2}
+    with pytest.raises(UserError, match=r"objective: .*did you mean reg_dpo\?"):
+        schema.check(changed("train.arms", {"a": {"objective": "regdpo"}}))
+    (tmp_path / "tiny-t2v").mkdir()
+    with pytest.raises(UserError, match=r"base.model: .* no such folder; did you mean .*/tiny-t2v\?.* OWNER/NAME"):
+        schema.check(changed("base", {"model": str(tmp_path / "tiny-t3v")}))

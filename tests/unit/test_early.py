@@ -76,6 +76,14 @@ def test_a_local_checkpoint_is_asked_itself(tmp_path):
     early.geometry(configured(base=base, clips={"frames": 11}))
     with pytest.raises(UserError, match=r"takes 2k\+1 frames"):
         early.geometry(configured(base=base, clips={"frames": 10}))
+    (tmp_path / "transformer").mkdir()
+    for takes, task, other in ((36, "i2v", "t2v"), (16, "t2v", "i2v")):
+        (tmp_path / "transformer/config.json").write_text(json.dumps({"in_channels": takes, "out_channels": 16}))
+        early.geometry(configured(base=base | {"task": task}, clips={"frames": 11}))
+        with pytest.raises(
+            UserError, match=f"^base.task: {other}, and .* is for {task} .its transformer takes {takes}"
+        ):
+            early.geometry(configured(base=base | {"task": other}, clips={"frames": 11}))
     for damaged in ({"scale_factor_temporal": None}, {"scale_factor_spatial": 0}, {"scale_factor_temporal": "4"}):
         (tmp_path / "vae/config.json").write_text(json.dumps(damaged))
         early.geometry(configured(base=base, clips={"frames": 9}))

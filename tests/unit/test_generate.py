@@ -141,9 +141,11 @@ def test_the_page_has_what_base_and_arms_make(world, tmp_path, monkeypatch):
     page = Path("results/generated.html").read_text()
     assert "&lt;b&gt;red" in page
     assert "<b>red" not in page
-    assert len(re.findall('<video [^>]*src="data:video/mp4;base64,', page)) == 4
+    assert len(re.findall('<video [^>]*src="data:video/mp4;base64,', page)) == 6
     assert not re.search(r'(?:src|href)="(?!data:)', page)
-    assert re.findall('aria-label="([^"]+)"', page) == ["base", "dpo/seed0"] * 2
+    assert re.findall('aria-label="([^"]+)"', page) == ["your first frame", "base", "dpo/seed0"] * 2
+    assert page.count('class="small still"') == 2  # it does not lead the others
+    assert "autoplay" not in page  # the script starts those of a row together
     frame = requests(wishes("i2v", None, Path("pictures")), [7], [GEOMETRY], Encode(), store)[0]
     sampling = Sampling.model_validate(tiny.SAMPLING)
     for model in (world.model, arm):

@@ -8,10 +8,10 @@ import pytest
 from tables import frame, rows_of
 
 from regdpo.config.schema import Pairs
-from regdpo.config.stage_inputs import PairsStage
+from regdpo.config.stage_inputs import MinimumStage, PairsStage
 from regdpo.core.digests import text_digest
 from regdpo.core.errors import UserError
-from regdpo.core.rows import CaptionRow, ClipRow, CopyRow, ImportedRow, NegativeRow, PairRow
+from regdpo.core.rows import CaptionRow, ClipRow, CopyRow, ImportedRow, NegativeRow, PairRow, SplitRow
 from regdpo.data import splits
 from regdpo.data.splits import SPLITS
 from regdpo.stages import pairs
@@ -335,3 +335,11 @@ def test_pretraining_takes_known_footage_whole():
     assert {row.split for row in built} == {"train"}
     with pytest.raises(UserError, match=r"base.pretrain.sources: no accepted clip matches"):
         pretraining(stage.model_copy(update={"known": ["none"]}), rows, captions(rows))
+
+
+def test_held_out_footage_that_the_report_will_call_too_little_is_told_once_it_is_counted():
+    rows = [SplitRow(split=name, clips=clips, sources=2, way="source") for name, clips in (("test", 12), ("train", 9))]
+    asked = {"minimum": {"sources": 3, "clips": 10}, "split": "test"}
+    line = pairs.too_few(rows, MinimumStage.model_validate(asked))
+    assert line.startswith("test has 12 clips of 2 videos; the report says a word like better only from 10 clips of 3")
+    assert not pairs.too_few(rows, MinimumStage.model_validate({**asked, "minimum": {"sources": 2, "clips": 12}}))
