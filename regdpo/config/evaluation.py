@@ -79,7 +79,7 @@ class Rating(Section):
         0.1, description="Share of them that every rater is shown once more, the other way round."
     )
     gold: Annotated[int, Field(ge=0)] = Field(
-        5, description="Pairs with a known answer: a real clip against a spoiled one of another prompt."
+        5, description="Pairs with a known answer: a real clip against the mosaic of another."
     )
     seed: int = Field(0, description="Of what is chosen, of every rater's order and of the sides.")
 

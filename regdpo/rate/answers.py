@@ -14,7 +14,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from threading import Lock
 
-from regdpo.core import manifests
 from regdpo.core.errors import UserError
 from regdpo.core.rows import AnswerRow
 from regdpo.rate.items import Item
@@ -140,13 +139,6 @@ class Answers:
             shown = {row["key"]: Item.model_validate_json(row["shown"]) for row in db.execute("SELECT * FROM item")}
             events = db.execute(f"SELECT * FROM ({LATEST}) WHERE answer != 'skip'").fetchall()  # noqa: S608
         return [_row(event, shown[event["key"]]) for event in events]
-
-
-def export(answers: Answers, path: Path) -> int:
-    """Write the table; how many answers it has."""
-    rows = answers.rows()
-    manifests.write(path, rows, AnswerRow)
-    return len(rows)
 
 
 def rater_name(name: str) -> str:

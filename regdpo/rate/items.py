@@ -161,19 +161,19 @@ def clips_shown(stage: RateStage, samples: Samples) -> list[Item]:
 
 
 def gold_prompts(stage: RateStage, samples: Samples) -> list[tuple[SampleRow, SampleRow]]:
-    """Real clips for pairs with a known answer, each with another one of another caption, which is to be spoiled."""
+    """Real clips for pairs with a known answer, each with the one that is to be spoiled: of another caption, or itself
+    where there is no other."""
     rows = [rows[0] for _, rows in sorted(samples.found.get(REAL, {}).items())]
     random.Random(f"{stage.rating.seed} gold").shuffle(rows)  # noqa: S311
     found = []
     for number, row in enumerate(rows[: stage.rating.gold]):
         others = (it for it in [*rows[number + 1 :], *rows[:number]] if _differ(samples, it, row))
-        if (other := next(others, None)) is not None:
-            found.append((row, other))
+        found.append((row, next(others, row)))
     return found
 
 
 def gold(samples: Samples, row: SampleRow, other: Video) -> Item:
-    """A real clip against another prompt's spoiled one: the first is better in both, beyond doubt."""
+    """A real clip against a spoiled one: the first is better in both, beyond doubt."""
     shown = samples.item("pair", (row.clip_id, -1), row)
     return shown.model_copy(update={"b": other, "gold": "a"})
 

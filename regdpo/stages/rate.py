@@ -1,8 +1,8 @@
 """The rate stage: samples of base and arms in, people's answers out."""
 
+import signal
 import socket
 import sys
-from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +13,10 @@ from regdpo.config.stage_inputs import RateStage
 from regdpo.core import manifests
 from regdpo.core.digests import text_digest
 from regdpo.core.errors import UserError
-from regdpo.core.rows import PairRow, SampleRow
+from regdpo.core.rows import AnswerRow, PairRow, SampleRow
 from regdpo.core.store import Store
 from regdpo.data.video import read_stored, write_frames
-from regdpo.rate import items
+from regdpo.rate import items, label_studio
 from regdpo.rate.answers import Answers
 from regdpo.rate.items import Item, Samples, Video
 from regdpo.rate.server import Application
@@ -28,14 +28,57 @@ DATABASE, TABLE = "answers.sqlite", "answers.parquet"
 """Files of `paths.ratings`."""
 
 
-def read(stage: RateStage, samples: Iterable[Path], pairs: Path) -> tuple[Samples, dict[str, PairRow]]:
-    """The samples that are compared, and the pairs by clip.
+def page(stage: RateStage, store: Store, port: int) -> None:
+    """Serve the page until Ctrl-C.
 
     Raises:
-        UserError: a manifest is missing or damaged.
+        UserError: samples or their videos are missing, the answers cannot be written, or the port is taken.
     """
-    by_clip = {pair.clip_id: pair for pair in manifests.read(pairs, PairRow)}
-    rows = [row for path in samples for row in manifests.read(path, SampleRow)]
+    samples, pairs = read(stage)
+    found = shown(stage, samples, pairs, store)
+    application = Application(answers(stage), found, store, stage.rating.seed)
+    _say(told(found))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    _serve(application, port)
+    for stop in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(stop, signal.SIG_IGN)  # what is left to do takes a moment
+
+
+def add(stage: RateStage, path: Path) -> None:
+    """Add the answers of a JSON export of Label Studio.
+
+    Raises:
+        UserError: it does not fit.
+    """
+    samples, _ = read(stage)
+    _say(f"{label_studio.add(path, stage, samples, answers(stage))} answers of {path} were added")
+
+
+def export(stage: RateStage) -> None:
+    """Write the table of all answers."""
+    rows, path = answers(stage).rows(), Path(stage.paths.ratings) / TABLE
+    manifests.write(path, rows, AnswerRow)
+    _say(f"{len(rows)} answers: {path}")
+
+
+def answers(stage: RateStage) -> Answers:
+    """The database of the configuration."""
+    return Answers(Path(stage.paths.ratings) / DATABASE)
+
+
+def read(stage: RateStage) -> tuple[Samples, dict[str, PairRow]]:
+    """The samples that are compared, and their pairs by clip.
+
+    Raises:
+        UserError: a manifest is missing, with what makes it, or damaged.
+    """
+    results = Path(stage.paths.results)
+    pairs, files = results / "pairs.parquet", [results / f"samples/{model}.parquet" for model in stage.models]
+    if lacking := [path for path in (pairs, *files) if not path.exists()]:
+        raise UserError(f"{lacking[0]}: is not there yet; `snakemake rate` with the same --configfile makes it")
+    rows = [row for path in files for row in manifests.read(path, SampleRow)]
+    clips = {row.clip_id for row in rows}
+    by_clip = {pair.clip_id: pair for pair in manifests.read_where(pairs, PairRow, clip_id=clips.__contains__)}
     return Samples(stage, rows, by_clip.values()), by_clip
 
 
@@ -76,18 +119,7 @@ class _Quiet(WSGIRequestHandler):
         return "regdpo"
 
 
-def serve(
-    stage: RateStage, found: list[Item], answers: Answers, store: Store, port: int, tell: Callable[[str], None]
-) -> None:
-    """Serve the page until Ctrl-C.
-
-    Args:
-        tell: is called with the address once it can be opened.
-
-    Raises:
-        UserError: the port is taken.
-    """
-    application = Application(answers, found, store, stage.rating.seed)
+def _serve(application: Application, port: int) -> None:
     with socket.socket() as bound:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -96,7 +128,7 @@ def serve(
             raise UserError(f"port {port}: {error.strerror}; give another with --port") from None
         bound.listen(128)
         server = make_server(HOST, port, application, threaded=True, request_handler=_Quiet, fd=bound.fileno())
-        tell(f"http://{HOST}:{server.port}/?token={answers.token}")
+        _say(f"open http://{HOST}:{server.port}/?token={application.token}\nCtrl-C ends it")
         server.serve_forever()
 
 
@@ -108,6 +140,6 @@ def told(found: list[Item]) -> str:
     return f"{len(pairs)} pairs of videos ({gold} with a known answer, {again} repeats), {clips} single clips"
 
 
-def say(text: str) -> None:
+def _say(text: str) -> None:
     """To the terminal, not to a log: the address holds the token."""
     print(text, file=sys.stderr, flush=True)

@@ -23,7 +23,7 @@ from regdpo.core.errors import UserError
 from regdpo.core.rows import AnswerRow
 from regdpo.data.video import read_frames
 from regdpo.rate import items, label_studio
-from regdpo.rate.answers import Answers, export
+from regdpo.rate.answers import Answers
 from regdpo.rate.server import Application
 from regdpo.stages import rate
 
@@ -116,6 +116,12 @@ def test_a_gold_pair_is_a_real_clip_against_the_mosaic_of_another_prompts(made, 
         assert frames.shape == read_frames(made.store.existing(others[0].path)).shape
 
 
+def test_where_all_captions_are_the_same_a_gold_clip_stands_against_its_own_mosaic(made):
+    same = [pair.model_copy(update={"caption": "a train"}) for pair in made.pairs]
+    chosen = items.gold_prompts(made.stage, items.Samples(made.stage, made.samples, same))
+    assert [row == other for row, other in chosen] == [True, True]
+
+
 def test_nothing_that_the_page_is_told_says_who_made_what(made, page):
     """All it is sent for a whole session, but for its own files and the pictures themselves."""
     states = page.all("ann", lambda item, axis: "same") + page.all("ann", lambda item, axis: "no", "clip")
@@ -156,8 +162,10 @@ def test_answers_by_side_become_answers_by_arm(made, page, tmp_path):
 
     page.all("ann", better)
     page.all("ann", lambda item, axis: {"generated": "yes"}.get(axis, "no"), "clip")
-    assert export(page.answers, tmp_path / "t.parquet") == 2 * 12 + 3 * 20
-    rows = manifests.read(tmp_path / "t.parquet", AnswerRow)
+    rows = page.answers.rows()
+    assert len(rows) == 2 * 12 + 3 * 20
+    manifests.write(tmp_path / "t.parquet", rows, AnswerRow)
+    assert manifests.read(tmp_path / "t.parquet", AnswerRow) == sorted(rows, key=lambda row: row.key)
     pairs = [row for row in rows if row.form == "pair"]
     assert {row.answer for row in pairs} == {"a"}
     assert {row.left for row in pairs} == {"a", "b"}
