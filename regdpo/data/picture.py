@@ -110,6 +110,24 @@ def matrix_for(width: int, height: int) -> str:
     return "bt709" if max(width, height) >= 1280 or min(width, height) > 576 else "smpte170m"
 
 
+NAMES = (
+    *("unknown", "reserved", "bt709", "bt470m", "bt470bg", "smpte170m", "smpte240m", "smpte428", "bt2020"),
+    *("film", "smpte431", "smpte432", "ebu3213"),  # primaries
+    *("linear", "log100", "log316", "iec61966-2-4", "bt1361e", "iec61966-2-1", "bt2020-10", "bt2020-12"),  # transfers
+    *("smpte2084", "arib-std-b67"),
+    *("gbr", "fcc", "ycgco", "ycgco-re", "ycgco-ro", "bt2020nc", "bt2020c", "smpte2085"),  # matrices
+    *("chroma-derived-nc", "chroma-derived-c", "ictcp", "ipt-c2"),
+    *("unspecified", "premultiplied", "straight"),  # alpha
+)
+"""As ffmpeg writes them (libavutil/pixdesc.c)."""
+
+SAID = re.compile(
+    r"\b(color_space|color_primaries|color_trc|alpha_mode):"
+    rf"({'|'.join(sorted(NAMES, key=len, reverse=True))}|\S+)"
+)
+"""``showinfo`` writes its line in pieces; another thread may write between them: ``color_trc:unknownPacket``."""
+
+
 def from_log(log: str, decoder: str = "") -> Format:
     """The format of a frame.
 
@@ -118,7 +136,7 @@ def from_log(log: str, decoder: str = "") -> Format:
         decoder: the decoder that has to be asked for.
     """
     shown = re.search(r"\] n: *\d+ .* fmt:(\S+) .*sar:(\d+)/(\d+) s:(\d+)x(\d+) i:(.)", log)
-    said = dict(re.findall(r"\b(color_space|color_primaries|color_trc|alpha_mode):(\S+)", log))
+    said = dict(SAID.findall(log))
     assert shown, "ffmpeg's showinfo writes otherwise than is read here"
     pixels, across, down, width, height, order = shown.groups()
     matrix, primaries, transfer = said["color_space"], said["color_primaries"], said["color_trc"]

@@ -291,3 +291,14 @@ def test_a_fourth_byte_of_zeros_everywhere_hides_nothing(tmp_path):
     frames = shown(np.concatenate([PATCHES, np.zeros((len(PATCHES), 1), np.uint8)], axis=1))
     path = raw(tmp_path / "in.avi", frames, "rgba", "null", "-c:v", "rawvideo", "-pix_fmt", "bgra")
     assert np.abs(of_patches(cut(path, tmp_path / "out.mp4")) - PATCHES).max() <= 4
+
+
+@pytest.mark.parametrize("transfer", ["unknown", "bt2020-10", "smpte170m"])
+def test_what_another_thread_of_ffmpeg_says_in_between_is_no_name_of_a_colour(transfer):
+    """Under load its line came right behind a name, and the format seemed to change in the middle of the footage."""
+    line = "] n:   0 pts:      0 pts_time:0 fmt:yuv420p cl:left sar:1/1 s:64x48 i:P iskey:1 type:I \n"
+    line += f"color_range:tv color_space:bt2020nc color_primaries:bt2020 color_trc:{transfer}"
+    read = picture.from_log(f"{line}\n")
+    assert (read.picture.matrix, read.picture.transfer) == ("bt2020nc", {"unknown": "bt709"}.get(transfer, transfer))
+    for said in ("Packet corrupt (stream = 0, dts = 90000).", "timestamp discontinuity"):
+        assert picture.from_log(f"{line}{said}\n") == read
