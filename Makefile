@@ -62,11 +62,11 @@ report: $(VENV)  ## the report alone, and Snakemake's own beside it
 	$(SNAKEMAKE) --report results/report/snakemake.zip
 	@echo "The report: $(CURDIR)/results/report/index.html, Snakemake's: results/report/snakemake.zip"
 
-# Two at a time, since they wait much: for Slurm, for ranks, for ffmpeg. All ask for vbench, so that the first, the longest,
-# is not overtaken by those that need not wait for it.
+# Two at a time, the longest first: Slurm's waits most, beside those of many processes; the two halves of the unit tests, of
+# one process each, are left for the end. All ask for vbench, so that none overtakes the first.
 .PHONY: test
 test: $(DEV) vbench captioning  ## run the tests
-	@$(MAKE) --jobs=2 SLURM=tests/slurm slurm-test test-parallel test-workflow test-slow-units test-browser test-units
+	@$(MAKE) --jobs=2 SLURM=tests/slurm slurm-test test-parallel test-workflow test-units-a-i test-units-j-z test-browser
 
 PYTEST := .venv/bin/python -m pytest --durations=25
 .PHONY: test-parallel
@@ -77,14 +77,14 @@ test-parallel: $(DEV) vbench
 test-workflow: $(DEV) vbench
 	$(PYTEST) -m "not quick" tests/workflow
 
-.PHONY: test-slow-units
-test-slow-units: $(DEV) vbench
-	$(PYTEST) -m slow tests/unit
-
-.PHONY: test-units
-test-units: $(DEV) vbench captioning
-	$(PYTEST) -m "not slow" tests/unit
+.PHONY: test-units-a-i
+test-units-a-i: $(DEV) vbench captioning
+	$(PYTEST) tests/unit/test_[a-i]*.py
 	.venv-captioning/bin/python -m pytest --noconftest tests/unit/test_captions.py
+
+.PHONY: test-units-j-z
+test-units-j-z: $(DEV) vbench
+	$(PYTEST) tests/unit/test_[j-z]*.py
 
 .PHONY: test-browser
 test-browser: $(DEV)  ## the rating page in a headless Chromium, which is installed for it as root on Debian
