@@ -73,7 +73,7 @@ class Launcher:
         said = self.process.stderr.read()
         self.process.wait(120)
         assert "Traceback" not in "".join(line for line in said.splitlines() if not line.startswith("["))
-        gone = psutil.wait_procs(self.family, timeout=5)[1]
+        gone = psutil.wait_procs(self.family, timeout=60)[1]
         assert not gone, gone
         return self.process.returncode, said.splitlines()[-1] if said else ""
 
@@ -109,7 +109,7 @@ def stopped_at(run: Path, reason: str, line: str, saved: bool = True) -> None:
 
 def test_disturbed_in_every_way_it_ends_as_undisturbed(light, tmp_path):
     """No periodic checkpoints: what is kept was saved when it was asked to stop. The path is hard on launchers."""
-    whole = tiny.job(light, tmp_path / "whole", **SETTINGS)
+    whole = tiny.job(light, tmp_path / "whole", **SETTINGS).model_copy(update={"checkpoint_every": STEPS})
     forked.train(whole, LaunchOptions(processes=2), forked.LIGHT)
 
     folder = tmp_path / "a=b,c=$d e"

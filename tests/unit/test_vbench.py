@@ -127,7 +127,7 @@ def test_vbench_ends_with_the_stage_even_if_that_is_killed(tmp_path):
         time.sleep(0.02)
     os.kill(stage, signal.SIGKILL)
     os.waitpid(stage, 0)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while started(int(told.read_text())):
         assert time.monotonic() < deadline, "it outlives the stage"
         time.sleep(0.02)

@@ -134,7 +134,7 @@ class Project:
         code, said = running.wait(60), (self.folder / "out.log").read_text()
         assert code != 0, said
         assert "Traceback" not in said, said
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while left := [process for process in psutil.process_iter(["cmdline"]) if self._concerns(process)]:
             assert time.monotonic() < deadline, f"{left} outlive the workflow"
             time.sleep(0.1)
