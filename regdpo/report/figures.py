@@ -123,6 +123,8 @@ def curves(arms: dict[str, list[Run]]) -> list[tuple[Curve, str]]:
                 axes.set_yscale("log")
             if curve.key == "accuracy":
                 axes.set_ylim(-0.03, 1.03)
+            if not curve.log:
+                axes.ticklabel_format(axis="y", useOffset=False)
             axes.set_title(curve.title)
             axes.set_xlabel("optimiser step")
             if drawn:
