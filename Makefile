@@ -66,7 +66,7 @@ report: $(VENV)  ## the report alone, and Snakemake's own beside it
 # one process each, are left for the end. All ask for vbench, so that none overtakes the first.
 .PHONY: test
 test: $(DEV) vbench captioning  ## run the tests
-	@$(MAKE) --jobs=2 SLURM=tests/slurm slurm-test test-parallel test-workflow test-units-a-i test-units-j-z test-browser
+	@$(MAKE) --jobs=2 --keep-going SLURM=tests/slurm slurm-test test-parallel test-workflow test-units-a-i test-units-j-z test-browser
 
 PYTEST := .venv/bin/python -m pytest --durations=25
 .PHONY: test-parallel
