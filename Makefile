@@ -87,7 +87,7 @@ test-units-j-z: $(DEV) vbench
 	$(PYTEST) tests/unit/test_[j-z]*.py
 
 .PHONY: test-browser
-test-browser: $(DEV)  ## the rating page in a headless Chromium, which is installed for it as root on Debian
+test-browser: $(DEV) vbench  ## the rating page in a headless Chromium, which is installed for it as root on Debian
 	@if [ -z "$$(.venv/bin/python tests/browser/chromium.py)" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	  echo "installing chromium ..."; \
 	  { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends chromium; } \
