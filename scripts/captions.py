@@ -5,6 +5,7 @@ python scripts/captions.py --config my.yaml --write-templates my-captions     # 
 """
 
 import sys
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 
@@ -13,8 +14,10 @@ import pyarrow.compute as pc
 from regdpo.config import command_line, run_file, schema, stage_inputs
 from regdpo.core import errors, manifests
 from regdpo.core.digests import shard_of
+from regdpo.core.errors import UserError
 from regdpo.core.rows import CaptionRow, ClipRow
 from regdpo.core.store import Store
+from regdpo.data import footage
 from regdpo.data.captioner_registry import CAPTIONERS
 from regdpo.stages.captions import caption_shard, told
 
@@ -34,7 +37,11 @@ def main() -> None:
         templates = import_module("regdpo.data.caption_templates")  # by name: it shapes no caption, nor their digest
         settings = schema.load(arguments.config)
         clips = accepted(arguments.clips or Path(settings.paths.results, "clips.parquet"))
-        for line in templates.write(arguments.write_templates, clips, Store(settings.paths.store)):
+        root = None
+        with suppress(UserError):  # the clips show themselves, if smaller
+            root = footage.footage_root(settings.videos.root)
+        store, limits = Store(settings.paths.store), settings.clips.limits
+        for line in templates.write(arguments.write_templates, clips, store, root, limits):
             print(line)
         return
     if not (arguments.clips and arguments.shard and arguments.out):

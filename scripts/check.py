@@ -14,6 +14,7 @@ import argparse
 import io
 import os
 import shlex
+from collections.abc import Iterable
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,22 @@ def project(config: Path) -> Path:
     return folder if here == ROOT and outside else here
 
 
+def check_whole(outputs: Iterable[str]) -> None:
+    """See whether the manifests among what was made are as they were written.
+
+    Raises:
+        UserError: naming all that are damaged, with the commands.
+    """
+    damaged = []
+    for path in sorted(it for it in outputs if it.endswith(".parquet") and Path(it).exists()):
+        try:
+            manifests.check_whole(path)
+        except UserError as error:
+            damaged.append(str(error))
+    if damaged:
+        raise UserError("\nerror: ".join(damaged))
+
+
 def planned(config: Path, target: str) -> tuple[list[Job], dict[str, str]]:
     """The jobs of a target, as a dry run finds them, in the order of the stages; and the target of each stage."""
     profile = yaml.safe_load(PROFILE.read_text())
@@ -105,6 +122,7 @@ def planned(config: Path, target: str) -> tuple[list[Job], dict[str, str]]:
         dag = workflow._workflow.dag
         order = {rule.name: number for number, rule in enumerate(rules)}
         numbers = {job: number for number, job in enumerate(sorted(dag.jobs, key=lambda job: order[job.rule.name]))}
+        check_whole(str(file) for job in numbers if not dag.needrun(job) for file in job.output)
         jobs = [described(dag, job, numbers) for job in numbers if job.output]
     return jobs, targets
 

@@ -165,6 +165,23 @@ def read_where(path: str | Path, model: type[R], **where: Callable[[Any], bool])
     return file.rows(pa.concat_tables(parts)) if parts else []
 
 
+def check_whole(path: str | Path) -> None:
+    """See whether a parquet table of any kind is as it was written, by its footer and the checksums of its pages. All
+    of it is read, and little held.
+
+    Raises:
+        UserError: it is not; with the command that makes it again.
+    """
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            for _ in file.iter_batches(GROUP):
+                pass
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise UserError(
+            f"{path}: is damaged ({first_line(error)}): rm {shlex.quote(str(path))}, and Snakemake makes it again"
+        ) from None
+
+
 def in_shard(rows: list[R], index: int, count: int) -> list[R]:
     """Those of one of ``count`` shards of rows that are in the order of their ids."""
     return rows[stretch(len(rows), index, count)]

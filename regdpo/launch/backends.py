@@ -291,6 +291,8 @@ def _application(run: Path, shape: Shape, port: int = 0) -> AppDef:
 
 
 def _schedule_here(runner: Runner, run: Path, application: AppDef) -> str:
+    for role in application.roles:
+        role.resource.gpu = 0  # which GPUs they see is settled; torchx would warn that it is not
     return runner.schedule(runner.dryrun(application, "local_cwd", {"log_dir": str(_logs(run))}))
 
 

@@ -13,6 +13,7 @@ from regdpo.config.schema import Base
 from regdpo.config.training import Parallel, TrainSettings
 from regdpo.core.errors import UserError
 from regdpo.data.names import shown
+from regdpo.models import checkpoint_json
 from regdpo.models.registry import FAMILIES
 from regdpo.plan import architecture, cost, layouts, stages
 from regdpo.plan.memory import Size, Training
@@ -157,17 +158,33 @@ def recognised(wish: Wish) -> tuple[Base, architecture.Architecture]:
         raise UserError(
             f"--model: {wish.model} has no transformer/config.json, so it is no checkpoint in diffusers' layout"
         )
+    pipeline = _pipeline(Path(wish.model))
+    named = [name for name, it in FAMILIES.items() if pipeline in it.pipelines.values()]
     reasons = []
-    for family, task, expert in product(FAMILIES, [wish.task] if wish.task else ["t2v", "i2v"], [None, "high"]):
+    for family, task, expert in product(
+        named or FAMILIES, [wish.task] if wish.task else ["t2v", "i2v"], [None, "high"]
+    ):
         base = Base.model_validate({**values, "family": family, "task": task, "expert": expert})
         try:
             found = architecture.find(base)
             found.family.check()
         except UserError as error:
-            reasons.append(f"{family}: {error}".replace(wish.model, ""))
+            reasons.append(str(error).removeprefix("base.task: "))
             continue
         return base, found
-    raise UserError(f"--model: {wish.model} is taken by no family ({'; '.join(dict.fromkeys(reasons))})")
+    if named:
+        raise UserError(f"--model: {wish.model} is a {pipeline} of the family {named[0]}, and {reasons[0]}")
+    raise UserError(
+        f"--model: {wish.model} is taken by no family ({', '.join(FAMILIES)}); its model_index.json "
+        f"{f'names {shown(pipeline)}' if pipeline else 'is missing or names no pipeline'}"
+    )
+
+
+def _pipeline(folder: Path) -> str:
+    """The class that a checkpoint's model_index.json names; empty if none."""
+    path = folder / "model_index.json"
+    named = checkpoint_json.read_json(path).get("_class_name") if path.is_file() else None
+    return named if isinstance(named, str) else ""
 
 
 def written(wish: Wish, chosen: Chosen) -> str:

@@ -1,7 +1,9 @@
 """Captions from sidecar files, and from tiny random models in the environment that `make captioning` makes."""
 
+import base64
 import json
 import os
+import re
 import runpy
 import subprocess
 import sys
@@ -9,6 +11,7 @@ import unicodedata
 from importlib.util import find_spec
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -66,31 +69,47 @@ def test_all_missing_sidecars_are_one_line(tmp_path):
         captions.caption_shard(stage, clips[:1], Store(tmp_path / "store"), every=lambda: clips)
     (row,) = captions.caption_shard(stage, clips[3:], Store(tmp_path / "store"), every=lambda: pytest.fail("asked"))
     assert row.caption == "a boat", "whose own captions are there reads no other"
-    with pytest.raises(UserError, match=r"a/b\.txt, c\.txt: is empty"):
+    with pytest.raises(UserError, match=r"^captions: these 2 text files are empty: a/b\.txt, c\.txt in "):
         sidecars(tmp_path, {"a/b.txt": b"", "c.txt": b""}, clips)
 
 
 def test_templates_are_written_for_what_has_no_caption(tmp_path):
+    """The page shows clips, those that are smaller than their video as large as that has them."""
     store, frames = Store(tmp_path / "store"), np.zeros((3, 32, 48, 3), np.uint8)
     frames[:, :, :24] = 200
+    (tmp_path / "videos").mkdir()
+    write_frames(tmp_path / "videos/x.mp4", frames.repeat(8, 1).repeat(8, 2), 8, schema.Encode())
     with store.writing("clips/one.mp4") as path:
         write_frames(path, frames, 8, schema.Encode())
     kept = {"path": "clips/one.mp4", "sha256": digests.file_digest(store.resolve("clips/one.mp4"))}
     sources = {"1": "a/<b>.mp4", "2": "x.mp4", "3": "x.mov", "4": "told.mp4"}
-    clips = [clip(name, source=source, **kept) for name, source in sources.items()]
+    scaled = {
+        "width": 16,
+        "height": 16,
+        "crop_x": 20,
+        "frames": 3,
+        "fps": 8.0,
+        "start_s": 0.0,
+        "scores": {"upscale": 0.125},
+    }
+    clips = [clip(name, source=source, **kept, **scaled) for name, source in sources.items()]
     clips.append(clip("5", source="told.mp4", shot=2, **kept))
     folder = tmp_path / "texts"
     folder.mkdir()
     (folder / "told.txt").write_text("a boat")
-    done = list(caption_templates.write(folder, clips, store))
+    done = list(caption_templates.write(folder, clips, store, tmp_path / "videos"))
     assert done[0] == "3 empty text files written, 1 videos had one"
     texts = {path.relative_to(folder).as_posix(): path.read_text() for path in folder.rglob("*.txt")}
     assert texts == {"a/<b>.txt": "", "x.mp4.txt": "", "x.mov.txt": "", "told.txt": "a boat"}
     page = (folder / "captions.html").read_text()
-    assert page.count('<img src="data:image/jpeg;base64,') == 5
+    found = [base64.b64decode(it) for it in re.findall(r'<img src="data:image/jpeg;base64,([^"]+)"', page)]
+    pictures = [cv2.imdecode(np.frombuffer(it, np.uint8), cv2.IMREAD_COLOR) for it in found]
+    assert [it.shape[:2] for it in pictures] == [(32, 48), (32, 48), (32, 48), (32, 48), (128, 128)]
+    bright = pictures[-1].mean(axis=(0, 2)) > 100
+    assert abs(bright.sum() - 32) <= 4, "of the window, which begins 160 pixels from the left, till 192"
     assert "a/&lt;b&gt;.mp4" in page
     assert "told.shot002.txt" in page
-    with pytest.raises(UserError, match=r"a/<b>\.txt, x\.mov\.txt, x\.mp4\.txt: is empty"):
+    with pytest.raises(UserError, match=r"3 text files are empty: a/<b>\.txt, x\.mov\.txt, x\.mp4\.txt in "):
         sidecars(folder, {}, clips)
     for name in texts:
         (folder / name).write_text("a train")

@@ -8,7 +8,10 @@ import pytest
 import yaml
 
 from regdpo.config import mistakes, schema, stage_inputs
+from regdpo.core import manifests
 from regdpo.core.digests import canonical
+from regdpo.core.errors import UserError
+from regdpo.core.rows import CaptionRow
 from regdpo.workflow import changes
 from regdpo.workflow.changes import Job
 
@@ -201,3 +204,25 @@ def test_a_configuration_outside_the_checkout_is_judged_where_its_project_lies(t
     assert project(Path("config/config.yaml")) == project(tmp_path / "none.yaml") == ROOT
     monkeypatch.chdir(tmp_path)
     assert project(Path("config.yaml")) == project(ROOT / "config/config.yaml") == tmp_path
+
+
+def test_damaged_manifests_are_named_with_the_commands(tmp_path, monkeypatch):
+    """Cut off or with another byte; one that is whole and what is no manifest are not."""
+    monkeypatch.chdir(tmp_path)
+    check_whole = runpy.run_path(str(ROOT / "scripts/check.py"))["check_whole"]
+    files = ["whole.parquet", "my cut.parquet", "other.parquet", "page.html", "none.parquet"]
+    for name in files[:-1]:
+        manifests.write(
+            name, [CaptionRow(clip_id=str(it), caption="a hare", captioner="me") for it in range(9)], CaptionRow
+        )
+    check_whole(files)
+    content = Path(files[0]).read_bytes()
+    Path("my cut.parquet").write_bytes(content[:-20])
+    Path("other.parquet").write_bytes(content.replace(b"a hare", b"a bare", 1))
+    Path("page.html").write_text("")
+    with pytest.raises(UserError) as caught:
+        check_whole(files)
+    first, second = str(caught.value).split("\nerror: ")
+    assert first.startswith("my cut.parquet: is damaged (")
+    assert first.endswith("): rm 'my cut.parquet', and Snakemake makes it again")
+    assert second.startswith("other.parquet: is damaged (")

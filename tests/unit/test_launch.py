@@ -82,7 +82,7 @@ def test_each_machine_tells_of_its_crash_in_a_file_of_its_own(tmp_path):
     assert all(Path(file).match(f"{tmp_path}/{CRASH}") for file in files)
 
 
-def test_ranks_of_this_machine_see_gpus_of_their_own(tmp_path, monkeypatch):
+def test_ranks_of_this_machine_see_gpus_of_their_own(tmp_path, monkeypatch, caplog):
     """A module in the place of the trainer says what it sees; the GPUs are told of, not there."""
     (tmp_path / f"{ROLE}.py").write_text("import os; print('sees', os.environ['CUDA_VISIBLE_DEVICES'])")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
@@ -92,12 +92,13 @@ def test_ranks_of_this_machine_see_gpus_of_their_own(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", None)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     monkeypatch.setattr(backends, "MODULE", ROLE)
-    with taken(1), backends.OneMachine(RunLog(tmp_path), tmp_path, Shape(nodes=1, each=2), "cuda") as here:
+    with taken(1), backends.OneMachine(RunLog(tmp_path), tmp_path, Shape(nodes=1, each=2, gpus=2), "cuda") as here:
         while not here.ended():
             time.sleep(0.1)
         here.join()
     said = [line for line in here.run_log.path.read_text().splitlines() if "sees" in line]
     assert sorted(said) == ["[0]:sees 5,6", "[1]:sees 5,6"]
+    assert not [it for it in caplog.records if it.name.startswith("torchx")], "it says that GPUs may be shared"
 
 
 def test_ranks_that_still_die_are_no_other_launchers(world, tmp_path, monkeypatch):

@@ -341,8 +341,22 @@ def test_a_new_configuration_is_for_the_model(tmp_path):
     wish = new.Wish("", "main", None, "videos", 7, "RTX 4090", 1, 24 * GIB, 1e14)
     found = {name: new.recognised(replace(wish, model=name))[0] for name in names}
     assert {name: (it.family, it.task, it.expert) for name, it in found.items()} == names
-    with pytest.raises(UserError, match="is taken by no family"):
+    with pytest.raises(UserError, match=r"has no transformer/config\.json"):
         new.recognised(replace(wish, model=str(tmp_path)))
+    folder = tmp_path / "t2v"
+    other = replace(wish, model=str(folder), task="i2v")
+    with pytest.raises(UserError, match=r"is taken by no family \(wan, .*\); its model_index.json is missing"):
+        new.recognised(other)
+    (folder / "model_index.json").write_text(
+        json.dumps({"_class_name": "WanPipeline", "vae": ["diffusers", "AutoencoderKLWan"]})
+    )
+    with pytest.raises(UserError) as caught:
+        new.recognised(other)
+    assert str(caught.value) == (
+        f"--model: {folder} is a WanPipeline of the family wan, and the transformer of {folder} takes 16 channels, Wan "
+        "needs 36 for i2v; take a checkpoint of that task"
+    )
+    assert new.recognised(replace(other, task=None))[0].task == "t2v"
 
 
 @pytest.fixture(scope="module")

@@ -49,7 +49,8 @@ def _refuse(files: Sidecars, every: Sequence[ClipRow]) -> None:
             "empty files for all, and a page that shows the videos"
         )
     empty = {name for name in named.values() if name and files.is_empty(name)}
-    raise UserError(f"captions: in {files.root} {_listed(empty)}: is empty; write what the video shows")
+    which = "this text file is" if len(empty) == 1 else f"these {len(empty)} text files are"
+    raise UserError(f"captions: {which} empty: {_listed(empty)} in {files.root}; write into each what its video shows")
 
 
 def _listed(names: Collection[str]) -> str:
