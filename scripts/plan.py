@@ -6,6 +6,7 @@ weights, needs no network and no GPU. With --table: the longest videos that each
 GPU-hours of every stage, both as Markdown; with --check: only whether trainings and stages fit as configured.
 
     python scripts/plan.py --config config/recipes/reg_dpo_wan21_i2v_14b.yaml --gpus 8 --gpu-memory 80GB
+    python scripts/plan.py --model wan21_t2v_1_3b --gpu "RTX 4090" --gpus 1
     python scripts/plan.py --config my.yaml --gpu "RTX 4090" --gpus 1 --frames 49 --arm reg_dpo
     python scripts/plan.py --config config/recipes/reg_dpo_wan21_i2v_14b.yaml --cost --pairs 12000 --gpu-price 2.50
 """
@@ -28,11 +29,18 @@ from regdpo.runs.planned import Planned
 from regdpo.runtime.gpu_specs import GIB, GPUS, gpu_named, parse_memory
 
 GPU = "H100 SXM"
+RECIPES = Path(__file__).resolve().parents[1] / "config/recipes"
+RECIPE = "reg_dpo_wan21_i2v_14b.yaml"
+"""For a model that no recipe is for."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", required=True, help="a whole configuration (YAML file)")
+    parser.add_argument(
+        "--config",
+        help="a whole configuration (YAML file); default with --model: the recipe of config/recipes for that model, or "
+        f"else {RECIPE}, of which the clips, the training and the GPUs are taken",
+    )
     parser.add_argument("--gpus", type=int, help="ranks, one GPU each; default: launch.processes")
     parser.add_argument(
         "--gpu-memory", help="of one GPU: 80GB, a label, or 79.1GiB, what programs see; default: that of --gpu"
@@ -56,7 +64,7 @@ def main() -> None:
     parser.add_argument("--gpu-price", type=float, help="cost: of a GPU-hour, in whatever currency")
     parser.add_argument("--json", action="store_true", help="the listing for programs: bytes and seconds")
     args = parser.parse_args()
-    values = schema.load(args.config)
+    values = _configured(args)
     name = args.gpu or values.launch.gpu or GPU
     gpu = gpu_named(name)
     if gpu is None:
@@ -78,6 +86,21 @@ def main() -> None:
         print(table.listing(training, machine, _times(values, training, machine, args)))
         found = stages.stages(values, training.architecture, [one.size for one in training.each], memory)
         print(table.stages(found.values(), memory))
+
+
+def _configured(args: argparse.Namespace) -> schema.Config:
+    """What --config names, or the recipe that is nearest to --model."""
+    if args.config:
+        return schema.load(args.config)
+    if not args.model:
+        raise UserError("--config: which configuration? Or name an architecture of config/architectures by --model")
+    name, path = known(args.model).source, RECIPES / RECIPE
+    for one in sorted(RECIPES.glob("*.yaml")):
+        model = schema.load(one).base.model
+        if model and known(model).source == name:
+            path = one
+    print(f"clips and training as in config/recipes/{path.name}; --config takes others", file=sys.stderr)
+    return schema.load(path)
 
 
 def _check(values: schema.Config, args: argparse.Namespace, memory: float) -> None:

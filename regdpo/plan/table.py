@@ -12,6 +12,8 @@ from regdpo.plan.stages import Stage
 from regdpo.runtime.gpu_specs import GIB
 
 PARTS = ("weights", "optimizer", "gradients", "activations", "reference", "buffers", "margin")
+LEAST = GIB / 20
+"""Bytes of main memory that are told."""
 SMALL = "Wan-AI/Wan2.1-T2V-1.3B-Diffusers"
 
 
@@ -50,14 +52,10 @@ def listing(training: Training, machine: Machine, times: Sequence[str] = ()) -> 
     if best is None:
         lines.append("take: nothing fits; fewer frames, a smaller frame or more ranks would do")
     else:
-        written, held = main_memory(training, best.parallel)
         lines.append(f"take: {best.name} ({best.pairs_per_hour:.0f} pairs an hour)")
         lines.append(f"  train: {{settings: {{parallel: {{{_yaml(best.parallel)}}}}}}}")
         lines += times
-        lines.append(
-            f"main memory: {written / GIB:.1f} GiB on the first rank while it exports"
-            + (f", {held / GIB:.1f} GiB on every rank for the offloaded reference" if held else "")
-        )
+        lines += _main_memory(*main_memory(training, best.parallel))
     if any(it.seconds_before for it in found):
         lines.append("cached: the reference's passes are made before step 1; pairs/h counts them, s/step does not")
     return "\n".join(lines)
@@ -76,6 +74,13 @@ def stages(found: Iterable[Stage], memory: float) -> str:
         named = f"{stage.key} ({'; '.join(others)})" if others else stage.key
         rows.append(("yes" if it.total <= memory else "no", *sizes, it.part, named))
     return "\n".join([*lines, *_aligned(rows)])
+
+
+def _main_memory(written: float, held: float) -> list[str]:
+    """A line, unless it is next to nothing."""
+    needs = {"on the first rank while it exports": written, "on every rank for the offloaded reference": held}
+    said = [f"{size / GIB:.1f} GiB {what}" for what, size in needs.items() if size >= LEAST]
+    return [f"main memory: {', '.join(said)}"] if said else []
 
 
 def _yaml(parallel: Parallel) -> str:

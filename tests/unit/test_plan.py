@@ -513,9 +513,10 @@ def command(monkeypatch, capsys):
     """Run scripts/plan.py on the recipe; what it prints."""
 
     def run(*arguments: str, config: str = RECIPE) -> str:
-        monkeypatch.setattr(sys, "argv", ["plan.py", "--config", config, *arguments])
+        monkeypatch.setattr(sys, "argv", ["plan.py", *(["--config", config] if config else []), *arguments])
         runpy.run_path(str(ROOT / "scripts/plan.py"))["main"]()
-        return capsys.readouterr().out
+        printed, noted = capsys.readouterr()
+        return printed + noted
 
     return run
 
@@ -544,10 +545,20 @@ def test_command(command):
     assert sum(values["take"]["memory"].values()) == pytest.approx(2 * values["take"]["memory"]["total"])
 
 
+def test_main_memory_is_told_where_it_is_something():
+    first, every = "GiB on the first rank while it exports", "GiB on every rank for the offloaded reference"
+    assert table._main_memory(0.04 * GIB, 0) == []
+    assert table._main_memory(0.04 * GIB, 2 * GIB) == [f"main memory: 2.0 {every}"]
+    assert table._main_memory(57 * GIB, 2 * GIB) == [f"main memory: 57.0 {first}, 2.0 {every}"]
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "config/recipes").glob("*.yaml")), ids=lambda path: path.stem)
 def test_each_recipe_fits_its_card(path, command):
     recipe = schema.load(str(path))
     lines = command("--check", config=str(path)).splitlines()
+    if path.stem == "wan21_t2v_1_3b_24gb":  # by the model's name alone it is found
+        named = command("--check", "--model", "wan21_t2v_1_3b", config="").splitlines()
+        assert named == [*lines, f"clips and training as in config/recipes/{path.name}; --config takes others"]
     keys = [*(f"train.arms.{arm}" for arm in recipe.train.arms), *stages.STAGES]
     assert [line.split(":")[0] for line in lines] == keys
     assert all(line.endswith("fits, by the plan") for line in lines)
