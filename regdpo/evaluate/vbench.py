@@ -238,6 +238,8 @@ def _run(
             env={
                 **os.environ,
                 "PYTHONPATH": str(code_digest.ROOT.parent),
+                "TQDM_DELAY": "60",  # seconds that something has to take to have a bar
+                "TQDM_MININTERVAL": "10",
                 "VBENCH_CACHE_DIR": os.path.join(temporary, "cache"),
             },
             stdout=sys.stderr,

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from regdpo.data.captioner_registry import CAPTIONERS
 from regdpo.evaluate import shortcut, vbench
 from regdpo.evaluate.measures import Metric, metrics
 from regdpo.evaluate.stats import Levels
@@ -69,7 +70,7 @@ def shape(inputs: Inputs) -> Contents:
         funnel=funnel.steps(inputs.cut["reason"], inputs.config.clips.filters),
         candidates=len(inputs.cut),
         accepted=int((inputs.cut["status"] == "accepted").sum()),
-        captioners=sorted({row.captioner.split(":")[0] for row in inputs.captions.values()}),
+        captioners=sorted({_captioner(row.captioner) for row in inputs.captions.values()}),
         generators=losers.generators(inputs.negatives),
         differences=halves.differences(inputs.halves, inputs.config.report.minimum.pairs),
         shortcut=halves.shortcut_accuracy(
@@ -92,6 +93,12 @@ def _levels(inputs: Inputs, split: footage.Split) -> Levels:
         sources=len(split.held_out_sources),
         stretches=split.stretches,
     )
+
+
+def _captioner(name: str) -> str:
+    """Who wrote a caption: a model as it is named; of captions that are read, where they stand."""
+    first = name.partition(":")[0]
+    return CAPTIONERS[first].description if first in CAPTIONERS else first
 
 
 def _reasons(table: dict[str, dict[str, Cell]]) -> dict[str, int]:

@@ -11,6 +11,7 @@ from markupsafe import Markup
 import regdpo
 from regdpo.config import schema
 from regdpo.core.frames import kinds
+from regdpo.core.progress import duration
 from regdpo.core.rows import SplitRow
 from regdpo.core.store import Store
 from regdpo.core.temporaries import atomic
@@ -66,8 +67,8 @@ class Shape:
     most: float  # how many times at most
 
     @property
-    def minutes(self) -> float:
-        return self.clips * self.frames / self.fps / 60
+    def seconds(self) -> float:
+        return self.clips * self.frames / self.fps
 
 
 @dataclass(frozen=True)
@@ -128,6 +129,7 @@ def write(
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["duration"] = duration
     kept = rows[rows["status"] == "accepted"]
     html = environment.get_template("funnel.html").render(
         came=len(rows),
@@ -135,7 +137,7 @@ def write(
         measured=int(rows.filter(regex=r"^scores\.").notna().any(axis=1).sum()),
         sources=rows["source"].nunique(),
         kept_sources=kept["source"].nunique(),
-        minutes=(kept["frames"] / kept["fps"]).sum() / 60,
+        seconds=(kept["frames"] / kept["fps"]).sum(),
         steps=steps(rows["reason"], filters),
         scores=[(it, Markup(svg)) for it, svg in histograms.all_scores(rows, filters)],  # noqa: S704
         pictures={"": _pictures(_spread(kept, KEPT), store)} | _rejected(rows, store),

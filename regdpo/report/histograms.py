@@ -17,6 +17,9 @@ BINS = 40
 SHOWN = 0.5
 """Percent of the values at each end that a histogram leaves out where they lie far off."""
 
+WIDTH = 0.2
+"""Of a histogram at least, as a share of the values: narrower ones would show differences that are none."""
+
 
 @dataclass(frozen=True)
 class Score:
@@ -45,7 +48,9 @@ def all_scores(rows: pd.DataFrame, filters: schema.Filters) -> list[tuple[Score,
 def _histogram(score: Score, values: np.ndarray, kept: np.ndarray) -> str:
     limits = [limit for _, limit, _ in score.limits if limit is not None]
     low, high = np.percentile(values, [SHOWN, 100 - SHOWN])
-    reach = (high - low) or max(abs(high), 1.0) / 10
+    reach = max(high - low, WIDTH * max(abs(low), abs(high))) or 0.1
+    beside = (reach - (high - low)) / 2
+    low, high = max(low - beside, min(low, 0)), high + beside
     near = [limit for limit in limits if low - reach <= limit <= high + reach]
     low, high = min([low, *near]) - 0.02 * reach, max([high, *near]) + 0.02 * reach
     edges = np.linspace(low, high, BINS + 1)

@@ -73,9 +73,10 @@ def write(rows, folder, **pairs):
 def test_the_page_shows_figures_thresholds_and_pictures_and_is_the_same_again(rows, tmp_path):
     page = write(rows, tmp_path)
     assert page == write(rows, tmp_path)
-    assert "5 clips kept, 41.7 % of what came in" in page
+    assert "5 clips kept, 41.7\N{NO-BREAK SPACE}% of what came in" in page
+    assert re.search(r"5 s of footage from (\d of )?\d+ videos?; 12 candidates came in", page)
     text = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", page))
-    assert f"64 {TIMES} 48 16 at 16/s 5 0.0833 5 up to 1.20 {TIMES}" in text  # 5 clips of a second, all enlarged
+    assert f"64 {TIMES} 48 16 at 16/s 5 5 s 5 up to 1.20 {TIMES}" in text  # 5 clips of a second, all enlarged
     assert "min_motion 2, took 3" in text
     shown = [base64.b64decode(data).decode() for data in re.findall(r"data:image/jpeg;base64,([^\"]+)", page)]
     assert shown[:5] == ["c000", "c001", "c002", "c003", "c004"]

@@ -431,6 +431,7 @@ def test_the_funnel_is_told_in_short(inputs, html):
         ("holds no frames", 1, 14, "holds no frames"),
     ]
     assert "14 clips were accepted, 3 rejected" in html
+    assert "Captions: text files beside the videos." in html
 
 
 def test_rejected_losers_are_counted_by_generator(inputs, html):
