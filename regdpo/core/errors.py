@@ -1,8 +1,8 @@
 """A user's mistake is one line and exit code 2; a full disk, Ctrl-C and a stopped training get the same care."""
 
-import _thread
 import errno
 import os
+import signal
 import sys
 import threading
 from collections.abc import Callable
@@ -58,7 +58,7 @@ def run(main: Callable[[], int | None]) -> None:
 def _unraisable(what: "sys.UnraisableHookArgs") -> None:
     """Ctrl-C that Python would pass over, since it came within a destructor or a callback of fork, comes once more."""
     if issubclass(what.exc_type, KeyboardInterrupt):
-        again = threading.Timer(0.1, _thread.interrupt_main)
+        again = threading.Timer(0.1, signal.pthread_kill, (threading.main_thread().ident, signal.SIGINT))
         again.daemon = True
         again.start()
     else:

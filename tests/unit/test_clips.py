@@ -232,7 +232,7 @@ def test_what_is_no_video_file_is_a_row_and_nothing_waits_for_it(tmp_path, monke
         "caf\\xe9.mp4": "unusable: its name is not UTF-8; rename it",
     }
     assert not (tmp_path / "made").exists()
-    assert all(line.isprintable() for line in summary(rows))
+    assert all(line.isprintable() for line in summary.summary(frame(rows)))
     manifests.write(tmp_path / "rows.parquet", rows, ClipRow)
     assert manifests.read(tmp_path / "rows.parquet", ClipRow) == sorted(rows, key=lambda row: row.clip_id)
     assert sum("caf" in row.source for index in range(3) for row in cut(stage(footage), tmp_path, index, 3)) == 1
