@@ -29,7 +29,8 @@ class Lora(Section):
     targets: Literal["attention", "attention+ff"] | Annotated[list[str], Field(min_length=1)] = Field(
         "attention",
         description="Linear layers that get one: query, key, value and output of every attention; `attention+ff` also "
-        "those of the feed-forward; or names of the model's own.",
+        "those of the feed-forward; or names of the model's own. Those of an added condition (`add_k_proj`, of Wan's "
+        "first frame) are named or left alone, as in diffusers' own recipes.",
     )
 
 
