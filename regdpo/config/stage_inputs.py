@@ -16,6 +16,7 @@ from regdpo.core.errors import UserError
 from regdpo.core.rows import REAL, Geometry
 from regdpo.core.section import Section
 from regdpo.data.pair_registry import PAIR_SOURCES
+from regdpo.data.registry import WEIGHTS
 
 
 class ClipsStage(Section):
@@ -24,7 +25,8 @@ class ClipsStage(Section):
 
     @classmethod
     def of(cls, config: c.Config) -> dict[str, Any]:
-        return {"videos": _dump(config.videos), "clips": _dump(config.clips, exclude={"shards"})}
+        off = WEIGHTS - set(config.clips.weights)
+        return {"videos": _dump(config.videos), "clips": _dump(config.clips, exclude={"shards", *off})}
 
 
 class MergeStage(Section):
@@ -147,7 +149,7 @@ class ImportsStage(Section):
         sources = {name: _dump(it) for name, it in config.pairs.sources.items() if PAIR_SOURCES[it.kind].imported}
         return {
             "sources": sources,
-            "clips": _dump(config.clips, exclude={"shards", "filters", "remove_bars", "aesthetic"}),
+            "clips": _dump(config.clips, exclude={"shards", "filters", "remove_bars", *WEIGHTS}),
         }
 
 

@@ -89,7 +89,7 @@ def _code(root: Path) -> str:
 def _installed(root: Path) -> dict[str, str]:
     """Python and the locked packages that are there. importlib's `version` parses all of a package's metadata."""
     found = {"python": platform.python_version()}
-    for name in locked(*(root / "envs" / f"{lock}.lock" for lock in ("regdpo", "cuda", "flash"))):
+    for name in locked(*(root / "envs" / f"{lock}.lock" for lock in ("regdpo", "cuda", "flash", "filters"))):
         with suppress(PackageNotFoundError):
             metadata = distribution(name).read_text("METADATA") or ""
             found[name] = metadata.partition("\nVersion: ")[2].partition("\n")[0].strip()

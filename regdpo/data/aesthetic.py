@@ -13,14 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from regdpo.config import schema
-from regdpo.core.code_digest import code_digest
-from regdpo.core.digests import DigestCache, file_digest, folder_digest, text_digest
-from regdpo.core.environment import versions
+from regdpo.core.digests import file_digest
 from regdpo.core.errors import UserError, first_line
-from regdpo.core.rows import ClipRow
-from regdpo.core.store import DIGESTS, Store
-from regdpo.data.notes import recall, remember
-from regdpo.data.video import read_stored
+from regdpo.core.packaged import weights_file
+from regdpo.core.store import Store
+from regdpo.data.judges import Judge, model_digest, some
 from regdpo.runtime.hub import BROKEN, download
 
 if TYPE_CHECKING:
@@ -32,8 +29,8 @@ MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.2757
 KEY = "clips.aesthetic"
 
 
-class Aesthetic:
-    """Scores of clips, kept in the store by the bytes of the clip and of the weights.
+class Aesthetic(Judge):
+    """The mean score of some frames of a clip; the predictors were trained on votes from 1 to 10.
 
     Args:
         settings: the models. store: where clips and scores are.
@@ -43,36 +40,17 @@ class Aesthetic:
     """
 
     def __init__(self, settings: schema.Aesthetic, store: Store):
-        self.settings, self.store = settings, store
-        head, folder = Path(settings.head), Path(settings.model)
-        if not head.is_file():
-            raise UserError(f"{KEY}.head: there is no file {head}; download the predictor's weights and name them here")
-        cache = DigestCache(store.root / DIGESTS)
-        what = folder_digest(folder, cache) if folder.is_dir() else f"{settings.model}@{settings.revision}"
-        cache.save()
-        code = code_digest(__name__) + versions("torch", "transformers", "av")
-        self._key = text_digest(what, file_digest(head), str(settings.frames), code)
-
-    def __call__(self, clip: ClipRow) -> float:
-        """The mean over some of its frames; the predictors were trained on votes from 1 to 10.
-
-        Raises:
-            UserError: the weights cannot be loaded.
-        """
-        kept = self.store.relative("aesthetic", text_digest(self._key, clip.sha256), ".json")
-        score: float | None = recall(self.store, kept)
-        if score is None:
-            score = round(self._score(read_stored(self.store, clip.path, clip.sha256)), 4)
-            remember(self.store, kept, score)
-        return score
+        self.settings = settings
+        self._head = weights_file(f"{KEY}.head", settings.head)
+        model = model_digest(settings.model, settings.revision, store)
+        super().__init__(store, ("torch", "transformers"), model, file_digest(self._head), str(settings.frames))
 
     def _score(self, frames: np.ndarray) -> float:
         """Of uint8 RGB (F, H, W, 3)."""
         import torch
 
         model, layers = self._loaded
-        count = min(self.settings.frames, len(frames))
-        shown = frames[np.linspace(0, len(frames) - 1, count + 2).round().astype(int)[1:-1]]
+        shown = some(frames, self.settings.frames)
         with torch.inference_mode():
             size = model.config.vision_config.image_size
             seen = model.vision_model(pixel_values=pixels(shown, size).to(model.device))
@@ -99,7 +77,7 @@ class Aesthetic:
         if lacking := sorted(told["missing_keys"]):
             raise UserError(f"{KEY}.model: {name} lacks {len(lacking)} tensors of a CLIP, such as {lacking[0]}")
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        layers = read_head(Path(self.settings.head), model.config.projection_dim)
+        layers = read_head(self._head, model.config.projection_dim)
         return model.eval().to(device), [
             (weight.to(device), None if bias is None else bias.to(device)) for weight, bias in layers
         ]

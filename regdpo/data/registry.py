@@ -38,6 +38,8 @@ class Filter:
     weights: str = ""
     """Key of the models in ``clips``, of a score that needs some. Then the function takes that section and the store,
     and gives what scores an accepted clip's row; it is asked only where the threshold is given."""
+    packages: tuple[str, ...] = ()
+    """Locked packages that shape such a score."""
 
     @property
     def module(self) -> str:
@@ -234,9 +236,28 @@ FILTERS: dict[str, Filter] = {
         says="the aesthetic score is {score:.2f}, less than {limit:g}",
         measures="score of LAION's aesthetic predictor, mean over some frames",
         weights="aesthetic",
+        packages=("torch", "transformers"),
+    ),
+    "text": Filter(
+        score="text",
+        function="regdpo.data.ocr:Ocr",
+        key="max_text",
+        bound="greatest",
+        default=None,
+        kind=Fraction | None,
+        description="Greatest share of the picture that text covers, burned in or part of the scene; above: text. A "
+        "line of subtitles covers 0.02 to 0.05. Needs what `make filters` installs, and is asked of clips that nothing "
+        "else rejects.",
+        says="text covers {score:.1%} of the picture, more than {limit:.1%}",
+        measures="share of the picture that text covers, median over some frames",
+        weights="ocr",
+        packages=("onnxruntime", "opencv-python-headless"),
     ),
 }
 """First word of the reason -> declaration; of several that reject a clip the first is told."""
+
+WEIGHTS = frozenset(it.weights for it in FILTERS.values() if it.weights)
+"""Keys of the models, in ``clips``."""
 
 
 def of_weights(filters: Any) -> dict[str, Filter]:

@@ -25,7 +25,7 @@ STATES: dict[State, str] = {
     "unfinished": "made since the last manifest of its kind, as by a shard that was interrupted",
     "dead": "no manifest names it: of settings, code or videos that are no more",
 }
-REMEMBERED = ("shots", "cuts", "measures", "aesthetic", "captions")
+REMEMBERED = ("shots", "cuts", "measures", "judged", "captions")
 KINDS = (*RULES, *REMEMBERED, ASIDE)
 """Folders of a store that are cleaned; any other is left alone."""
 KEPT = ".sha256"

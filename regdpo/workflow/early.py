@@ -12,14 +12,17 @@ from typing import Any
 
 from regdpo.config.schema import Base, Config
 from regdpo.core.errors import UserError
+from regdpo.core.packaged import package_of, weights_file
 from regdpo.data import footage
 from regdpo.data.captioner_registry import CAPTIONERS
+from regdpo.data.registry import FILTERS
 from regdpo.evaluate.measures import columns
 from regdpo.models import checkpoint_json
 from regdpo.models.registry import FAMILIES
 from regdpo.models.sizes import check_size
 
 VAE, TRANSFORMER, INDEX = "vae/config.json", "transformer/config.json", "model_index.json"
+ONNX = "onnxruntime"
 CAPTIONING = ("transformers", "torchvision", "num2words")
 """Packages that a captioning model needs."""
 
@@ -32,12 +35,13 @@ def check(settings: Config, conda: bool = False) -> None:
 
     Raises:
         UserError: there is no footage; the base cannot take clips of that size; the captioner's environment is missing;
-            the primary measure is none.
+            the weights of a filter, or what runs them, are missing; the primary measure is none.
     """
     columns(settings.scores.primary, settings.base.task)
     geometry(settings)
     if settings.footage:
         footage.list_videos(settings.videos)
+        judges(settings, conda)
         if not conda:
             captioner(settings)
 
@@ -98,6 +102,23 @@ def _is_of_the_task(base: Base, files: Mapping[str, Any]) -> None:
             f"base.task: {base.task}, and {base.model} is for {task} (its transformer takes {takes} channels and makes "
             f"{makes}); set task: {task}, or take a checkpoint for {base.task}"
         )
+
+
+def judges(settings: Config, conda: bool = False) -> None:
+    """Refuse filters whose weights are not there; of the hub's the first job tells.
+
+    Raises:
+        UserError: naming what is missing.
+    """
+    for key in settings.clips.weights:
+        section = getattr(settings.clips, key)
+        asks = f"clips.{key}"
+        for name, path in section.files.items():
+            if not (conda and package_of(path)):
+                weights_file(f"{asks}.{name}", path)
+        asked = {package for it in FILTERS.values() if it.weights == key for package in it.packages}
+        if not conda and ONNX in asked and find_spec(ONNX) is None:
+            raise UserError(f"{asks}: {ONNX} is not installed here; run `make filters`")
 
 
 def captioner(settings: Config) -> None:

@@ -14,11 +14,11 @@ from typing import Any
 from regdpo.config.schema import Config
 from regdpo.core.digests import DigestCache, folder_digest, shard_of, text_digest
 from regdpo.core.errors import UserError
+from regdpo.core.packaged import place
 from regdpo.core.store import DIGESTS
 from regdpo.data import footage, table
 from regdpo.data.pair_lists import Listed, pairs_of
 from regdpo.data.pair_registry import PAIR_SOURCES
-from regdpo.data.registry import of_weights
 from regdpo.data.sidecars import Sidecars
 from regdpo.workflow.params import DIGEST
 
@@ -92,12 +92,13 @@ class Inputs:
 
     def weights(self, model: str | None) -> str:
         """Of a local model's folder or file, which may change under its name; a hub name is pinned by its revision."""
-        if not model or not Path(model).exists():
+        path = place(model) if model else None
+        if not model or path is None or not path.exists():
             return ""
         if self.known is not None:
             return self.known["weights"].get(model, "")
         if model not in self._weights:
-            whole = folder_digest(model, self._cache) if Path(model).is_dir() else self._cache.digest(Path(model))
+            whole = folder_digest(path, self._cache) if path.is_dir() else self._cache.digest(path)
             self._weights[model] = whole[:DIGEST]
             self._cache.save()
         return self._weights[model]
@@ -105,11 +106,8 @@ class Inputs:
     @property
     def judges(self) -> list[str]:
         """The weights that filters of clips need."""
-        sections = {
-            it.weights: getattr(self.settings.clips, it.weights)
-            for it in of_weights(self.settings.clips.filters).values()
-        }
-        return [path for section in sections.values() for path in (section.model, section.head)]
+        clips = self.settings.clips
+        return [name for key in clips.weights for name in getattr(clips, key).named.values()]
 
     def all(self) -> dict[str, dict[str, str]]:
         """What a run tells its jobs."""

@@ -65,7 +65,7 @@ class Params:
 
     def env(self, *packages: str, lock: str = "regdpo") -> str:
         """`params.env`: digest of the locked packages that shape a stage's result."""
-        locks = [self.root / "envs" / f"{name}.lock" for name in (lock, "torch")]
+        locks = [self.root / "envs" / f"{name}.lock" for name in (lock, "torch", "filters")]
         return environment_digest(locks, *packages)[:DIGEST]
 
     def measured(self, wildcards: Any) -> str:

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from regdpo.config import schema
+from regdpo.config.stage_inputs import ClipsStage
 from regdpo.core.errors import UserError
 from regdpo.data import footage
 from regdpo.workflow import early
@@ -94,6 +95,30 @@ def test_footage_that_is_not_there(tmp_path):
         early.check(configured(videos={"root": "nowhere"}))
     with pytest.raises(UserError, match="no videos under"):
         early.check(configured(videos={"root": str(tmp_path)}))
+
+
+def test_filters_without_their_weights(tmp_path, monkeypatch):
+    """Before the first job, whether they are on; their settings shape nothing while they are off."""
+    monkeypatch.setattr(footage, "list_videos", lambda videos: [])
+    reads = ClipsStage.of(configured())
+    missing = {"model": str(tmp_path / "none.onnx")}
+    assert ClipsStage.of(configured(clips={"ocr": missing})) == reads
+    early.check(configured(clips={"ocr": missing}))
+    asked = {"filters": {"max_text": 0.02}}
+    with pytest.raises(UserError, match=r"^clips.ocr.model: there is no file .*none.onnx; download the weights"):
+        early.check(configured(clips=asked | {"ocr": missing}))
+    (tmp_path / "none.onnx").touch()
+    there = configured(clips=asked | {"ocr": missing})
+    assert Inputs(there, tmp_path / "notes", print).judges == [str(tmp_path / "none.onnx")]
+    monkeypatch.setattr(early, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"^clips.ocr: onnxruntime is not installed here; run `make filters`$"):
+        early.check(there)
+    early.judges(there, conda=True)
+    clip = tmp_path / "clip"
+    clip.mkdir()
+    head = {"filters": {"min_aesthetic": 4}, "aesthetic": {"model": str(clip), "head": "nowhere.pth"}}
+    with pytest.raises(UserError, match=r"^clips.aesthetic.head: there is no file nowhere.pth"):
+        early.check(configured(clips=head))
 
 
 def test_a_captioner_without_its_environment(tmp_path, monkeypatch):

@@ -19,6 +19,7 @@ TOGETHER = [
     ("regdpo", "dev"),
     ("regdpo", "torch", "vbench"),
     ("regdpo", "torch", "captioning"),
+    ("regdpo", "torch", "filters"),
 ]
 
 
