@@ -5,9 +5,11 @@ A column is checked for what its field declares: type, absence, a Literal's valu
 shown to pydantic, row by row, which says what is wrong.
 """
 
+import gc
 import hashlib
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal, Union, get_args, get_origin
@@ -102,7 +104,7 @@ def conform(table: pa.Table, model: type[Row], names: tuple[str, ...] | None = N
     for name, column in wanted.items():
         array, bad = _absent(column, len(table)) if name not in table.column_names else _typed(table[name], column)
         if bad is None:
-            bad = _first_bad(array, column)
+            bad = _first_bad(array, column, told=name in table.column_names and _chosen(table[name], column))
         worst = min(worst, bad) if bad is not None else worst
         arrays.append(array)
     if worst < len(table):
@@ -140,12 +142,19 @@ def _typed(array: pa.ChunkedArray, column: Column) -> tuple[pa.ChunkedArray, int
     return array, _first(pc.is_valid(array)) or 0
 
 
-def _first_bad(array: pa.ChunkedArray, column: Column) -> int | None:
-    """The first row whose value the column does not allow."""
+def _chosen(array: pa.ChunkedArray, column: Column) -> bool:
+    """Whether the words that an array's values are numbers of are all among the column's choices."""
+    if not column.choices or not pa.types.is_dictionary(array.type):
+        return False
+    return all(set(chunk.dictionary.to_pylist()) <= {*column.choices} for chunk in array.chunks)
+
+
+def _first_bad(array: pa.ChunkedArray, column: Column, told: bool) -> int | None:
+    """The first row whose value the column does not allow; ``told``: it is known that choices are met."""
     found: list[int | None] = []
     if array.null_count and not column.nullable:
         found.append(_first(pc.is_null(array)))
-    if column.choices:
+    if column.choices and not told:
         allowed = pc.is_in(array, value_set=pa.array(column.choices))
         found.append(_first(pc.and_(pc.invert(allowed), pc.is_valid(array))))
     if column.type == NUMBERS:
@@ -204,12 +213,24 @@ def table_of(rows: Sequence[Row], model: type[Row]) -> pa.Table:
 
 def rows_of(table: pa.Table, model: type[Row]) -> list[Any]:
     """The rows of a table that conforms."""
-    columns = []
-    for column in columns_of(model).values():
-        values = table[column.name].to_pylist()
-        columns.append([dict(value) for value in values] if column.type == NUMBERS else values)
-    names = tuple(columns_of(model))
-    return [model.model_validate(dict(zip(names, row, strict=True))) for row in zip(*columns, strict=True)]
+    columns, names, validate = [], tuple(columns_of(model)), model.__pydantic_validator__.validate_python
+    with _uncollected():
+        for column in columns_of(model).values():
+            values = table[column.name].to_pylist()
+            columns.append([dict(value) for value in values] if column.type == NUMBERS else values)
+        return [validate(dict(zip(names, row, strict=True))) for row in zip(*columns, strict=True)]
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Rows are many objects without circles: looking for some again and again takes as long as making the rows."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 class ColumnDigest:
