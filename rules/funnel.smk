@@ -8,7 +8,11 @@ rule funnel_page:
             ROOT / "regdpo/report" / name for name in ["funnel.html", "style.css"]
         ],
     output:
-        page=f"{RESULTS}/clips.html",
+        page=report(
+            f"{RESULTS}/clips.html",
+            caption="../workflow/report/clips.rst",
+            category="Clips",
+        ),
     log:
         f"{LOGS}/funnel.log",
     priority: 1

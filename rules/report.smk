@@ -23,6 +23,11 @@ rule report_page:
             caption="../workflow/report/page.rst",
             category="Report",
         ),
+        content=report(
+            f"{RESULTS}/report/report.json",
+            caption="../workflow/report/content.rst",
+            category="Report",
+        ),
     log:
         f"{LOGS}/report.log",
     localrule: True
@@ -37,7 +42,7 @@ rule report_page:
         " --clips {input.clips:q} --captions {input.captions:q} --negatives {input.negatives:q} --pairs {input.pairs:q}"
         " --imports {input.imports:q}"
         " --halves {input.halves:q} --samples {input.samples:q} --scores {input.scores:q} --models {input.models:q}"
-        " --out {output.page:q} 2>&1 | tee -i {log:q}"
+        " --out {output.page:q} --content {output.content:q} 2>&1 | tee -i {log:q}"
 
 
 rule report:

@@ -1,4 +1,5 @@
-"""Write the report: one self-contained page of verdicts with intervals, videos, curves, pairs and provenance."""
+"""Write the report: one self-contained page of verdicts with intervals, videos, curves, pairs and provenance, and its
+content as JSON."""
 
 from pathlib import Path
 
@@ -19,11 +20,12 @@ def main() -> None:
     parser.add_argument("--imports", nargs="*", default=[], type=Path, help="manifests of pairs that others made")
     parser.add_argument("--samples", required=True, nargs="+", type=Path, help="manifests of samples, one per model")
     parser.add_argument("--models", required=True, nargs="+", type=Path, help="model.json of the base and of every arm")
+    parser.add_argument("--content", required=True, type=Path, help="file for all that the page says, as JSON")
     parser.add_argument("--lock", default=LOCK, type=Path, help="lock file of the environment; default: %(default)s")
     args = parser.parse_args()
     files = Files(**{name: getattr(args, name) for name in Files.__dataclass_fields__})
     stage = stage_inputs.read(stage_inputs.ReportStage, args.config)
-    report.write(stage, run_file.open_store(args.store), files, args.out)
+    report.write(stage, run_file.open_store(args.store), files, args.out, args.content)
 
 
 if __name__ == "__main__":

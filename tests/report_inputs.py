@@ -110,7 +110,8 @@ def arguments(made: Made, out: Path) -> list[str]:
     whole.parent.mkdir(parents=True, exist_ok=True)
     whole.write_text(json.dumps({"parts": {"ReportStage": part}}))
     many = ["--samples", *map(str, files.samples), "--models", *map(str, files.models)]
-    return ["--config", str(whole), "--store", str(made.store.root), "--out", str(out), *single, *many]
+    content = ["--content", str(out.with_name("report.json"))]
+    return ["--config", str(whole), "--store", str(made.store.root), "--out", str(out), *content, *single, *many]
 
 
 class _Maker:

@@ -20,14 +20,20 @@ HELD_OUT_ERROR = "held_out_error"
 
 @dataclass(frozen=True)
 class Metric:
-    """How a metric is read. ``better`` is -1 (lower), 1 (higher) or 0: no direction, closer to real footage."""
+    """How a metric is read."""
 
     key: str
+    """Its name in results/scores.parquet."""
     label: str
+    """Its name for people."""
     unit: str
+    """Empty: none."""
     better: Literal[-1, 0, 1]
+    """-1 (lower), 1 (higher) or 0: no direction, closer to real footage."""
     decimals: int
+    """That are shown of a value."""
     note: str
+    """What it is, in short."""
     footage: str = ""
     """Why real footage has no such score; empty where it has."""
     continuation: bool = False

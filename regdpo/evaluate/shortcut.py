@@ -20,14 +20,20 @@ STEPS, CLOSE = 100, 1e-10
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Share of held-out pairs whose winner is told. ``low`` and ``high`` are None where all groups have the same."""
+    """Share of held-out pairs whose winner is told."""
 
     mean: float
+    """Over groups."""
     low: float | None
+    """Of the interval; null, as ``high``, where all groups have the same."""
     high: float | None
+    """The other end."""
     pairs: int
+    """That were held out."""
     groups: int
-    by: str  # what a group is
+    """That were held out in turn."""
+    by: str
+    """What a group is."""
 
 
 def weights(differences: np.ndarray) -> np.ndarray:

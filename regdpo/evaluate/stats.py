@@ -55,14 +55,20 @@ def places(clips: Iterable[ClipRow]) -> dict[str, Place]:
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean over ``n`` clips. ``low``, ``high`` and ``p`` are None where nothing shows the spread; ``why`` says it."""
+    """A mean over clips with its interval."""
 
     mean: float
+    """Of each clip's mean."""
     low: float | None
+    """Null, as ``high`` and ``p``, where nothing shows the spread; ``why`` says it."""
     high: float | None
+    """The other end."""
     n: int
-    p: float | None = None  # two-sided, of a mean as far from zero if it were zero
+    """Clips."""
+    p: float | None = None
+    """Two-sided, of a mean as far from zero if it were zero."""
     why: str = ""
+    """Why there is no interval."""
 
     @property
     def sign(self) -> int | None:
@@ -203,10 +209,15 @@ class Levels:
     """How many units of each level of chance an experiment has."""
 
     bases: int
-    trainings: int  # of each arm
-    samples: int  # of each clip
+    """Base models."""
+    trainings: int
+    """Of each arm."""
+    samples: int
+    """Of each clip."""
     sources: int
+    """Videos that held-out clips are of."""
     stretches: int
+    """Of these videos, that held-out clips lie on."""
 
     @property
     def spoken(self) -> list[str]:

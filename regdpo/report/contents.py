@@ -1,48 +1,136 @@
 """What the page says, shaped once from its inputs; page.py only draws it."""
 
-from dataclasses import dataclass
+from typing import Any, Literal
 
+import regdpo
 from regdpo.data.captioner_registry import CAPTIONERS
 from regdpo.evaluate import shortcut, vbench
-from regdpo.evaluate.measures import Metric, metrics
+from regdpo.evaluate.measures import Metric, columns, metrics
 from regdpo.evaluate.stats import Levels
 from regdpo.models.loading import lines
 from regdpo.models.spec import ModelFile
-from regdpo.report import examples, footage, funnel, halves, losers, results, verdicts, words
+from regdpo.report import curves, examples, footage, funnel, halves, losers, results, verdicts, words
+from regdpo.report.curves import Curve, Marks
 from regdpo.report.gather import Inputs, without_folders
+from regdpo.report.parts import part
 from regdpo.report.results import Cell, Scores
 
 VBENCH = "vbench_"
 """How the metrics of VBench's dimensions begin."""
 
 
-@dataclass(frozen=True)
-class Contents:
-    """The names are the template's."""
+VERSION: Literal[1] = 1
+"""Of the schema. Who takes a field away, renames it or gives it another meaning raises it; a new field does not."""
 
-    table: dict[str, dict[str, Cell]]  # row (real, base, arm) -> metric -> cell
-    reasons: dict[str, int]  # why something is missing -> its number in the footnotes
-    verdicts: list[verdicts.Verdict]
+
+@part
+class Model:
+    """A model that is compared."""
+
+    name: str
+    """``base``, or ARM/seedN."""
+    digest: str
+    """Of all that shapes it."""
+    base_digest: str
+    """Of the base that an arm was trained from; empty: it is the base."""
+    arm: str
+    """Empty: it is the base."""
+    seed: int
+    """Of the training."""
+    objective: str
+    """Of the arm."""
+    processes: int
+    """That trained it; 0: it came as it is."""
+    device: str
+    """That it was trained on."""
+    attention: str
+    """The backend of attention."""
+    codec_psnr: float | None
+    """dB, of real clips through encode and decode; of codecs that are fitted here."""
+
+    @classmethod
+    def of(cls, file: ModelFile) -> "Model":
+        return cls(**{name: getattr(file, name) for name in cls.__dataclass_fields__})
+
+
+@part
+class Manifest:
+    """A table that the report was made from."""
+
+    sha256: str
+    """Of the file."""
+    rows: int
+    """Its length."""
+
+
+@part
+class Contents:
+    """The report of a comparison of arms with their base model."""
+
+    schema_version: Literal[1]
+    """Of this schema; what takes a field away or changes its meaning raises it."""
+    regdpo: str
+    """Version."""
     summary: str
+    """All verdicts in a sentence."""
+    verdicts: list[verdicts.Verdict]
+    """One an arm, in the configuration's order."""
+    metrics: dict[str, Metric]
+    """The table's columns, the primary measure (``scores.primary``) first."""
+    table: dict[str, dict[str, Cell]]
+    """Row (real, base, every arm) -> metric -> cell."""
+    reasons: dict[str, int]
+    """Why something is missing -> its number in the page's footnotes."""
     levels: Levels
-    comparisons: int  # with base, that were corrected together
-    measured: list[str]  # dimensions of VBench
-    not_measured: list[tuple[str, str]]  # dimension, why
+    """What the intervals are over."""
+    comparisons: int
+    """With base, that were corrected together."""
+    measured: list[str]
+    """Dimensions of VBench."""
+    not_measured: dict[str, str]
+    """Dimension of VBench -> why."""
     dimensions: int
+    """That VBench has."""
+    left_out: list[Metric]
+    """That say nothing of the base's task."""
     split: footage.Split
+    """How train, validation and test lie in the footage."""
     funnel: list[funnel.Step]
-    candidates: int  # rows of the clips' manifest
+    """What was rejected of the clips, in the order in which footage meets the filters."""
+    candidates: int
+    """Rows of the clips' manifest."""
     accepted: int
+    """Of them."""
     captioners: list[str]
+    """Who wrote the captions."""
     generators: list[losers.Generator]
+    """Who made the losers."""
     differences: list[halves.Difference]
+    """What tells winners and losers apart."""
     shortcut: shortcut.Accuracy | None
-    compared: int  # pairs
-    words: dict[str, str]  # what the page's own words mean
-    left_out: list[Metric]  # that say nothing of the base's task
+    """How often these statistics alone tell the winner; null of too few pairs."""
+    compared: int
+    """Pairs whose halves were compared."""
     held_out: list[examples.Example]
+    """Held-out clips that are shown."""
     pairs: list[examples.Example]
-    loading: dict[str, str]  # arm -> lines that load its first training
+    """Pairs that are shown."""
+    curves: list[Curve]
+    """Of the trainings, thinned out to what is drawn."""
+    marks: list[Marks]
+    """Where the guards of the trainings spoke, or would have."""
+    words: dict[str, str]
+    """What the page's own words mean."""
+    loading: dict[str, str]
+    """Arm -> lines that load its first training."""
+    models: list[Model]
+    """The base first."""
+    manifests: dict[str, Manifest]
+    """What the report was made from, by name."""
+    packages: dict[str, str]
+    """Name -> version, of those that shape results."""
+    configuration: dict[str, Any]
+    """Every key, but for where things lie and who runs them."""
 
 
 def shape(inputs: Inputs) -> Contents:
@@ -57,6 +145,9 @@ def shape(inputs: Inputs) -> Contents:
     measured = scores.measured(VBENCH)
     coverage = vbench.coverage(measured)
     return Contents(
+        schema_version=VERSION,
+        regdpo=regdpo.__version__,
+        metrics=columns(inputs.config.scores.primary, inputs.config.base.task),
         table=table,
         reasons=_reasons(table),
         verdicts=(found := verdicts.verdicts(inputs, scores, table)),
@@ -64,7 +155,7 @@ def shape(inputs: Inputs) -> Contents:
         levels=_levels(inputs, split),
         comparisons=sum(cell.p is not None for row in table.values() for cell in row.values()),
         measured=measured,
-        not_measured=[(name, "; ".join(scores.reasons(f"{VBENCH}{name}")) or why) for name, why in coverage if why],
+        not_measured={name: "; ".join(scores.reasons(f"{VBENCH}{name}")) or why for name, why in coverage if why},
         dimensions=len(coverage),
         split=split,
         funnel=funnel.steps(inputs.cut["reason"], inputs.config.clips.filters),
@@ -81,7 +172,13 @@ def shape(inputs: Inputs) -> Contents:
         left_out=[metric for key, metric in metrics().items() if key not in metrics(inputs.config.base.task)],
         held_out=examples.held_out(inputs, scores),
         pairs=examples.pairs(inputs),
+        curves=curves.curves(inputs),
+        marks=curves.marks(inputs),
         loading={arm: _loading(runs[0].model) for arm, runs in inputs.arms.items()},
+        models=[Model.of(file) for file in (inputs.base, *(run.model for run in inputs.runs))],
+        manifests={name: Manifest(digest, rows) for name, (digest, rows) in inputs.digests.items()},
+        packages=inputs.packages,
+        configuration=inputs.shown_config,
     )
 
 

@@ -1,37 +1,71 @@
 """Which clips and pairs the page shows videos of, and why."""
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TypeVar
 
 from regdpo.core.rows import REAL, ClipRow, PairRow
 from regdpo.evaluate.measures import metrics
 from regdpo.evaluate.stats import clip_means
 from regdpo.report.gather import Inputs, position
+from regdpo.report.parts import part
 from regdpo.report.results import BASE, Scores, names
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
+@part
 class Video:
-    """One video of the store with its label; ``model`` chooses its colour."""
+    """One video of the store with its label."""
 
     label: str
+    """What stands below it."""
     model: str
+    """``real``, ``base`` or an arm; it chooses the colour."""
     path: str
+    """In the store."""
     sha256: str
+    """Of the file."""
     note: str = ""
+    """A figure beside the label."""
 
 
-@dataclass(frozen=True)
+@part
+class Clip:
+    """Where a clip is from, and its size."""
+
+    clip_id: str
+    """As in the manifest of clips."""
+    source: str
+    """Its video, below ``videos.root``."""
+    shot: int
+    """Of the video, counted from 0."""
+    start: int
+    """First frame, counted from the shot's first at the clip's frames a second."""
+    frames: int
+    """Its length."""
+    width: int
+    """In pixels."""
+    height: int
+    """In pixels."""
+
+    @classmethod
+    def of(cls, row: ClipRow) -> "Clip":
+        return cls(row.clip_id, row.source, row.shot, row.start, row.frames, row.width, row.height)
+
+
+@part
 class Example:
     """Videos of one clip, side by side."""
 
-    clip: ClipRow
+    clip: Clip
+    """The clip."""
     caption: str
+    """Its caption."""
     videos: list[Video]
+    """In the order in which they stand."""
     labels: list[str] = field(default_factory=list)
+    """Why it is shown, where that is more than chance; of a pair its split."""
 
 
 def held_out(inputs: Inputs, scores: Scores) -> list[Example]:
@@ -48,7 +82,7 @@ def held_out(inputs: Inputs, scores: Scores) -> list[Example]:
             if row := rows.get((clip_id, model)):
                 psnr = clip_means(scores.of([model], "psnr")).get(clip_id) if noted else None
                 videos.append(Video(label, label, row.path, row.sha256, f"{psnr:.1f} dB" if psnr is not None else ""))
-        found.append(Example(clip, caption.caption if caption else "", videos, labels))
+        found.append(Example(Clip.of(clip), caption.caption if caption else "", videos, labels))
     return found
 
 
@@ -57,7 +91,7 @@ def pairs(inputs: Inputs) -> list[Example]:
     offset = random.Random(inputs.config.pairs.seed).random()  # noqa: S311
     return [
         Example(
-            inputs.clips[pair.clip_id],
+            Clip.of(inputs.clips[pair.clip_id]),
             pair.caption,
             [
                 Video("winner", REAL, pair.winner, pair.winner_sha256),

@@ -2,22 +2,18 @@
 
 import io
 import re
-from dataclasses import dataclass
 from typing import Any
 
 import matplotlib as mpl
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from regdpo.report.gather import Run
+from regdpo.report.curves import Curve, Line
 from regdpo.report.results import Cell
 
 PALETTE = 8
 """Colours of arms in style.css (Okabe and Ito's, safe for colour-blind eyes); further arms begin again."""
 DASHES = ["-", (0, (4, 2)), (0, (1, 1.4)), (0, (5, 1.5, 1, 1.5))]
-POINTS = 300
-"""Most points of a drawn line."""
 
 INK, FAINT, LINE = "#010101", "#010102", "#010103"
 VARIABLES = {INK: "var(--ink)", FAINT: "var(--muted)", LINE: "var(--line)"} | {
@@ -45,28 +41,6 @@ STYLE: Any = {
     "axes.grid": True,
     "axes.axisbelow": True,
 }
-
-
-@dataclass(frozen=True)
-class Curve:
-    """A panel of training curves."""
-
-    key: str
-    title: str
-    unit: str
-    table: str = "metrics"
-    log: bool = False
-    zero: bool = False
-
-
-CURVES = (
-    Curve("loss", "Loss", "of each objective; log scale", log=True),
-    Curve("win_gap", "Win gap", "winner's MSE minus the reference's; below 0 is better", zero=True),
-    Curve("lose_gap", "Lose gap", "loser's MSE minus the reference's", zero=True),
-    Curve("accuracy", "Implicit accuracy", "share of pairs with win gap below lose gap"),
-    Curve("dgr", "DGR", "DPO gradient ratio: weight of the DPO term"),
-    Curve("error", "Validation error", "denoising MSE on the validation split", table="eval"),
-)
 
 
 def colour(index: int) -> str:
@@ -102,44 +76,33 @@ def forest(cells: dict[str, Cell], name: str) -> str:
         return svg(figure, name, f"{metric.label}: difference of each arm to base with its interval")
 
 
-def curves(arms: dict[str, list[Run]]) -> list[tuple[Curve, str]]:
-    """A panel a quantity that any run has: arms by colour, seeds by line style, raw values faint behind smooth ones."""
-    panels = []
-    for curve in CURVES:
-        drawn = False
-        with mpl.rc_context(STYLE):
-            figure = Figure(figsize=(4.1, 2.65), layout="constrained")
-            axes = figure.subplots()
-            for index, runs in enumerate(arms.values()):
-                for dash, run in enumerate(runs):
-                    table = run.metrics if curve.table == "metrics" else run.evals
-                    if curve.key in table:
-                        rows = table[["step", curve.key]].dropna()
-                        _line(axes, rows, curve, colour(index), DASHES[dash % len(DASHES)])
-                        drawn = drawn or not rows.empty
-            if curve.zero:
-                axes.axhline(0, color=FAINT, lw=0.9)
-            if curve.log:
-                axes.set_yscale("log")
-            if curve.key == "accuracy":
-                axes.set_ylim(-0.03, 1.03)
-            if not curve.log:
-                axes.ticklabel_format(axis="y", useOffset=False)
-            axes.set_title(curve.title)
-            axes.set_xlabel("optimiser step")
-            if drawn:
-                panels.append((curve, svg(figure, curve.key, f"{curve.title} over steps: {curve.unit}")))
-    return panels
+def curve(shown: Curve, arms: list[str], seeds: list[int]) -> str:
+    """A panel: arms by colour, seeds by line style, raw values faint behind smooth ones."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(4.1, 2.65), layout="constrained")
+        axes = figure.subplots()
+        for line in shown.lines:
+            dash = DASHES[seeds.index(line.seed) % len(DASHES)]
+            _line(axes, line, colour(arms.index(line.arm)), dash)
+        if shown.zero:
+            axes.axhline(0, color=FAINT, lw=0.9)
+        if shown.log:
+            axes.set_yscale("log")
+        else:
+            axes.ticklabel_format(axis="y", useOffset=False)
+        if shown.key == "accuracy":
+            axes.set_ylim(-0.03, 1.03)
+        axes.set_title(shown.title)
+        axes.set_xlabel("optimiser step")
+        return svg(figure, shown.key, f"{shown.title} over steps: {shown.unit}")
 
 
-def _line(axes: Axes, rows: pd.DataFrame, curve: Curve, color: str, dash: object) -> None:
-    if curve.table == "eval":
-        axes.plot(rows["step"], rows[curve.key], color=color, ls=dash, lw=1.5, marker="o", ms=3)
+def _line(axes: Axes, line: Line, color: str, dash: object) -> None:
+    if not line.smooth:
+        axes.plot(line.steps, line.values, color=color, ls=dash, lw=1.5, marker="o", ms=3)
         return
-    smooth = rows[curve.key].rolling(max(1, len(rows) // 20), center=True, min_periods=1).mean()
-    stride = max(1, -(-len(rows) // POINTS))
-    axes.plot(rows["step"][::stride], rows[curve.key][::stride], color=color, lw=0.6, alpha=0.22)
-    axes.plot(rows["step"][::stride], smooth[::stride], color=color, ls=dash, lw=1.5)
+    axes.plot(line.steps, line.values, color=color, lw=0.6, alpha=0.22)
+    axes.plot(line.steps, line.smooth, color=color, ls=dash, lw=1.5)
 
 
 def svg(figure: Figure, name: str, label: str) -> str:

@@ -1,31 +1,41 @@
 """The footage behind the numbers, shaped for the page: how it was split, and what of it was rejected."""
 
 from collections import Counter, defaultdict
-from dataclasses import dataclass
 
 from regdpo.core.rows import ClipRow
 from regdpo.evaluate.stats import places
 from regdpo.report.gather import Inputs
+from regdpo.report.parts import part
 
 SPLITS = ("train", "validation", "test")
 SOURCES = 50
 """Most that the page names one by one."""
 
 
-@dataclass(frozen=True)
+@part
 class Split:
     """How train, validation and test lie in the footage."""
 
-    by: str  # "segment" or "source"
-    counts: dict[str, dict[str, int]]  # source -> split -> pairs; of the sources with the most
+    by: str
+    """``segment`` (of a shot, in time) or ``source`` (whole videos)."""
+    counts: dict[str, dict[str, int]]
+    """Video -> split -> pairs; of the videos with the most."""
     sources: int
-    totals: dict[str, dict[str, int]]  # split -> what is counted -> how many
-    origins: dict[str, int]  # source of pairs -> pairs
-    gap: int | None  # least number of frames between clips of two splits; None: no shot is in two splits
+    """Videos that pairs are of."""
+    totals: dict[str, dict[str, int]]
+    """Split -> what is counted (pairs, clips, videos) -> how many."""
+    origins: dict[str, int]
+    """Source of pairs (``pairs.sources``) -> pairs."""
+    gap: int | None
+    """Least number of frames between clips of two splits; null: no shot is in two splits."""
     held_out: int
-    lengths: list[int]  # frames that a clip may have
-    stretches: int  # that the held-out clips lie on; those of one shot that overlap in time lie on one
+    """Clips that the models are compared on."""
+    lengths: list[int]
+    """Frames that a clip may have."""
+    stretches: int
+    """Of footage that the held-out clips lie on; those of one shot that overlap in time lie on one."""
     held_out_sources: list[str]
+    """Videos that they are of."""
 
 
 def split(inputs: Inputs) -> Split:

@@ -20,6 +20,7 @@ from regdpo.data.notes import recall
 from regdpo.data.registry import FILTERS
 from regdpo.data.summary import cropped_most
 from regdpo.report import histograms
+from regdpo.report.parts import part
 
 ORDER = ("unusable", "unwanted", "broken", "stretch", "short", "damaged", "repeated", "frames", *FILTERS, "duplicate")
 """Kinds of rejections, in the order in which footage meets them."""
@@ -34,15 +35,20 @@ COLUMNS = (
 """Of the clips, that the page is made of."""
 
 
-@dataclass(frozen=True)
+@part
 class Step:
     """What one reason took."""
 
     kind: str
+    """The word before the colon of the reason, such as ``short``."""
     taken: int
-    left: int  # after it
+    """Clips that were rejected for it."""
+    left: int
+    """Clips after it."""
     example: str
-    threshold: str  # key and value, of those that have one
+    """One reason in full."""
+    threshold: str
+    """Key and value of the threshold, of those that have one."""
 
 
 @dataclass(frozen=True)

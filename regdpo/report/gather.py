@@ -32,7 +32,10 @@ MANIFESTS = ("clips", "captions", "negatives", "pairs", "halves", "scores")
 
 @dataclass(frozen=True)
 class Run:
-    """One training: an arm and a seed, with its curves (a row a step, NaN where an objective has no such term)."""
+    """One training: an arm and a seed, with its curves.
+
+    A row a step, NaN where an objective has no such term; ``skipped`` says of how many pairs it was not finite.
+    """
 
     model: ModelFile
     metrics: pd.DataFrame
@@ -189,7 +192,10 @@ def _lines(path: Path) -> pd.DataFrame:
     try:
         for number, line in enumerate(path.read_text().splitlines(), start=1):
             try:
-                rows.append({key: float(value) for key, value in json.loads(line).items() if value is not None})
+                row = json.loads(line)
+                if "skipped" in row:  # the pairs that were not finite
+                    row["skipped"] = len(row["skipped"])
+                rows.append({key: float(value) for key, value in row.items() if value is not None})
             except (ValueError, TypeError, AttributeError):
                 raise UserError(f"{path}, line {number}: is not an object of numbers; train this arm again") from None
     except OSError as error:

@@ -1,30 +1,38 @@
 """What tells both halves of the pairs apart, shaped for the page from what the halves stage has measured."""
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from regdpo.config.schema import Bootstrap
 from regdpo.core.rows import HalfRow, PairRow
 from regdpo.evaluate import shortcut, stats
+from regdpo.report.parts import part
 
 LARGE = 0.8
 """Standardised difference that counts as large (J. Cohen, Statistical Power Analysis, 1988)."""
+
+FURTHEST = 1000.0
+"""Standard deviations at which a difference is cut off: of halves that do not vary it has no end."""
 
 STRETCHES = 10
 """Stretches of time that footage of one shot is divided into."""
 
 
-@dataclass(frozen=True)
+@part
 class Difference:
     """One statistic of winners and losers: means over the pairs, and how far apart they are."""
 
     name: str
+    """What is measured."""
     unit: str
+    """What it is."""
     winner: float
+    """Mean of the winners."""
     loser: float
-    standardised: float | None  # none of too few pairs
-    winner_higher: float  # pairs; one where both are equal counts half
+    """Mean of the losers."""
+    standardised: float | None
+    """Difference of the means in standard deviations, cut off at 1000; null of too few pairs."""
+    winner_higher: float
+    """Pairs whose winner has more of it; one where both are equal counts half."""
 
     @property
     def large(self) -> bool:
@@ -45,11 +53,15 @@ def differences(rows: list[HalfRow], least: int) -> list[Difference]:
                 unit=unit,
                 winner=float(winner.mean()),
                 loser=float(loser.mean()),
-                standardised=stats.standardised(winner, loser) if len(winners) >= least else None,
+                standardised=_apart(winner, loser) if len(winners) >= least else None,
                 winner_higher=float(((winner > loser) + 0.5 * (winner == loser)).sum()),
             )
         )
     return found
+
+
+def _apart(winner: np.ndarray, loser: np.ndarray) -> float:
+    return min(max(stats.standardised(winner, loser), -FURTHEST), FURTHEST)
 
 
 def shortcut_accuracy(

@@ -1,19 +1,35 @@
 """Who made the losers, and what of it was rejected, shaped for the page."""
 
 from collections import defaultdict
-from dataclasses import dataclass
 
 from regdpo.core.rows import NegativeRow
+from regdpo.report.parts import part
 
 
-@dataclass(frozen=True)
+@part
+class Rejected:
+    """What was rejected for one kind of reason."""
+
+    kind: str
+    """The word before the colon of the reason, such as ``black``."""
+    videos: int
+    """How many."""
+    example: str
+    """One reason in full."""
+
+
+@part
 class Generator:
     """One model that losers were made by."""
 
     name: str
-    how: str  # family, steps and guidance
-    made: int  # videos, rejected ones too
-    rejected: list[tuple[str, int, str]]  # kind of reason, videos, one reason in full; most frequent first
+    """Of ``negatives.generators``, or base."""
+    how: str
+    """Family, steps and guidance."""
+    made: int
+    """Videos, rejected ones too."""
+    rejected: list[Rejected]
+    """The most frequent first."""
 
 
 def generators(rows: list[NegativeRow]) -> list[Generator]:
@@ -31,9 +47,10 @@ def _how(row: NegativeRow) -> str:
     return f"{row.family} {row.task}, {row.steps} steps{solver}{cache}, guidance {row.guidance:g}{low}"
 
 
-def _rejected(rows: list[NegativeRow]) -> list[tuple[str, int, str]]:
+def _rejected(rows: list[NegativeRow]) -> list[Rejected]:
     reasons = defaultdict(list)
     for row in rows:
         if row.status == "rejected":
             reasons[row.kind].append(row.reason)
-    return sorted(((kind, len(all_), min(all_)) for kind, all_ in reasons.items()), key=lambda it: (-it[1], it[0]))
+    found = [Rejected(kind, len(those), min(those)) for kind, those in reasons.items()]
+    return sorted(found, key=lambda it: (-it.videos, it.kind))

@@ -9,15 +9,15 @@ import jinja2
 import yaml
 from markupsafe import Markup
 
-import regdpo
+from regdpo.config import schema
 from regdpo.config.training import Arm
+from regdpo.core.store import Store
 from regdpo.core.temporaries import atomic
-from regdpo.evaluate.measures import HELD_OUT_ERROR, columns
+from regdpo.evaluate.measures import HELD_OUT_ERROR
 from regdpo.evaluate.stats import Interval
 from regdpo.objectives.registry import OBJECTIVES
 from regdpo.report import figures, videos
 from regdpo.report.contents import Contents
-from regdpo.report.gather import Inputs
 
 MINUS = "\N{MINUS SIGN}"
 SPACE = "\N{NO-BREAK SPACE}"
@@ -27,19 +27,21 @@ FAR = 5
 """Standard deviations beyond which two heaps do not overlap."""
 
 
-def write(inputs: Inputs, contents: Contents, path: str | Path) -> None:
-    """Write the page to a file, atomically. Equal inputs give equal bytes.
+def write(contents: Contents, store: Store, path: str | Path) -> None:
+    """Write the page to a file, atomically. Equal contents give equal bytes.
 
     Raises:
         UserError: a video that a manifest names is missing or damaged.
     """
-    html = render(inputs, contents)
+    html = render(contents, store)
     with atomic(path) as temporary:
         temporary.write_text(html, encoding="utf-8")
 
 
-def render(inputs: Inputs, contents: Contents) -> str:
-    """The page as text."""
+def render(contents: Contents, store: Store) -> str:
+    """The page as text, from its content and the videos that it shows."""
+    config = schema.check(contents.configuration)
+    arms = [verdict.arm for verdict in contents.verdicts]
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -50,31 +52,24 @@ def render(inputs: Inputs, contents: Contents) -> str:
     environment.filters |= {"num": number, "span": span, "signed": signed, "change": change, "chance": chance}
     environment.filters |= {"apart": apart, "breakable": breakable}
     environment.filters["objective"] = objective
-    environment.filters["uri"] = partial(videos.data_uri, store=inputs.store, encode=inputs.config.clips.encode)
+    environment.filters["uri"] = partial(videos.data_uri, store=store, encode=config.clips.encode)
     return environment.get_template("template.html").render(
         **vars(contents),
-        config=inputs.config,
-        base=inputs.base,
-        arms=inputs.arms,
-        runs=inputs.runs,
-        digests=inputs.digests,
-        packages=inputs.packages,
-        metrics=(shown := columns(inputs.config.scores.primary, inputs.config.base.task)),
-        primary=shown[inputs.config.scores.primary],
+        config=config,
+        arms=arms,
+        primary=contents.metrics[config.scores.primary],
         error=HELD_OUT_ERROR,
-        colours={arm: index % figures.PALETTE for index, arm in enumerate(inputs.arms)},
-        forests=_forests(contents, inputs),
-        curves=[(curve.title, curve.unit, Markup(svg)) for curve, svg in figures.curves(inputs.arms)],  # noqa: S704
-        version=regdpo.__version__,
-        yaml=yaml.safe_dump(inputs.shown_config, sort_keys=False, allow_unicode=True, width=100),
+        colours={arm: index % figures.PALETTE for index, arm in enumerate(arms)},
+        forests=_forests(contents, arms),
+        panels=[(curve, Markup(figures.curve(curve, arms, config.train.seeds))) for curve in contents.curves],  # noqa: S704
+        yaml=yaml.safe_dump(contents.configuration, sort_keys=False, allow_unicode=True, width=100),
     )
 
 
-def _forests(contents: Contents, inputs: Inputs) -> list[Markup]:
-    primary = inputs.config.scores.primary
-    known = columns(primary, inputs.config.base.task)
-    shown = [primary, *(key for key in FOREST if key in known and key != primary)]
-    drawn = ((key, {arm: contents.table[arm][key] for arm in inputs.arms}) for key in shown)
+def _forests(contents: Contents, arms: list[str]) -> list[Markup]:
+    primary = next(iter(contents.metrics))
+    shown = [primary, *(key for key in FOREST if key in contents.metrics and key != primary)]
+    drawn = ((key, {arm: contents.table[arm][key] for arm in arms}) for key in shown)
     return [Markup(figures.forest(cells, f"forest-{key}")) for key, cells in drawn]  # noqa: S704
 
 

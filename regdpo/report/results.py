@@ -4,7 +4,9 @@ import dataclasses
 import math
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
+
+from pydantic import computed_field
 
 from regdpo.core.errors import UserError
 from regdpo.core.rows import REAL
@@ -12,31 +14,43 @@ from regdpo.evaluate import stats
 from regdpo.evaluate.measures import Metric, columns, metrics
 from regdpo.evaluate.stats import Interval, Look
 from regdpo.report.gather import Inputs, Run
+from regdpo.report.parts import part
 
 BASE = "base"
 TOO_LITTLE = "too little to say"
 
 
-@dataclass(frozen=True)
+@part
 class Cell:
-    """One model and metric. ``mean`` is None where nothing was measured; then ``reasons`` says why."""
+    """One model and metric."""
 
     metric: Metric
+    """How it is read."""
     mean: Interval | None
-    delta: Interval | None = None  # to base, paired
-    distance: Interval | None = None  # metrics without direction: to real, against base's distance
+    """Over clips; null where nothing was measured: then ``reasons`` says why."""
+    delta: Interval | None = None
+    """Difference to base, paired."""
+    distance: Interval | None = None
+    """Of a metric without direction: how much further from the real clips than base."""
     seeds: dict[int, float] = field(default_factory=dict)
-    lost: int = 0  # values missing beside those that are there
+    """Training seed -> mean."""
+    lost: int = 0
+    """Values that are missing."""
     reasons: tuple[str, ...] = ()
-    short: tuple[str, ...] = ()  # of what there is less than `report.minimum` asks
-    p: float | None = None  # of ``against``, corrected for all comparisons with base
-    told: bool = True  # whether that p is small enough
+    """Why they are."""
+    short: tuple[str, ...] = ()
+    """Of what there is less than ``report.minimum`` asks."""
+    p: float | None = None
+    """Of the difference to base that the reading is about, corrected for all comparisons with base (Holm)."""
+    told: bool = True
+    """Whether that p is small enough for a word."""
 
     @property
     def against(self) -> Interval | None:
         """The difference to base that the reading is about."""
         return self.delta if self.metric.better else self.distance
 
+    @computed_field  # type: ignore[prop-decorator]
     @property
     def reading(self) -> str:
         """Against base: ``better``, ``worse``, ``no difference seen``, ``too little to say``, ``no verdict`` or ``not

@@ -1,7 +1,6 @@
 """One line an arm, by rule from the numbers: the words follow the intervals, whatever comes out."""
 
 from collections import Counter
-from dataclasses import dataclass
 from statistics import fmean
 
 import pandas as pd
@@ -9,43 +8,58 @@ import pandas as pd
 from regdpo.evaluate.measures import metrics
 from regdpo.evaluate.stats import Interval, holm
 from regdpo.report.gather import Inputs, Run
+from regdpo.report.parts import part
 from regdpo.report.results import BASE, TOO_LITTLE, Cell, Scores, names, word
 
 NEAR_ONE = 0.95
 """Accuracy from which an arm tells winner from loser nearly always."""
 
 
-@dataclass(frozen=True)
+@part
 class Drift:
     """Where an arm ended: means over those of its seeds that drift, or over all if none does."""
 
     drifting: int
+    """Trainings that drift: they tell winner from loser, yet have become worse on the winners."""
     seeds: int
+    """Trainings that were looked at."""
     accuracy: float
+    """Share of pairs whose winner is told."""
     win_gap: float
+    """Error on the winners less the reference's."""
     where: str
+    """``validation`` or ``training``: the pairs that was measured on."""
 
 
-@dataclass(frozen=True)
+@part
 class AgainstSft:
     """An arm against an SFT arm on the primary metric, paired."""
 
     sft: str
+    """The SFT arm; empty where none was trained."""
     delta: Interval | None
+    """The arm minus the SFT arm; null where they share no clip."""
     says: str
+    """What that says, in a sentence."""
 
 
-@dataclass(frozen=True)
+@part
 class Verdict:
     """What the numbers say about an arm. The word is the primary metric's; ``mixed`` where measures disagree."""
 
     arm: str
+    """The arm."""
     word: str
+    """``better``, ``worse``, ``mixed``, ``no difference seen``, ``too little to say``, ``no verdict``, ``not
+    measured``."""
     primary: Cell
+    """The arm's cell of the primary measure."""
     base: Cell
-    others: list[Cell]
+    """The base's."""
     drift: Drift | None
+    """Where it ended; null of an objective without losers."""
     sft: list[AgainstSft]
+    """Of a Reg-DPO arm, against every SFT arm."""
 
 
 def verdicts(inputs: Inputs, scores: Scores, table: dict[str, dict[str, Cell]]) -> list[Verdict]:
@@ -61,9 +75,7 @@ def verdicts(inputs: Inputs, scores: Scores, table: dict[str, dict[str, Cell]]) 
         beside = dict(table[arm])
         cell = beside.pop(primary)
         others = list(beside.values())
-        found.append(
-            Verdict(arm, _all_told(cell, others), cell, table[BASE][primary], others, _drift(runs), sft.get(arm, []))
-        )
+        found.append(Verdict(arm, _all_told(cell, others), cell, table[BASE][primary], _drift(runs), sft.get(arm, [])))
     return found
 
 

@@ -4,16 +4,16 @@ import base64
 from pathlib import Path
 
 from regdpo.config.schema import Encode
-from regdpo.core.rows import ClipRow, Geometry
+from regdpo.core.rows import Geometry
 from regdpo.core.store import Store
 from regdpo.core.temporaries import scratch
-from regdpo.report.examples import Video
+from regdpo.report.examples import Clip, Video
 
 WIDEST = 320
 """Videos wider than this, in pixels, are scaled down for the page; others go in as they are."""
 
 
-def data_uri(shown: Video, like: ClipRow | Geometry, store: Store, encode: Encode) -> str:
+def data_uri(shown: Video, like: Clip | Geometry, store: Store, encode: Encode) -> str:
     """A video of the store as a ``data:`` URI.
 
     Args:

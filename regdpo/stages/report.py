@@ -1,13 +1,14 @@
-"""The report stage: manifests, curves and chosen videos in, one self-contained page out."""
+"""The report stage: manifests, curves and chosen videos in; one self-contained page and its content as JSON out."""
 
 from pathlib import Path
 
 from regdpo.config.stage_inputs import ReportStage
 from regdpo.core.store import Store
-from regdpo.report import contents, gather, page
+from regdpo.report import contents, document, gather, page
 
 
-def write(stage: ReportStage, store: Store, files: gather.Files, out: Path) -> None:
-    """Write the page; the same inputs give the same bytes."""
-    inputs = gather.gather(stage.ordered(), store, files)
-    page.write(inputs, contents.shape(inputs), out)
+def write(stage: ReportStage, store: Store, files: gather.Files, out: Path, content: Path) -> None:
+    """Write the page, and the content that it is drawn from; the same inputs give the same bytes."""
+    found = contents.shape(gather.gather(stage.ordered(), store, files))
+    document.write(found, content)
+    page.write(found, store, out)

@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from statistics import fmean
 
+import jsonschema
 import pytest
 import report_inputs
 from report_inputs import EVIL, NO_VBENCH
@@ -23,7 +24,7 @@ from regdpo.evaluate import stats
 from regdpo.evaluate.measures import columns, metrics
 from regdpo.evaluate.stats import Interval
 from regdpo.objectives.registry import OBJECTIVES
-from regdpo.report import contents, examples, footage, gather, losers, page, videos
+from regdpo.report import contents, document, examples, footage, gather, losers, page, videos
 from regdpo.report.halves import differences
 from regdpo.report.results import Scores, table, word
 from regdpo.report.verdicts import verdicts
@@ -47,7 +48,7 @@ def html(inputs):
 
 
 def rendered(inputs):
-    return page.render(inputs, contents.shape(inputs))
+    return page.render(contents.shape(inputs), inputs.store)
 
 
 class Elements(HTMLParser):
@@ -99,9 +100,29 @@ def test_same_inputs_same_bytes_and_no_video_is_opened(made, html, tmp_path):
     command = [sys.executable, "-X", "importtime", "scripts/report.py", *report_inputs.arguments(made, out)]
     done = subprocess.run(command, check=True, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
     assert out.read_text(encoding="utf-8") == html
+    content = document.read(out.with_name("report.json"))
+    assert page.render(content, made.store) == html  # nothing is on the page but what is in the file, and videos
     loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert {"matplotlib.figure", "scipy.special"} <= loaded
     assert not loaded & {"av", "cv2", "ffmpeg", "imageio_ffmpeg", "skimage", "torch", "matplotlib.pyplot"}
+
+
+def test_the_content_has_a_documented_schema(inputs, tmp_path):
+    schema = json.loads((ROOT / "docs/reference/report.schema.json").read_text())
+    assert schema == document.json_schema(), "run `python scripts/config_docs.py`"
+    objects = [schema, *schema["$defs"].values()]
+    fields = [(part["title"], name, field) for part in objects for name, field in part["properties"].items()]
+    assert not [(title, name) for title, name, field in fields if "description" not in field and "$ref" not in field]
+    shaped = contents.shape(inputs)
+    for name in ("once", "twice"):
+        document.write(shaped, tmp_path / name)
+    text = (tmp_path / "once").read_text()
+    assert (tmp_path / "twice").read_text() == text
+    jsonschema.validate(json.loads(text), schema)
+    assert document.read(tmp_path / "once") == shaped
+    (tmp_path / "other").write_text(text.replace('"schema_version": 1', '"schema_version": 2'))
+    with pytest.raises(UserError, match=r"other: is not a report of version 1 of the schema .*schema_version"):
+        document.read(tmp_path / "other")
 
 
 def test_it_says_how_to_load_each_arm(html, inputs):
@@ -205,7 +226,8 @@ def test_one_clip_is_too_little_to_say(inputs):
 
 def configured(inputs, **sections):
     config = inputs.config.model_copy(update=sections)
-    return gather.Inputs(**(vars(inputs) | {"config": config}))
+    shown = inputs.shown_config | {key: section.model_dump(mode="json") for key, section in sections.items()}
+    return gather.Inputs(**(vars(inputs) | {"config": config, "shown_config": shown}))
 
 
 def test_a_word_needs_the_minimum_of_evidence(inputs):
@@ -395,7 +417,7 @@ def test_videos_are_the_files(inputs, html):
     assert [video.label for video in best.videos] == ["real", "base", "sft", "dpo", "reg_dpo"]
     played = Elements(html).all("video", "src")
     assert len(played) == 5 * len(shown) + 2 * 3
-    real = base64.b64encode(inputs.store.existing(best.clip.path).read_bytes()).decode()
+    real = base64.b64encode(inputs.store.existing(best.videos[0].path).read_bytes()).decode()
     assert f"data:video/mp4;base64,{real}" in [video["src"] for video in played if video["aria-label"] == "real"]
     assert all({"muted", "loop", "playsinline"} <= set(attributes) for attributes in played)
     assert not any("autoplay" in attributes for attributes in played)  # the script starts those of a clip together
@@ -437,7 +459,7 @@ def test_the_funnel_is_told_in_short(inputs, html):
 def test_rejected_losers_are_counted_by_generator(inputs, html):
     (base,) = losers.generators(inputs.negatives)
     assert (base.name, base.how, base.made) == ("base", "wan i2v, 20 steps, guidance 1", len(inputs.pairs) + 1)
-    assert [(kind, count) for kind, count, _ in base.rejected] == [("black", 1)]
+    assert [(why.kind, why.videos) for why in base.rejected] == [("black", 1)]
     assert "black: in every frame" in html
 
 
@@ -489,6 +511,28 @@ def test_bad_inputs_are_one_line(made, tmp_path):
     for other in (halves[1:], [*halves[:-1], halves[-1].model_copy(update={"sha256": "0" * 64})]):
         manifests.write(tmp_path / "halves.parquet", other, HalfRow)
         refuse("other halves of pair pair00", halves=tmp_path / "halves.parquet")
+
+
+def test_steps_that_were_skipped_and_drift_are_marked(made, inputs):
+    """As the guard marks them: where over 100 steps accuracy is near 1 while the winners get worse, from the first."""
+    run = next(run for run in inputs.runs if run.model.name == "dpo/seed1")
+    path = made.store.existing(run.model.run) / "metrics.jsonl"
+    whole = path.read_text()
+    rows = [
+        {"step": step, "loss": 1.0, "accuracy": 1.0, "win_gap": 0.1 if step > 50 else -0.1} for step in range(1, 201)
+    ]
+    rows[6] |= {"loss": None, "accuracy": None, "win_gap": None, "skipped": ["pair003"]}
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    try:
+        found = contents.shape(gather.gather(made.values, made.store, made.files))
+    finally:
+        path.write_text(whole)
+    marks = {(it.arm, it.seed): it for it in found.marks}
+    turns = 101  # the first step at which there are 100; 51 of them are worse, 49 better
+    assert (marks["dpo", 1].drift, marks["dpo", 1].skipped, marks["dpo", 1].over) == ([turns], [7], 100)
+    assert marks["sft", 0].drift == marks["sft", 0].skipped == []
+    line = next(line for curve in found.curves for line in curve.lines if (line.arm, line.seed) == ("dpo", 1))
+    assert 7 not in line.steps
 
 
 def test_damaged_metrics_name_their_line(made, inputs):
