@@ -4,9 +4,6 @@ rule funnel_page:
         clips=rules.merge_clips.output.manifest,
         copies=rules.merge_clips.output.copies,
         split=rules.merge_clips.output.split,
-        template=[
-            ROOT / "regdpo/report" / name for name in ["funnel.html", "style.css"]
-        ],
     output:
         page=report(
             f"{RESULTS}/clips.html",
@@ -23,6 +20,7 @@ rule funnel_page:
         config=declare.reads(stage_inputs.FunnelStage),
         code=declare.code("funnel", "regdpo.data.registry:FILTERS"),
         env=declare.env("matplotlib", "jinja2", "pandas"),
+        template=declare.template("funnel.html", "style.css"),
     shell:
         "stage funnel --clips {input.clips:q} --copies {input.copies:q} --split {input.split:q} --out {output.page:q}"
         " 2>&1 | tee -i {log:q}"

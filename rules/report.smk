@@ -9,10 +9,6 @@ rule report_page:
         halves=rules.compare_halves.output.manifest,
         samples=expand(f"{RESULTS}/samples/{{model}}.parquet", model=["real", *MODELS]),
         scores=rules.merge_scores.output.scores,
-        template=[
-            ROOT / "regdpo/report" / name
-            for name in ["template.html", "style.css", "page.js"]
-        ],
         models=[
             f"{RESULTS}/base/model.json",
             *expand(f"{RESULTS}/train/{{trained}}/model.json", trained=TRAINED),
@@ -37,6 +33,7 @@ rule report_page:
         config=declare.reads(stage_inputs.ReportStage),
         code=declare.code("report", "regdpo.evaluate.measures:MEASURES"),
         env=declare.env("matplotlib", "jinja2", "scipy", "pandas"),
+        template=declare.template("template.html", "style.css", "page.js"),
     shell:
         "stage report"
         " --clips {input.clips:q} --captions {input.captions:q} --negatives {input.negatives:q} --pairs {input.pairs:q}"

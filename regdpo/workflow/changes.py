@@ -63,6 +63,7 @@ FILES = {
     "videos": "the videos",
     "sidecars": "the captions' text files",
     "weights": "the files of the model",
+    "template": "the page's template",
     "damage": "what was found damaged or missing in the store",
 }
 """Parameters that are digests of what the workflow does not make."""

@@ -11,7 +11,7 @@ from typing import Any
 from regdpo.config import stage_inputs
 from regdpo.config.schema import Config
 from regdpo.core.code_digest import code_digest
-from regdpo.core.digests import canonical
+from regdpo.core.digests import canonical, file_digest, text_digest
 from regdpo.core.environment import environment_digest
 from regdpo.evaluate.measures import MEASURES, named
 from regdpo.models.registry import FAMILIES
@@ -67,6 +67,11 @@ class Params:
         """`params.env`: digest of the locked packages that shape a stage's result."""
         locks = [self.root / "envs" / f"{name}.lock" for name in (lock, "torch", "filters")]
         return environment_digest(locks, *packages)[:DIGEST]
+
+    def template(self, *names: str) -> str:
+        """`params.template`: digest of what a page is made of beside code. As an input it would count by its path too,
+        and a checkout that was moved would make the page stale."""
+        return text_digest(*(file_digest(self.root / "regdpo/report" / name) for name in names))[:DIGEST]
 
     def measured(self, wildcards: Any) -> str:
         """`params.config` of a measure."""

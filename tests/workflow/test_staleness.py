@@ -141,6 +141,11 @@ def test_what_changes_no_result_makes_nothing_stale(rules, plain):
     assert direct == {}
 
 
+def test_the_place_of_the_checkout_makes_nothing_stale(rules, plain):
+    for job, (found, _) in plain.items():
+        assert str(rules.folder) not in json.dumps(found), job
+
+
 MODEL = (("base", {"task": "i2v", "model": "Wan-AI/Wan2.1-I2V-14B-480P-Diffusers", "revision": "1" * 40}),)
 ASKED = (("captions", {"source": "transformers", "model": "Qwen/Qwen3-VL-2B-Instruct", "revision": "2" * 40}),)
 ASKED += (("captions.python", sys.executable),)
