@@ -271,6 +271,7 @@ class ReportStage(Section):
     @classmethod
     def of(cls, config: c.Config) -> dict[str, Any]:
         without: Any = {"paths": True, "launch": True, "captions": {"server", "root", "python"}}
+        without["scores"] = {"vbench": {"python"}}
         shown = config.model_dump(mode="json", exclude=without)
         shown["videos"] |= {key: "…" for key in ("root", "table") if shown["videos"][key]}
         return {"config": shown, "arms": list(config.train.arms)}
