@@ -19,6 +19,7 @@ from regdpo.core.errors import UserError
 from regdpo.data.footage import SUFFIXES, refusal
 from regdpo.data.names import shown
 from regdpo.data.pair_registry import PAIR_SOURCES
+from regdpo.data.quotes import refuse_open
 from regdpo.data.sidecars import Sidecars, text_of
 
 LARGEST = 2**30
@@ -99,7 +100,9 @@ def csv_table(source: PairSource) -> list[Listed]:
     are below ``root``, or else below the file's folder. A pair is known by both, so that rows may be added anywhere."""
     path = Path(source.path or "")
     root = _folder(source.root) if source.root else _folder(str(path.parent))
-    lines = csv.DictReader(io.StringIO(_text(path), newline=""), strict=True)
+    text = _text(path)
+    refuse_open(path, io.StringIO(text, newline=""))
+    lines = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     needed = ("winner", "loser", "caption")
     try:
         names = lines.fieldnames or []

@@ -28,6 +28,7 @@ from regdpo.core.digests import canonical, text_digest
 from regdpo.core.errors import UserError, first_line
 from regdpo.core.manifests import MOST_BYTES, MOST_ROWS
 from regdpo.data.names import shown
+from regdpo.data.quotes import refuse_open
 from regdpo.data.sidecars import LARGEST, one_line
 
 OPTIONAL = ("caption", "start", "end", "licence", "group")
@@ -156,6 +157,11 @@ def _csv(file: Path) -> pa.Table:
         begin = opened.read(4)
     if b"\0" in begin or begin.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise UserError(f"{file}: is text in UTF-16 or no text; save it as CSV in UTF-8")
+    with file.open("rb") as opened:
+        quotes = any(b'"' in block for block in iter(lambda: opened.read(2**20), b""))
+    if quotes:
+        with file.open(encoding="utf-8-sig", errors="replace", newline="") as lines:
+            refuse_open(file, lines)
     large = pyarrow.csv.ReadOptions(block_size=16 * LARGEST)  # a row has to fit
     quoted = pyarrow.csv.ParseOptions(newlines_in_values=True)
     with pyarrow.csv.open_csv(file, read_options=large, parse_options=quoted) as opened:

@@ -89,7 +89,10 @@ def test_a_csv_file(tmp_path):
         (b"winner,winner,loser,caption\na,b,c,d\n", "has two columns winner"),
         (b"a\x1b[31m,b\n", r"its columns are a.x1b\[31m, b"),
         ("winner,loser,caption\n".encode("utf-16"), "is not text in UTF-8"),
-        (b'winner,loser,caption\na,b,"c\n', "after line [12]: is not CSV"),
+        (
+            b'winner,loser,caption\nx,y,"z\nz"\n\na,b,"c\nd,e,f\n',
+            "row 2, which begins in line 5: a quote is not closed",
+        ),
         (b"winner,loser,caption\na,b," + b"x" * 200_000, "after line [12]: is not CSV .field larger"),
     ):
         (tmp_path / "bad.csv").write_bytes(content)
