@@ -12,6 +12,18 @@ OF_FOOTAGE = ("clips", "captions", "negatives")
 LOCK = Path(__file__).resolve().parents[1] / "envs/regdpo.lock"
 
 
+SHAPING = (
+    *("clips", "merge_clips", "splits", "captions", "base", "negatives", "imports", "pairs", "halves", "latents"),
+    *("train", "samples", "scores", "merge", "report"),
+)
+"""Scripts whose code shapes what the report says."""
+
+
+def codes() -> dict[str, str]:
+    """Of the workflow's run: what a stage is made of -> digest of that code; empty by hand."""
+    return {name: it for name, it in sorted(run_file.current().codes.items()) if name.split()[0] in SHAPING}
+
+
 def main() -> None:
     parser = command_line.parser(__doc__)
     for manifest in MANIFESTS:
@@ -25,7 +37,7 @@ def main() -> None:
     args = parser.parse_args()
     files = Files(**{name: getattr(args, name) for name in Files.__dataclass_fields__})
     stage = stage_inputs.read(stage_inputs.ReportStage, args.config)
-    report.write(stage, run_file.open_store(args.store), files, args.out, args.content)
+    report.write(stage, run_file.open_store(args.store), files, codes(), args.out, args.content)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import signal
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -10,7 +11,28 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import tiny
 
+if TYPE_CHECKING:
+    import report_inputs
+
+    from regdpo.report import gather
+
 signal.signal(signal.SIGINT, signal.default_int_handler)  # scripts start what is in their background without it
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> "report_inputs.Made":
+    """What a report is made from."""
+    import report_inputs  # here: it loads what decodes videos
+
+    return report_inputs.make(tmp_path_factory.mktemp("report"))
+
+
+@pytest.fixture(scope="session")
+def inputs(made: "report_inputs.Made") -> "gather.Inputs":
+    """It, read."""
+    from regdpo.report import gather
+
+    return gather.gather(made.values, made.store, made.files)
 
 
 @pytest.fixture(scope="session")

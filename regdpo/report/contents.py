@@ -1,5 +1,6 @@
 """What the page says, shaped once from its inputs; page.py only draws it."""
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import regdpo
@@ -129,12 +130,17 @@ class Contents:
     """What the report was made from, by name."""
     packages: dict[str, str]
     """Name -> version, of those that shape results."""
+    code: dict[str, str]
+    """What a stage is made of -> digest of that code; empty where the report was made by hand."""
     configuration: dict[str, Any]
     """Every key, but for where things lie and who runs them."""
 
 
-def shape(inputs: Inputs) -> Contents:
+def shape(inputs: Inputs, codes: Mapping[str, str] | None = None) -> Contents:
     """All of it.
+
+    Args:
+        codes: digests of the stages' code.
 
     Raises:
         UserError: a score that no measure declares.
@@ -178,6 +184,7 @@ def shape(inputs: Inputs) -> Contents:
         models=[Model.of(file) for file in (inputs.base, *(run.model for run in inputs.runs))],
         manifests={name: Manifest(digest, rows) for name, (digest, rows) in inputs.digests.items()},
         packages=inputs.packages,
+        code=dict(codes or {}),
         configuration=inputs.shown_config,
     )
 

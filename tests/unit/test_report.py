@@ -33,16 +33,6 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    return report_inputs.make(tmp_path_factory.mktemp("report"))
-
-
-@pytest.fixture(scope="module")
-def inputs(made):
-    return gather.gather(made.values, made.store, made.files)
-
-
-@pytest.fixture(scope="module")
 def html(inputs):
     return rendered(inputs)
 
