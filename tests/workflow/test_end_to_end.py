@@ -7,7 +7,9 @@ import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from project import CONFIG, ROOT, Project
@@ -197,6 +199,31 @@ def test_the_trainer_makes_all_trainings_stale(project: Project):
     assert "cut_clips" not in planned
 
 
-def test_snakemakes_own_report(project: Project):
-    assert project.snakemake("--report", "results/report/snakemake.zip").returncode == 0
-    assert (project.folder / "results/report/snakemake.zip").stat().st_size > 100_000
+def test_snakemakes_own_report(project: Project, tmp_path: Path, alone: list[str]):
+    """It has the pages with captions and categories, and is made without a network and though the footage is away."""
+    values = copy.deepcopy(CONFIG)
+    values["videos"]["root"] = str(tmp_path / "away")
+    project.configure(values)
+    done = project.snakemake("--report", str(tmp_path / "report.zip"), before=alone)
+    assert done.returncode == 0, done.stdout[-2000:]
+    with zipfile.ZipFile(tmp_path / "report.zip") as archive:
+        files = {name.partition("/")[2]: archive.read(name) for name in archive.namelist()}
+    told = files["report.html"].decode()
+    assert not re.search(r"<(link|script|img)[^>]* (src|href)=.https?:", told)
+    results, categories = (
+        json.JSONDecoder().raw_decode("{" + told.partition(f"    var {name} = {{")[2])[0]
+        for name in ("results", "categories")
+    )
+    assert {name: list(those) for name, of in categories.items() for those in of.values()} == {
+        "Report": ["results/report/index.html", "results/report/report.json"],
+        "Clips": ["results/clips.html"],
+    }
+    for path, caption in (("report/index", "verdicts"), ("clips", "what each filter took")):
+        found = results[f"results/{path}.html"]
+        assert caption in found["caption"]
+        assert files[found["data_uri"]] == (project.folder / f"results/{path}.html").read_bytes()
+    known = project.folder / ".snakemake/metadata"
+    shutil.copytree(known, tmp_path / "metadata")
+    cleaned = project.snakemake("--cleanup-metadata", "results/report/report.json", before=alone)
+    shutil.copytree(tmp_path / "metadata", known, dirs_exist_ok=True)
+    assert cleaned.returncode == 0, cleaned.stdout[-2000:]
