@@ -9,6 +9,7 @@ rule report_page:
         halves=rules.compare_halves.output.manifest,
         samples=expand(f"{RESULTS}/samples/{{model}}.parquet", model=["real", *MODELS]),
         scores=rules.merge_scores.output.scores,
+        answers=rules.answers.output.answers,
         models=[
             f"{RESULTS}/base/model.json",
             *expand(f"{RESULTS}/train/{{trained}}/model.json", trained=TRAINED),
@@ -33,13 +34,15 @@ rule report_page:
         config=declare.reads(stage_inputs.ReportStage),
         code=declare.code("report", "regdpo.evaluate.measures:MEASURES"),
         env=declare.env("matplotlib", "jinja2", "scipy", "pandas"),
-        template=declare.template("template.html", "style.css", "page.js"),
+        template=declare.template(
+            "template.html", "people.html", "style.css", "page.js"
+        ),
     shell:
         "stage report"
         " --clips {input.clips:q} --captions {input.captions:q} --negatives {input.negatives:q} --pairs {input.pairs:q}"
         " --imports {input.imports:q}"
-        " --halves {input.halves:q} --samples {input.samples:q} --scores {input.scores:q} --models {input.models:q}"
-        " --out {output.page:q} --content {output.content:q} 2>&1 | tee -i {log:q}"
+        " --halves {input.halves:q} --samples {input.samples:q} --scores {input.scores:q} --answers {input.answers:q}"
+        " --models {input.models:q} --out {output.page:q} --content {output.content:q} 2>&1 | tee -i {log:q}"
 
 
 rule report:

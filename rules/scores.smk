@@ -35,8 +35,10 @@ rule merge_scores:
         [
             f"{RESULTS}/scores/{model}/{measure}.parquet"
             for measure, declared in MEASURES.items()
+            if declared.reads != "answers"
             for model in (["real"] if declared.reads == "samples" else []) + MODELS
         ],
+        rules.answers.output.scores,
     output:
         scores=f"{RESULTS}/scores.parquet",
     log:

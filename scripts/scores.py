@@ -16,7 +16,9 @@ from regdpo.stages import scores
 
 def main() -> None:
     parser = command_line.parser(__doc__)
-    parser.add_argument("--measure", required=True, choices=list(MEASURES))
+    parser.add_argument(
+        "--measure", required=True, choices=[name for name, it in MEASURES.items() if it.reads != "answers"]
+    )
     parser.add_argument("--samples", help="manifest of the samples stage, for measures of samples")
     parser.add_argument("--model", help="model.json, for measures of a model")
     parser.add_argument("--latents", help="manifest of the latents stage, for measures of a model")

@@ -10,7 +10,7 @@ import yaml
 from regdpo.config import schema, stage_inputs
 from regdpo.core import manifests
 from regdpo.core.digests import file_digest, text_digest
-from regdpo.core.rows import REAL, PairRow, SampleRow
+from regdpo.core.rows import REAL, AnswerRow, PairRow, SampleRow
 from regdpo.core.store import Store
 from regdpo.data.video import write_frames
 
@@ -73,6 +73,25 @@ def make(root: Path, prompts: int = 4, **rating) -> Made:
     manifests.write(root / "results/pairs.parquet", pairs, PairRow)
     stage = stage_inputs.read(stage_inputs.RateStage, config)
     return Made(root, config, store, stage, samples, pairs)
+
+
+def answer(rater, prompt, answer, axis="VQ", arm="sft", other="base", **changes):
+    """``answer`` of ``arm``'s video; the other's is on the left."""
+    b = {} if other is None else {"arm_b": other, "model_b": other, "sha256_b": f"{other} {prompt}"}
+    model = arm if arm == REAL else f"{arm}/seed0"
+    values = {
+        "form": "pair" if other else "clip",
+        "caption": "",
+        "task": "i2v",
+        "seed": 0,
+        "path_a": "",
+        "when": "",
+        **b,
+    }
+    values |= {"rater": rater, "prompt_id": prompt, "axis": axis, "arm_a": arm, "model_a": model}
+    values |= {"sha256_a": f"{model} {prompt}", "answer": answer, **changes}
+    key = f"{rater}|{prompt} {arm} {other} {values.get('repeat', 0)} {values.get('gold', '')}|{axis}"
+    return AnswerRow(answer_id=key, **values)
 
 
 def _video(path: Path, colour: int) -> bytes:

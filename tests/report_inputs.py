@@ -15,9 +15,10 @@ from regdpo.config.run_file import SUFFIX
 from regdpo.config.stage_inputs import ReportStage
 from regdpo.core import manifests
 from regdpo.core.digests import file_digest, text_digest
-from regdpo.core.rows import CaptionRow, ClipRow, HalfRow, NegativeRow, PairRow, SampleRow, ScoreRow
+from regdpo.core.rows import AnswerRow, CaptionRow, ClipRow, HalfRow, NegativeRow, PairRow, SampleRow, ScoreRow
 from regdpo.core.store import Store
 from regdpo.evaluate.measures import metrics
+from regdpo.evaluate.people import METRICS, NOBODY
 from regdpo.models.spec import ModelFile, ModelRef
 from regdpo.report.gather import MANIFESTS, Files
 from regdpo.stages import halves
@@ -81,6 +82,7 @@ def make(root: Path) -> Made:
         ("pairs", pairs, PairRow),
         ("halves", halves.measure(pairs, made.store), HalfRow),
         ("scores", scores, ScoreRow),
+        ("answers", [], AnswerRow),
         *((f"samples-{key.replace('/', '-')}", rows, SampleRow) for key, rows in samples.items()),
     ):
         manifests.write(root / f"{name}.parquet", rows, kind)
@@ -300,8 +302,8 @@ def _scores(name: str, clip_id: str) -> list[ScoreRow]:
         values["ssim"] = None if name == "reg_dpo/seed1" and clip_id == "clip009" else 0.55 - hard + rng.gauss(0, 0.02)
     for metric in metrics().values():  # declared since
         if not (arm == "real" and metric.footage):
-            values.setdefault(metric.key, 0.5 + rng.gauss(0, 0.01))
-    lost = {"vbench_temporal_flickering": NO_VBENCH}
+            values.setdefault(metric.key, None if metric.key in METRICS.values() else 0.5 + rng.gauss(0, 0.01))
+    lost = {"vbench_temporal_flickering": NO_VBENCH} | dict.fromkeys(METRICS.values(), NOBODY)
     return [
         ScoreRow(
             score_id=f"{name}|{metric}|{clip_id}|0",

@@ -1,5 +1,6 @@
 """The sections of the configuration for samples, scores and the report."""
 
+from collections.abc import Iterable
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -81,7 +82,15 @@ class Rating(Section):
     gold: Annotated[int, Field(ge=0)] = Field(
         5, description="Pairs with a known answer: a real clip against the mosaic of another."
     )
+    attention: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.8,
+        description="Share of answers about gold pairs that have to be right; of raters with less no answer counts.",
+    )
     seed: int = Field(0, description="Of what is chosen, of every rater's order and of the sides.")
+
+    def compared(self, arms: Iterable[str]) -> list[tuple[str, str]]:
+        """The comparisons: those that are named, or every arm against the base."""
+        return list(self.comparisons) or [(arm, "base") for arm in arms]
 
 
 class Minimum(Section):

@@ -239,6 +239,15 @@ class VBenchStage(Section):
         return {"dimensions": list(config.scores.vbench.dimensions)}
 
 
+class AnswersStage(Section):
+    attention: float
+    ratings: str  # where answers lie, which count by content
+
+    @classmethod
+    def of(cls, config: c.Config) -> dict[str, Any]:
+        return {"attention": config.rating.attention, "ratings": config.paths.ratings}
+
+
 class RateStage(Section):
     """No rule's parameter: the page makes nothing that could be stale."""
 

@@ -33,18 +33,28 @@ class Judgement:
 
 @dataclass(frozen=True)
 class Comparison:
-    """An arm against another. Figures are None where their denominator is 0, bounds where prompts show no spread."""
+    """An arm against another; ``n`` of intervals are prompts, and a bound is null where prompts show none."""
 
     good: int
+    """Answers: the first arm's video is better."""
     same: int
+    """As good."""
     bad: int
+    """Worse."""
     prompts: int
+    """That were answered about."""
     ratio: Interval | None
+    """GSB as (G+S)/(S+B), around 1; null where that divides by 0."""
     net: Interval | None
+    """GSB as (G-B)/(G+S+B), -1 to 1; null without answers."""
     win_rate: Interval | None
-    better: int  # prompts with more good than bad answers
+    """A tie as half; null without answers."""
+    better: int
+    """Prompts with more good than bad answers."""
     worse: int
-    p: float  # exact sign test of better against worse
+    """Prompts with fewer."""
+    p: float
+    """Exact two-sided sign test of better against worse."""
 
 
 def score(good: int, same: int, bad: int) -> dict[str, float | None]:
@@ -68,6 +78,19 @@ def win_rate(good: float, same: float, bad: float) -> float | None:
     """Share of comparisons won, a tie as half; None without any."""
     total = good + same + bad
     return (good + same / 2) / total if total else None
+
+
+def share(counts: np.ndarray, bootstrap: Bootstrap) -> Interval:
+    """A share over all prompts, with its bootstrap over prompts.
+
+    Args:
+        counts: (prompts, 2), how many of a prompt's are so, and how many there are; float64.
+    """
+    drawn = _resampled(len(counts), bootstrap) @ counts
+    with np.errstate(invalid="ignore"):
+        return _interval(
+            float(counts[:, 0].sum() / counts[:, 1].sum()), drawn[:, 0] / drawn[:, 1], len(counts), bootstrap
+        )
 
 
 def sign_test(good: int, bad: int) -> float:
@@ -243,12 +266,16 @@ class ClipAnswer:
 
 @dataclass(frozen=True)
 class Share:
-    """``count`` of ``n`` clips with Wilson's interval."""
+    """Of clips, with Wilson's interval."""
 
     count: int
+    """Clips that are so."""
     n: int
+    """All of them."""
     low: float
+    """Share, 0 to 1."""
     high: float
+    """The other end."""
 
     @property
     def rate(self) -> float:
@@ -307,7 +334,7 @@ def _interval(value: float, drawn: np.ndarray, n: int, bootstrap: Bootstrap) -> 
     """Percentiles of the resamples; those without a figure (nan) lie beyond both ends."""
     spread = drawn[np.isfinite(drawn)]
     if n < 2 or not spread.size or np.ptp(spread) <= 1e-12 * max(1.0, np.abs(spread).max()):
-        return Interval(value, None, None, n)
+        return Interval(value, None, None, n, why="one prompt" if n < 2 else "all prompts agree")
     tail = (1 - bootstrap.confidence) / 2
     bounds = [
         np.quantile(np.where(np.isnan(drawn), beyond, drawn), at, method="inverted_cdf")

@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import Any, Literal
 
 from regdpo.core.errors import UserError
-from regdpo.core.rows import LatentRow, SampleRow, ScoreRow
+from regdpo.core.rows import AnswerRow, LatentRow, SampleRow, ScoreRow
 from regdpo.core.store import Store
 from regdpo.models.spec import ModelFile
 
@@ -47,8 +47,9 @@ class Measure:
     function: str
     """``module:name``, which takes a ``Given`` and returns rows of scores."""
     metrics: tuple[Metric, ...]
-    reads: Literal["samples", "model"] = "samples"
-    """``samples``: the rendered videos of a model, or real footage; ``model``: its weights, and the pairs' latents."""
+    reads: Literal["samples", "model", "answers"] = "samples"
+    """``samples``: the rendered videos of a model, or real footage; ``model``: its weights, and the pairs' latents;
+    ``answers``: what people said about the samples of all models, of which the stage `answers` makes it."""
     stage: str = ""
     """The part of the configuration that it reads, a class of ``stage_inputs``; empty: none."""
     packages: tuple[str, ...] = ()
@@ -85,6 +86,7 @@ class Given:
     samples: tuple[SampleRow, ...] = ()
     model: ModelFile | None = None
     latents: tuple[LatentRow, ...] = ()
+    answers: tuple[AnswerRow, ...] = ()
     python: str = ""  # interpreter of the environment of a measure that has one of its own
 
 
@@ -94,6 +96,7 @@ def named(path: str) -> Any:
     return getattr(import_module(module), name)
 
 
+COMPARED = "compared with base only where rating.comparisons says so"
 ITSELF = "measured against the real footage itself"
 
 MEASURES: dict[str, Measure] = {
@@ -142,6 +145,19 @@ MEASURES: dict[str, Measure] = {
         memory=(3000, 16000),
         runtime=240,
         there="regdpo.evaluate.vbench:installed",
+    ),
+    "people": Measure(
+        "regdpo.evaluate.people:measure",
+        (
+            Metric(
+                "people_vq", "People's VQ", "-1..1", 1, 2, "video quality against base: better less worse", COMPARED
+            ),
+            Metric(
+                "people_pf", "People's PF", "-1..1", 1, 2, "prompt following against base: better less worse", COMPARED
+            ),
+        ),
+        reads="answers",
+        stage="AnswersStage",
     ),
 }
 """Name -> declaration, in the order of the report's columns."""

@@ -8,16 +8,22 @@ import os
 import secrets
 import sqlite3
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Lock
+from urllib.parse import quote
 
-from regdpo.core.errors import UserError
+from pydantic import ValidationError
+
+from regdpo.core import manifests
+from regdpo.core.errors import UserError, first_line
 from regdpo.core.rows import AnswerRow
 from regdpo.rate.items import Item
 
+DATABASE, TABLE = "answers.sqlite", "answers.parquet"
+"""Files of `paths.ratings`."""
 VERSION = 1
 TABLES = """
 CREATE TABLE item (key TEXT PRIMARY KEY, name TEXT UNIQUE NOT NULL, shown TEXT NOT NULL) WITHOUT ROWID;
@@ -76,7 +82,7 @@ class Answers:
                 db.execute("INSERT INTO secret VALUES (?)", (secrets.token_urlsafe(24),))
                 db.execute(f"PRAGMA user_version={VERSION}")
             elif version != VERSION:
-                raise UserError(f"{path}: is not a database of answers that this regdpo can read; set `paths.ratings`")
+                raise UserError(_strange(path))
             db.execute("COMMIT")
 
     @contextmanager
@@ -136,9 +142,30 @@ class Answers:
     def rows(self) -> list[AnswerRow]:
         """All answers that hold, as the table has them. What was left out because it could not be shown is in none."""
         with self._open() as db:
-            shown = {row["key"]: Item.model_validate_json(row["shown"]) for row in db.execute("SELECT * FROM item")}
-            events = db.execute(f"SELECT * FROM ({LATEST}) WHERE answer != 'skip'").fetchall()  # noqa: S608
-        return [_row(event, shown[event["key"]]) for event in events]
+            return _rows(db)
+
+
+def stored(folder: Path) -> list[AnswerRow]:
+    """The answers that hold in a folder of ratings: those of its database, or where there is none those of its table.
+    Nothing is written, and a page that is being served is not disturbed.
+
+    Raises:
+        UserError: the file is something else, of a newer regdpo, or damaged.
+    """
+    path = folder / DATABASE
+    if not path.exists():
+        return manifests.read(folder / TABLE, AnswerRow) if (folder / TABLE).exists() else []
+    # Without a log beside it nobody is writing, and to read it leaves no files of SQLite's behind.
+    how = "mode=ro" if Path(f"{path}-wal").exists() else "immutable=1"
+    try:
+        with closing(sqlite3.connect(f"file:{quote(os.path.abspath(path))}?{how}", PATIENCE, uri=True)) as db:
+            db.row_factory = sqlite3.Row
+            (version,) = db.execute("PRAGMA user_version").fetchone()
+            if version != VERSION:
+                raise UserError(_strange(path))
+            return _rows(db)
+    except (sqlite3.DatabaseError, ValidationError) as error:
+        raise UserError(f"{path}: cannot be used as a database of answers ({first_line(error)})") from None
 
 
 def rater_name(name: str) -> str:
@@ -155,6 +182,16 @@ def rater_name(name: str) -> str:
 
 def now() -> str:
     return datetime.now(UTC).isoformat(timespec="microseconds")
+
+
+def _strange(path: Path) -> str:
+    return f"{path}: is not a database of answers that this regdpo can read; set `paths.ratings`"
+
+
+def _rows(db: sqlite3.Connection) -> list[AnswerRow]:
+    shown = {row["key"]: Item.model_validate_json(row["shown"]) for row in db.execute("SELECT * FROM item")}
+    events = db.execute(f"SELECT * FROM ({LATEST}) WHERE answer != 'skip'").fetchall()  # noqa: S608
+    return [_row(event, shown[event["key"]]) for event in events]
 
 
 def _row(event: sqlite3.Row, item: Item) -> AnswerRow:

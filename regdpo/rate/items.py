@@ -73,11 +73,6 @@ def arm_of(model: str) -> str:
     return model.partition("/")[0]
 
 
-def compared(stage: RateStage) -> list[tuple[str, str]]:
-    """The comparisons: those of the configuration, or every arm against the base."""
-    return list(stage.rating.comparisons) or [(arm, BASE) for arm in stage.arms]
-
-
 class Samples:
     """The samples by arm, prompt and seed; where an arm was trained with several seeds, prompts take turns with them.
 
@@ -140,7 +135,7 @@ def pairs_shown(stage: RateStage, samples: Samples) -> list[Item]:
         UserError: two arms have no prompt in common.
     """
     found = []
-    for one, other in compared(stage):
+    for one, other in stage.rating.compared(stage.arms):
         prompts = samples.prompts((one, other))
         if not prompts:
             raise UserError(f"rating.comparisons: {one} and {other} have no samples of the same prompt and seed")

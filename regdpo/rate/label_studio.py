@@ -15,7 +15,7 @@ from regdpo.core.errors import UserError
 from regdpo.core.rows import REAL
 from regdpo.rate.answers import Answer, Answers, rater_name
 from regdpo.rate.forms import FORMS
-from regdpo.rate.items import BASE, Item, Samples, arm_of, compared
+from regdpo.rate.items import BASE, Item, Samples, arm_of
 
 LARGEST = 2**28
 """Bytes of a file."""
@@ -109,7 +109,7 @@ def _item(data: _Data, stage: RateStage, samples: Samples) -> tuple[Item, str]:
         return samples.item("clip", prompt if data.video != REAL else (data.clip, -1), rows[data.video]), ""
     ranks = [*stage.arms, BASE, REAL]
     one, other = sorted(names, key=lambda name: ranks.index(arm_of(name)))
-    if (arm_of(other), arm_of(one)) in compared(stage):
+    if (arm_of(other), arm_of(one)) in stage.rating.compared(stage.arms):
         one, other = other, one
     return samples.item("pair", prompt, rows[one], rows[other]), "a" if names[0] == one else "b"
 

@@ -10,7 +10,7 @@ from regdpo.evaluate.measures import Metric, columns, metrics
 from regdpo.evaluate.stats import Levels
 from regdpo.models.loading import lines
 from regdpo.models.spec import ModelFile
-from regdpo.report import curves, examples, footage, funnel, halves, losers, results, verdicts, words
+from regdpo.report import curves, examples, footage, funnel, halves, losers, people, results, verdicts, words
 from regdpo.report.curves import Curve, Marks
 from regdpo.report.gather import Inputs, without_folders
 from regdpo.report.parts import part
@@ -82,6 +82,8 @@ class Contents:
     """Row (real, base, every arm) -> metric -> cell."""
     reasons: dict[str, int]
     """Why something is missing -> its number in the page's footnotes."""
+    people: people.People
+    """What people said."""
     levels: Levels
     """What the intervals are over."""
     comparisons: int
@@ -158,6 +160,7 @@ def shape(inputs: Inputs, codes: Mapping[str, str] | None = None) -> Contents:
         reasons=_reasons(table),
         verdicts=(found := verdicts.verdicts(inputs, scores, table)),
         summary=verdicts.summary(found),
+        people=people.shape(inputs),
         levels=_levels(inputs, split),
         comparisons=sum(cell.p is not None for row in table.values() for cell in row.values()),
         measured=measured,

@@ -15,7 +15,18 @@ from regdpo.core import frames, manifests
 from regdpo.core.digests import file_digest
 from regdpo.core.environment import locked
 from regdpo.core.errors import UserError
-from regdpo.core.rows import CaptionRow, ClipRow, HalfRow, ImportedRow, NegativeRow, PairRow, R, SampleRow, ScoreRow
+from regdpo.core.rows import (
+    AnswerRow,
+    CaptionRow,
+    ClipRow,
+    HalfRow,
+    ImportedRow,
+    NegativeRow,
+    PairRow,
+    R,
+    SampleRow,
+    ScoreRow,
+)
 from regdpo.core.store import Store
 from regdpo.models.spec import ModelFile
 
@@ -26,7 +37,7 @@ SHAPING = (
 )  # fmt: skip
 """Packages whose versions the page names."""
 
-MANIFESTS = ("clips", "captions", "negatives", "pairs", "halves", "scores")
+MANIFESTS = ("clips", "captions", "negatives", "pairs", "halves", "scores", "answers")
 """Those there is one of, in the order in which the page names them."""
 
 
@@ -53,6 +64,7 @@ class Files:
     halves: Path
     samples: Sequence[Path]
     scores: Path
+    answers: Path
     models: Sequence[Path]
     lock: Path
     imports: Sequence[Path] = ()  # pairs that others made
@@ -73,6 +85,7 @@ class Inputs:
     halves: list[HalfRow]
     samples: list[SampleRow]
     scores: list[ScoreRow]
+    answers: list[AnswerRow]  # of people, about these samples
     base: ModelFile
     runs: list[Run]
     digests: dict[str, tuple[str, int]]  # manifest -> SHA-256, and rows
@@ -147,6 +160,7 @@ def gather(values: dict[str, Any], store: Store, files: Files) -> Inputs:
         halves=_halves(files.halves, pairs),
         samples=every_sample,
         scores=[_relative(row, "missing") for row in manifests.read(files.scores, ScoreRow)],
+        answers=manifests.read(files.answers, AnswerRow),
         base=bases[0],
         runs=[_run(model, store) for model in trained],
         digests={name: _digest(path) for name, path in named.items()}

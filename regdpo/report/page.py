@@ -50,7 +50,7 @@ def render(contents: Contents, store: Store) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"num": number, "span": span, "signed": signed, "change": change, "chance": chance}
-    environment.filters |= {"apart": apart, "breakable": breakable}
+    environment.filters |= {"apart": apart, "breakable": breakable, "bounds": bounds}
     environment.filters["objective"] = objective
     environment.filters["uri"] = partial(videos.data_uri, store=store, encode=config.clips.encode)
     return environment.get_template("template.html").render(
@@ -117,6 +117,14 @@ def span(interval: Interval, decimals: int, form: Any = number) -> str:
     if interval.low is None or interval.high is None:
         return f"no interval: {interval.why}"
     return f"[{form(interval.low, decimals)},{SPACE}{form(interval.high, decimals)}]"
+
+
+def bounds(interval: Interval, decimals: int) -> str:
+    """``span`` of an interval that may have no end on a side."""
+    if (interval.low is None) == (interval.high is None):
+        return span(interval, decimals)
+    low = f"{MINUS}∞" if interval.low is None else number(interval.low, decimals)
+    return f"[{low},{SPACE}{'∞' if interval.high is None else number(interval.high, decimals)}]"
 
 
 def change(interval: Interval, decimals: int) -> str:

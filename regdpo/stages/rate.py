@@ -17,15 +17,13 @@ from regdpo.core.rows import AnswerRow, PairRow, SampleRow
 from regdpo.core.store import Store
 from regdpo.data.video import read_stored, write_frames
 from regdpo.rate import items, label_studio
-from regdpo.rate.answers import Answers
+from regdpo.rate.answers import DATABASE, TABLE, Answers
 from regdpo.rate.items import Item, Samples, Video
 from regdpo.rate.server import Application
 
 HOST = "127.0.0.1"
 MOSAIC = 8
 """Squares that the shorter side of a spoiled clip has."""
-DATABASE, TABLE = "answers.sqlite", "answers.parquet"
-"""Files of `paths.ratings`."""
 
 
 def page(stage: RateStage, store: Store, port: int) -> None:

@@ -57,12 +57,15 @@ PLACES = {
     "split": "samples.split",
     "minimum": "report.minimum",
     "dimensions": "scores.vbench.dimensions",
+    "attention": "rating.attention",
+    "ratings": "paths.ratings",
 }
 """What parts of the configuration are called by ``stage_inputs`` -> where they stand in it."""
 FILES = {
     "videos": "the videos",
     "sidecars": "the captions' text files",
     "weights": "the files of the model",
+    "ratings": "people's answers",
     "template": "the page's template",
     "damage": "what was found damaged or missing in the store",
 }

@@ -20,6 +20,7 @@ from regdpo.data import footage, table
 from regdpo.data.pair_lists import Listed, pairs_of
 from regdpo.data.pair_registry import PAIR_SOURCES
 from regdpo.data.sidecars import Sidecars
+from regdpo.rate.answers import stored
 from regdpo.workflow.params import DIGEST
 
 LARGE = 1.0
@@ -90,6 +91,16 @@ class Inputs:
                 f"reading {len(new)} videos, {size:.0f} GB, to know them by content; once, and Ctrl-C loses little"
             )
 
+    def ratings(self) -> str:
+        """Of people's answers, by what they say, not when."""
+        if self.known is not None:
+            return self.known["ratings"]["answers"]
+        try:
+            rows = stored(Path(self.settings.paths.ratings))
+        except UserError:
+            return ""  # the stage tells
+        return text_digest(*sorted(row.model_dump_json(exclude={"when"}) for row in rows))[:DIGEST] if rows else ""
+
     def weights(self, model: str | None) -> str:
         """Of a local model's folder or file, which may change under its name; a hub name is pinned by its revision."""
         path = place(model) if model else None
@@ -120,6 +131,7 @@ class Inputs:
             "videos": {shard: self.videos(shard) for shard in shards},
             "sidecars": {shard: self.sidecars(shard) for shard in shards},
             "weights": {model: self.weights(model) for model in models},
+            "ratings": {"answers": self.ratings()},
             "imports": {
                 name: self.imports(name)
                 for name, it in self.settings.pairs.sources.items()

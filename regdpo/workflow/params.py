@@ -138,8 +138,8 @@ class Params:
 
 
 def placeless(part: Mapping[str, Any]) -> dict[str, Any]:
-    """What a stage reads, without where footage and its text files lie: those count by content (``Inputs``)."""
-    without = {key: value for key, value in part.items() if key not in ("videos_root", "videos_table")}
+    """What a stage reads, without where footage, its text files and answers lie: they count by content (``Inputs``)."""
+    without = {key: value for key, value in part.items() if key not in ("videos_root", "videos_table", "ratings")}
     for section, keys in (("videos", ("root", "table")), ("captions", ("root",))):
         if section in without:
             without[section] = {key: value for key, value in without[section].items() if key not in keys}

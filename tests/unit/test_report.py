@@ -22,9 +22,10 @@ from regdpo.core.rows import ClipRow, Geometry, HalfRow, ImportedRow, PairRow
 from regdpo.data.video import read_frames
 from regdpo.evaluate import stats
 from regdpo.evaluate.measures import columns, metrics
+from regdpo.evaluate.people import NOBODY
 from regdpo.evaluate.stats import Interval
 from regdpo.objectives.registry import OBJECTIVES
-from regdpo.report import contents, document, examples, footage, gather, losers, page, videos
+from regdpo.report import contents, document, examples, footage, gather, losers, page, people, videos
 from regdpo.report.halves import differences
 from regdpo.report.results import Scores, table, word
 from regdpo.report.verdicts import verdicts
@@ -167,14 +168,18 @@ def test_no_places_and_no_clock(html, made):
 
 def test_every_missing_cell_has_its_reason(html):
     cells = [a["title"] for a in Elements(html).all("abbr", "title")]
-    assert len(cells) == html.count('class="missing"') == 5  # dpo's flickering, and four that footage has none of
+    assert len(cells) == html.count('class="missing"') == 21  # dpo's flickering, four that footage has none of,
+    # and in ten cells of the table and on three cards what people were not asked
     assert all(cells)
-    assert NO_VBENCH in cells
+    assert {NO_VBENCH, NOBODY} <= {*cells}
     footnotes = re.findall(r'<li id="reason\d+">(.*?)</li>', html)
     assert {"VBench is not installed: run `make vbench`", "the video could not be read"} <= set(footnotes)
     assert "1 missing" in html
     assert "1 of 16" in html
-    assert html.count("no raters yet") == 3
+    assert (
+        html.count(f"missing</i>: {people.NOBODY}") == 6 + 2 + 2 + 5 + 1
+    )  # comparisons, alpha, strengths, clips, measures
+    assert "people&#39;s VQ (video quality)" in html[html.index('id="missing"') :]
 
 
 def test_all_missing_says_so(inputs):

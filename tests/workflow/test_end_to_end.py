@@ -20,7 +20,8 @@ from regdpo.core.rows import ClipRow, NegativeRow, PairRow, ScoreRow, SplitRow
 from regdpo.evaluate.measures import MEASURES
 from regdpo.workflow.timeline.rows import JobRow
 
-SCORES = sum(3 + (measure.reads == "samples") for measure in MEASURES.values())
+BY_MODEL = [measure for measure in MEASURES.values() if measure.reads != "answers"]
+SCORES = sum(3 + (measure.reads == "samples") for measure in BY_MODEL)
 """Of base, two arms and, where videos are measured, real footage."""
 
 
@@ -62,7 +63,7 @@ def test_everything_was_made(finished: Project):
     assert {row.model for row in scores} == {"real", "base", "dpo/seed0", "reg_dpo_lora/seed0"}
     for row in scores:
         assert (row.value is None) == bool(row.missing)
-        assert row.value is not None or row.metric.startswith("vbench")
+        assert row.value is not None or row.metric.startswith(("vbench", "people"))
 
 
 def test_no_network_was_there(finished: Project, alone: list[str]):
@@ -97,13 +98,13 @@ def test_the_timeline_has_every_job(finished: Project):
     small = dict.fromkeys(("clips", "captions", "negatives", "scores"), 1) | {"latents": 2}
     local = {f"merge_{name}": count for name, count in small.items()}
     local |= dict.fromkeys(
-        ("count_splits", "pretraining_pairs", "gt_pairs", "real_samples", "report_page", "export_comfyui"), 1
+        ("count_splits", "pretraining_pairs", "gt_pairs", "real_samples", "report_page", "export_comfyui", "answers"), 1
     )
     local |= {"arm_weights": 2, "funnel_page": 1}
     assert Counter(row.rule for row in rows if row.working_s is None) == local
     assert all(row.working_s <= row.running_s + 2 for row in rows if row.working_s is not None)
     page = (finished.folder / "results/report/timeline.html").read_text()
-    assert f"<h1>{30 + SCORES} jobs in" in page
+    assert f"<h1>{31 + SCORES} jobs in" in page
     assert "Nothing of it went through Slurm" in page
     assert 'data="timeline.html"' in (finished.folder / "results/report/index.html").read_text()
 
@@ -153,8 +154,8 @@ def test_a_comment_makes_nothing_stale(project: Project):
 
 
 def one_arm(arms: int = 1) -> dict[str, int]:
-    parts = {"train_arm": arms, "arm_weights": arms, "render_samples": arms, "score": len(MEASURES) * arms}
-    return {"all": 1, **parts, "merge_scores": 1, "report_page": 1}
+    parts = {"train_arm": arms, "arm_weights": arms, "render_samples": arms, "score": len(BY_MODEL) * arms}
+    return {"all": 1, **parts, "answers": 1, "merge_scores": 1, "report_page": 1}
 
 
 def test_one_arms_beta_makes_that_arm_alone_stale(project: Project):

@@ -16,6 +16,10 @@ from typing import Any
 import pytest
 import yaml
 from project import CONFIG, ROOT, Project
+from rate_inputs import answer
+
+from regdpo.core import manifests
+from regdpo.core.rows import AnswerRow
 
 READ = """
 import json, os, sys
@@ -206,6 +210,22 @@ def test_one_video_more_makes_its_shard_stale(rules, plain):
     found = rules.read()
     (rules.folder / "footage/d.mp4").unlink()
     assert stale(plain, found)[0] == {"cut_clips": 1}
+    assert stale(plain, rules.read())[0] == {}
+
+
+def test_answers_make_stale_what_is_made_of_them(rules, plain):
+    """By what they say: given once more at another time they are the same."""
+    row = answer("ann", "clip0", "a")
+    table = rules.folder / "ratings/answers.parquet"
+    table.parent.mkdir()
+    manifests.write(table, [row], AnswerRow)
+    found = rules.read()
+    direct, all_of_them = stale(plain, found)
+    assert direct == {"answers": 1}
+    assert all_of_them == {"answers", "merge_scores", "report_page", "all"}
+    manifests.write(table, [row.model_copy(update={"when": "2027-01-01T00:00:00+00:00"})], AnswerRow)
+    assert stale(found, rules.read())[0] == {}
+    table.unlink()
     assert stale(plain, rules.read())[0] == {}
 
 
