@@ -39,7 +39,7 @@ from regdpo.workflow import changes, early, outlook
 from regdpo.workflow.changes import Job
 
 ROOT = Path(__file__).resolve().parents[1]
-PROFILE = ROOT / "profiles/default/profile.v9+.yaml"
+PROFILE = ROOT / "workflow/profiles/default/profile.v9+.yaml"
 
 
 def main() -> None:

@@ -131,8 +131,8 @@ class Pairs(Section):
         "auto",
         description="`source`: a video, or a group of them, belongs to one split by the hash of its bytes. `segment`: "
         "every shot is cut in time into train, validation and test with gaps wider than a clip. `auto`: by source from "
-        "`min_sources` videos on, or where segments would leave a split empty, with a seed that leaves none empty; "
-        "decided once (`split.json` among the results).",
+        "`min_sources` videos on, or where segments would leave a split empty, with a seed that leaves none empty and, "
+        "if one does, gives the test three; decided once (`split.json` among the results).",
     )
     min_sources: Count = Field(10, description="auto: videos, or groups of them, needed for a split by source.")
     validation: Share = Field(0.1, description="Share of videos (expected), or of a shot's frames.")

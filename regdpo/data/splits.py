@@ -17,7 +17,7 @@ from typing import Any, Literal
 import pandas as pd
 from pydantic import ValidationError
 
-from regdpo.config.schema import Pairs
+from regdpo.config.schema import Minimum, Pairs
 from regdpo.core.digests import text_digest
 from regdpo.core.errors import UserError
 from regdpo.core.frames import kinds
@@ -30,6 +30,8 @@ SplitName = Literal["train", "validation", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
 SEEDS = 1000
 """That ``auto`` tries. Of three videos with shares of .8, .1 and .1 one in twenty seeds fills all three splits."""
+ENOUGH = Minimum().sources
+"""Videos to test on from which on a report says more than that there are too few, unless it is asked for more."""
 
 
 def is_known(source: str, known: list[str]) -> bool:
@@ -68,8 +70,9 @@ def source_splits(clips: pd.DataFrame, settings: Pairs) -> dict[str, SplitName]:
 
 def settle(clips: pd.DataFrame, settings: Pairs) -> Pairs:
     """Settings without ``auto``: by source from ``min_sources`` origins on, by segment below, as long as that leaves no
-    split empty; else by source with the next seed, from the given one on, that leaves none empty and holds out no more
-    clips, for either, than it trains on. Then the hash and that seed say where a video is that is added later.
+    split empty; else by source with the next seed, from the given one on, that leaves none empty, holds out no more
+    clips, for either, than it trains on, and gives the test ``ENOUGH`` origins, if a seed does. Then the hash and that
+    seed say where a video is that is added later.
 
     Args:
         clips: accepted ones, without regard to which of several copies is kept. settings: how to split.
@@ -81,14 +84,18 @@ def settle(clips: pd.DataFrame, settings: Pairs) -> Pairs:
     few = len(numbers) < settings.min_sources
     if len(numbers) < len(SPLITS) or (few and {*SPLITS} <= {*_segments(clips, segment)}):
         return segment
+    filled = None
     for seed in range(settings.seed, settings.seed + SEEDS):
         found = settings.model_copy(update={"split": "source", "seed": seed})
+        sides = {one: side(one, found) for one in numbers}
         counts = Counter[str]()
         for one, number in numbers.items():
-            counts[side(one, found)] += number
+            counts[sides[one]] += number
         if all(0 < counts[split] <= counts["train"] for split in SPLITS):
-            return found
-    return segment
+            filled = filled or found
+            if list(sides.values()).count("test") >= ENOUGH:
+                return found
+    return filled or segment
 
 
 def origins(clips: pd.DataFrame) -> pd.Series:

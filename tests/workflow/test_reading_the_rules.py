@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from project import CONFIG, TEXT, Project
+from project import CONFIG, ROOT, TEXT, Project
+from snakemake.cli import parse_args
 
 from regdpo.config import stage_inputs
 from regdpo.config.locations import located
@@ -126,3 +127,12 @@ def test_text_reaches_the_stages_as_it_was_written(fresh: Project):
     for stage in stage_inputs.STAGES:
         assert stage_inputs.read(stage, own / path) == stage.model_validate(stage.of(checked))
     assert not list(fresh.folder.rglob("made"))
+
+
+@pytest.mark.parametrize("there", ["a project's folder", "the checkout"])
+def test_the_default_profile_is_found_from_everywhere(tmp_path, there):
+    """Without it a manifest of a megabyte counts by its clock, and what a killed run left is an error."""
+    place, named = (tmp_path, ["-s", f"{ROOT}/workflow/Snakefile"]) if there != "the checkout" else (ROOT, [])
+    with chdir(place):
+        _, found = parse_args([*named, "--cores", "2"])
+    assert (found.rerun_incomplete, found.max_checksum_file_size, found.keep_going) == (True, 10**9, True)
