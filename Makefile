@@ -184,6 +184,7 @@ $(VBENCH): $(VENV)
 	@echo "installing envs/vbench.lock into .venv-vbench ..."
 	.venv/bin/python -m venv --clear .venv-vbench
 	@$(call SHARE,.venv-vbench)
+	.venv-vbench/bin/python $(LOCKED) <(sed -n '/^setuptools==/,/# via/p' envs/vbench.lock)
 	.venv-vbench/bin/python $(LOCKED) envs/vbench.lock
 	@touch $@
 

@@ -3,4 +3,6 @@
 set -euo pipefail
 locks="${REGDPO_SCRIPTS:-scripts}/../envs"
 bash "$locks/regdpo.post-deploy.sh"
-python -m pip install --require-hashes --no-deps -r "$locks/vbench.lock"
+install() { python -m pip install --require-hashes --no-deps --no-build-isolation --use-pep517 -r "$1"; }
+install <(sed -n '/^setuptools==/,/# via/p' "$locks/vbench.lock") # openai-clip is built with it
+install "$locks/vbench.lock"

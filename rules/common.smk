@@ -19,6 +19,7 @@ from regdpo.data.captioner_registry import CAPTIONERS
 from regdpo.data.pair_registry import PAIR_SOURCES
 from regdpo.data.registry import of_weights
 from regdpo.evaluate.measures import MEASURES
+from regdpo.evaluate.suites import OF_PROMPTS
 from regdpo.workflow import controllers, early, hooks, reading
 from regdpo.workflow.inputs import Inputs
 from regdpo.workflow.naming import comment_of, events_of
@@ -83,6 +84,7 @@ wildcard_constraints:
     pairs=r"gt|pretrain",
     source=r"[A-Za-z0-9_-]+",
     measure="|".join(MEASURES),
+    suite="|".join(OF_PROMPTS),
 
 
 @cache

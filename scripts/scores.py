@@ -23,9 +23,7 @@ def main() -> None:
     parser.add_argument("--model", help="model.json, for measures of a model")
     parser.add_argument("--latents", help="manifest of the latents stage, for measures of a model")
     run = run_file.current()
-    parser.add_argument(
-        "--python", default=run.vbench, help="interpreter of VBench's environment; default: %(default)s"
-    )
+    command_line.vbench(parser, suites=False)
     args = parser.parse_args()
     measure = MEASURES[args.measure]
     for option in ("samples",) if measure.reads == "samples" else ("model", "latents"):
@@ -40,6 +38,7 @@ def main() -> None:
         model=ModelFile.read(args.model, store) if args.model else None,
         latents=tuple(manifests.read(args.latents, LatentRow)) if args.latents else (),
         python=args.python,
+        weights=str(args.weights),
     )
     manifests.write(args.out, scores.score(args.measure, given), ScoreRow)
 

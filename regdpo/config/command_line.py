@@ -36,6 +36,27 @@ def parser(description: str | None, out: bool = True) -> argparse.ArgumentParser
     return result
 
 
+def vbench(parser: argparse.ArgumentParser, suites: bool = True) -> None:
+    """Where VBench is and what it needs; by default the workflow's.
+
+    Args:
+        suites: also what its own suites need.
+    """
+    run = current()
+    parser.add_argument(
+        "--python", default=run.vbench, help="interpreter of VBench's environment; default: %(default)s"
+    )
+    parser.add_argument(
+        "--weights",
+        type=Path,
+        default=run.vbench_weights,
+        help="folder of what its dimensions need; default: %(default)s",
+    )
+    if suites:
+        parser.add_argument("--images", type=Path, default=run.images or None, help="folder of VBench-I2V's images")
+        parser.add_argument("--i2v-prompts", default=run.i2v_prompts or None, help="VBench-I2V's list of prompts")
+
+
 def _writable(text: str) -> Path:
     """The path of a file to write; told at once if that cannot be, not when the work is done."""
     path = Path(text)

@@ -1,12 +1,13 @@
 """The sections of the configuration for samples, scores and the report."""
 
 from collections.abc import Iterable
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
 from regdpo.config.sampling import Sampling
 from regdpo.core.section import Count, InputPath, Section
+from regdpo.evaluate.suites import CUSTOM, OF_PROMPTS, expanded
 
 
 class Samples(Section):
@@ -38,17 +39,77 @@ class Bootstrap(Section):
     seed: int = 0
 
 
+if TYPE_CHECKING:
+    Dimension = str
+    Suite = str
+else:
+    Dimension = Literal[("custom", *CUSTOM)]
+    Suite = Literal[OF_PROMPTS]
+
+
 class VBench(Section):
-    """VBench, in an environment of its own."""
+    """VBench, in an environment of its own (docs/how-to/vbench.md)."""
 
     python: Annotated[str, InputPath(program=True)] = Field(
         ".venv-vbench/bin/python",
         description="Interpreter of that environment (`make vbench`). It is a program that jobs run: whoever sets this "
         "key runs code.",
     )
-    dimensions: list[Literal["temporal_flickering"]] = Field(
-        ["temporal_flickering"], description="Dimensions to run; those that need weights come with the full suite."
+    weights: Annotated[str, InputPath()] = Field(
+        "weights/vbench",
+        min_length=1,
+        description="Folder of the weights that dimensions need. No job downloads one: `scripts/vbench_weights.py` "
+        "lists them, and with `--fetch` gets what is missing. `dino_model` and `cotracker` in it are code that is run, "
+        "so whoever writes there runs code.",
     )
+    dimensions: list[Dimension] = Field(
+        ["temporal_flickering"],
+        min_length=1,
+        description="Of the samples of held-out clips; `custom` stands for the six of Reg-DPO's tables. Only "
+        "flickering needs no weights.",
+    )
+    suites: list[Suite] = Field(
+        [],
+        description="VBench's own prompts, which base and every arm render for it: `t2v` (16 dimensions, 5 videos a "
+        "prompt, about 6,200 a model), `i2v` (VBench-I2V, about 5,600).",
+    )
+    prompts: Count | None = Field(
+        None,
+        description="Most prompts of a dimension of a suite, for a try; empty: all, without which there is no total.",
+    )
+    static: bool = Field(
+        True,
+        description="Flickering of `t2v` as VBench has it: of 25 videos a prompt those that stand still, which RAFT "
+        "tells. false: of 5 as they are, without RAFT and without a total.",
+    )
+    seed: int = Field(0, description="Of the videos of suites.")
+    shards: Count = Field(8, description="Jobs that a model's videos of a suite are divided into.")
+    images: Annotated[str | None, InputPath()] = Field(
+        None,
+        description="VBench-I2V's images, a folder for each aspect ratio (`1-1`, `8-5`, `7-4`, `16-9`); the one that "
+        "is nearest to the clips' is used.",
+    )
+    i2v_prompts: Annotated[str | None, InputPath()] = Field(
+        None, description="`vbench2_i2v_full_info.json` of VBench's repository, which its package lacks."
+    )
+
+    @field_validator("suites")
+    @classmethod
+    def _each_once(cls, suites: list[str]) -> list[str]:
+        if len({*suites}) < len(suites):
+            raise ValueError("a suite occurs twice")
+        return suites
+
+    @model_validator(mode="after")
+    def _images_are_named(self) -> Self:
+        if "i2v" in self.suites and not (self.images and self.i2v_prompts):
+            raise ValueError("suites: i2v needs `images` and `i2v_prompts`, which VBench's package lacks")
+        return self
+
+    @property
+    def measured(self) -> list[str]:
+        """The dimensions of held-out samples."""
+        return expanded(self.dimensions)
 
 
 class Scores(Section):

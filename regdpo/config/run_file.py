@@ -43,6 +43,11 @@ class RunFile(Section):
     device: str = "auto"
     vbench: str = ".venv-vbench/bin/python"
     """Interpreter of VBench's environment."""
+    vbench_weights: str = "weights/vbench"
+    """Folder of what its dimensions need."""
+    images: str = ""
+    i2v_prompts: str = ""
+    """As in ``scores.vbench``."""
     digests: dict[str, dict[str, str]] = Field(default_factory=dict)
     """Of the rules' inputs that are no files of the workflow, so that jobs need not find them out once more."""
     codes: dict[str, str] = Field(default_factory=dict)

@@ -25,6 +25,7 @@ from regdpo.config.sampling import Cache, Precision, Sampling, Solver, Tiling
 from regdpo.config.training import Train, TrainSettings
 from regdpo.core.errors import UserError
 from regdpo.core.section import Section
+from regdpo.evaluate.suites import SUITES
 from regdpo.models.registry import in_comfyui
 from regdpo.objectives.registry import OBJECTIVES
 
@@ -127,6 +128,12 @@ class Config(Section):
             if len({*both}) < 2 or frozenset(both) in seen:
                 raise ValueError(f"rating.comparisons: [{', '.join(both)}] compares nothing, or occurs twice")
             seen.add(frozenset(both))
+        return self
+
+    @model_validator(mode="after")
+    def _suites_are_of_the_task(self) -> Self:
+        if other := [name for name in self.scores.vbench.suites if SUITES[name].task != self.base.task]:
+            raise ValueError(f"scores.vbench.suites: {other[0]} is for other models than base.task {self.base.task}")
         return self
 
     @model_validator(mode="after")

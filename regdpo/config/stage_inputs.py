@@ -17,6 +17,7 @@ from regdpo.core.rows import REAL, Geometry
 from regdpo.core.section import Section
 from regdpo.data.pair_registry import PAIR_SOURCES
 from regdpo.data.registry import WEIGHTS
+from regdpo.evaluate.suites import SUITES
 
 
 class ClipsStage(Section):
@@ -236,7 +237,42 @@ class VBenchStage(Section):
 
     @classmethod
     def of(cls, config: c.Config) -> dict[str, Any]:
-        return {"dimensions": list(config.scores.vbench.dimensions)}
+        return {"dimensions": config.scores.vbench.measured}
+
+
+class SuiteStage(Section):
+    """What the scores of a suite are of."""
+
+    suite: str
+    dimensions: list[str]
+    static: list[str]  # dimensions of which only videos count that stand still
+    limit: int | None  # most prompts of a dimension
+    seed: int
+    geometry: Geometry  # of its videos
+
+    @classmethod
+    def of(cls, config: c.Config, suite: str) -> dict[str, Any]:
+        vbench, declared = config.scores.vbench, SUITES[suite]
+        return {
+            "suite": suite,
+            "dimensions": list(declared.dimensions),
+            "static": list(declared.static) if vbench.static else [],
+            "limit": vbench.prompts,
+            "seed": vbench.seed,
+            "geometry": _geometries(config)[0],
+        }
+
+
+class SuiteSamplesStage(SuiteStage):
+    """How its videos are rendered."""
+
+    sampling: c.Sampling
+    encode: c.Encode
+
+    @classmethod
+    def of(cls, config: c.Config, suite: str) -> dict[str, Any]:
+        how = {"sampling": _dump(config.samples.sampling), "encode": _dump(config.clips.encode)}
+        return {**SuiteStage.of(config, suite), **how}
 
 
 class AnswersStage(Section):
@@ -291,8 +327,8 @@ class ReportStage(Section):
         return {**self.config, "train": {**train, "arms": {name: train["arms"][name] for name in self.arms}}}
 
 
-OF_ONE = (TrainStage, NegativesStage, GeneratorStage)
-"""Those that are asked for by arm and seed, or by generator."""
+OF_ONE = (TrainStage, NegativesStage, GeneratorStage, SuiteStage, SuiteSamplesStage)
+"""Those that are asked for by arm and seed, by generator, or by suite."""
 STAGES: tuple[Any, ...] = tuple(
     it for it in list(vars().values()) if isinstance(it, type) and hasattr(it, "of") and it not in OF_ONE
 )
@@ -315,6 +351,8 @@ def parts(config: c.Config) -> dict[str, dict[str, Any]]:
         found[part_name(NegativesStage, name)] = NegativesStage.of(config, name)
         if generator.model:
             found[part_name(GeneratorStage, name)] = GeneratorStage.of(config, name)
+    for suite in config.scores.vbench.suites:
+        found |= {part_name(stage, suite): stage.of(config, suite) for stage in (SuiteStage, SuiteSamplesStage)}
     return found | {part_name(TrainStage, *which): TrainStage.of(config, *which) for which in trained}
 
 

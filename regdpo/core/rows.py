@@ -291,6 +291,7 @@ class SampleRow(Row):
     shift: float | None  # none: the checkpoint's own
     solver: str = "checkpoint"  # as of negatives
     cache: str = "off"
+    caption: str = ""
     path: str
     sha256: str
     real: str  # the real clip, in the store
@@ -307,6 +308,45 @@ class ScoreRow(Row):
     seed: int = -1
     value: float | None = None
     missing: str = ""
+
+
+class SuiteSampleRow(Row):
+    """A video of a suite of prompts, rendered by one model."""
+
+    sample_id: str
+    suite: str
+    model: str  # base, or ARM/seedN
+    name: str  # of its file, as VBench wants it: PROMPT-INDEX.mp4
+    prompt: str
+    index: int  # among the videos of the prompt
+    image: str = ""  # first frame that it was given, by its name among VBench's images
+    image_sha256: str = ""
+    seed: int
+    steps: int
+    guidance: float  # of the expert for high noise, where there are two
+    guidance_low: float | None = None  # of the other
+    shift: float | None  # none: the checkpoint's own
+    solver: str = "checkpoint"
+    cache: str = "off"
+    frames: int
+    fps: float
+    width: int
+    height: int
+    path: str  # in the store
+    sha256: str
+
+
+class SuiteScoreRow(Row):
+    """What VBench says of a video of a suite in a dimension, or the reason why that is not known."""
+
+    score_id: str
+    suite: str
+    model: str
+    dimension: str
+    name: str = ""  # of the video; empty: no video was measured, for the reason that is given
+    value: float | None = None  # a fraction
+    weight: float = 1.0  # how much it counts in the dimension's mean
+    missing: str = ""  # empty with no value: VBench leaves it out on purpose, since no object of the colour is in it
 
 
 class AnswerRow(Row):

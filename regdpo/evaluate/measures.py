@@ -4,7 +4,7 @@ The rule of scores, the report and the tests derive from ``MEASURES``. A new mea
 scores, and an entry here.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Literal
@@ -12,6 +12,7 @@ from typing import Any, Literal
 from regdpo.core.errors import UserError
 from regdpo.core.rows import AnswerRow, LatentRow, SampleRow, ScoreRow
 from regdpo.core.store import Store
+from regdpo.evaluate.suites import DIMENSIONS
 from regdpo.models.spec import ModelFile
 
 HELD_OUT_ERROR = "held_out_error"
@@ -62,8 +63,8 @@ class Measure:
     runtime: int = 60
     """Minutes."""
     there: str = ""
-    """``module:name`` of a function that says of an interpreter whether its environment is there: where that changes,
-    what was measured is stale."""
+    """``module:name`` of a function that says what of dimensions, an interpreter and a folder of weights is there to be
+    run: where that changes, what was measured is stale."""
 
     @property
     def module(self) -> str:
@@ -88,6 +89,7 @@ class Given:
     latents: tuple[LatentRow, ...] = ()
     answers: tuple[AnswerRow, ...] = ()
     python: str = ""  # interpreter of the environment of a measure that has one of its own
+    weights: str = ""  # folder of what such a measure needs
 
 
 def named(path: str) -> Any:
@@ -97,6 +99,10 @@ def named(path: str) -> Any:
 
 
 COMPARED = "compared with base only where rating.comparisons says so"
+VBENCH = "vbench_"
+"""How the metrics of VBench's dimensions begin."""
+DIRECTIONS: dict[str, Literal[1]] = dict.fromkeys(("aesthetic_quality", "imaging_quality", "overall_consistency"), 1)
+"""Dimensions of VBench of which more is better by itself; of the others a still, or a storm, is highest."""
 ITSELF = "measured against the real footage itself"
 
 MEASURES: dict[str, Measure] = {
@@ -132,11 +138,11 @@ MEASURES: dict[str, Measure] = {
         packages=("scikit-image", "opencv-python-headless", "av", "scipy", "numpy"),
     ),
     "vbench": Measure(
-        "regdpo.evaluate.vbench:measure",
-        (
-            Metric(
-                "vbench_temporal_flickering", "Flickering", "VBench", 0, 4, "higher flickers less; a still is highest"
-            ),
+        "regdpo.evaluate.vbench_run:measure",
+        tuple(
+            Metric(f"{VBENCH}{name}", it.label, "VBench", DIRECTIONS.get(name, 0), 4, it.note)
+            for name, it in DIMENSIONS.items()
+            if it.custom
         ),
         stage="VBenchStage",
         packages=("vbench", "decord", "numpy"),
@@ -144,7 +150,7 @@ MEASURES: dict[str, Measure] = {
         gpu=True,
         memory=(3000, 16000),
         runtime=240,
-        there="regdpo.evaluate.vbench:installed",
+        there="regdpo.evaluate.vbench_run:ready",
     ),
     "people": Measure(
         "regdpo.evaluate.people:measure",
@@ -169,13 +175,17 @@ def metrics(task: str = "") -> dict[str, Metric]:
     return {metric.key: metric for metric in every if not (metric.continuation and task == "t2v")}
 
 
-def columns(primary: str, task: str) -> dict[str, Metric]:
+def columns(primary: str, task: str, vbench: Collection[str]) -> dict[str, Metric]:
     """``metrics(task)`` with the primary measure (``scores.primary``) first.
+
+    Args:
+        vbench: those of VBench's dimensions that are asked for.
 
     Raises:
         UserError: it is none of them, or has no direction, so that nothing could be better by it.
     """
-    found = metrics(task)
+    asked = {f"{VBENCH}{name}" for name in vbench}
+    found = {key: it for key, it in metrics(task).items() if key in asked or not key.startswith(VBENCH)}
     possible = [key for key, metric in found.items() if metric.better]
     if primary not in possible:
         there = f"{', '.join(possible)}, the metrics of {task} that have a direction"

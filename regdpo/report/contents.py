@@ -6,7 +6,7 @@ from typing import Any, Literal
 import regdpo
 from regdpo.data.captioner_registry import CAPTIONERS
 from regdpo.evaluate import shortcut, vbench
-from regdpo.evaluate.measures import Metric, columns, metrics
+from regdpo.evaluate.measures import Metric, metrics
 from regdpo.evaluate.stats import Levels
 from regdpo.models.loading import lines
 from regdpo.models.spec import ModelFile
@@ -155,7 +155,7 @@ def shape(inputs: Inputs, codes: Mapping[str, str] | None = None) -> Contents:
     return Contents(
         schema_version=VERSION,
         regdpo=regdpo.__version__,
-        metrics=columns(inputs.config.scores.primary, inputs.config.base.task),
+        metrics=results.asked(inputs),
         table=table,
         reasons=_reasons(table),
         verdicts=(found := verdicts.verdicts(inputs, scores, table)),

@@ -156,6 +156,16 @@ class Scores:
         return sorted(metric.removeprefix(prefix) for metric in found if metric.startswith(prefix))
 
 
+def asked(inputs: Inputs) -> dict[str, Metric]:
+    """The columns of the table, the primary measure first.
+
+    Raises:
+        UserError: ``scores.primary`` is no metric that could be better.
+    """
+    scores = inputs.config.scores
+    return columns(scores.primary, inputs.config.base.task, scores.vbench.measured)
+
+
 def names(runs: list[Run]) -> dict[int, str]:
     """Training seed -> model name in the scores."""
     return {run.model.seed: run.model.name for run in runs}
@@ -177,7 +187,7 @@ def table(inputs: Inputs, scores: Scores) -> dict[str, dict[str, Cell]]:
     """
     rows: dict[str, Mapping[int, str] | str] = {REAL: REAL, BASE: BASE}
     rows |= {arm: names(runs) for arm, runs in inputs.arms.items()}
-    shown = columns(inputs.config.scores.primary, inputs.config.base.task).items()
+    shown = asked(inputs).items()
     found = {name: {key: scores.cell(models, metric) for key, metric in shown} for name, models in rows.items()}
     compared = {
         (name, key): cell.against.p

@@ -59,17 +59,27 @@ PLACES = {
     "dimensions": "scores.vbench.dimensions",
     "attention": "rating.attention",
     "ratings": "paths.ratings",
+    "static": "scores.vbench.static",
+    "limit": "scores.vbench.prompts",
+    "geometry": "clips.buckets",
 }
 """What parts of the configuration are called by ``stage_inputs`` -> where they stand in it."""
+OF_SUITES = {"seed": "scores.vbench.seed", "sampling": "samples.sampling"}
+"""The same for VBench's suites."""
 FILES = {
     "videos": "the videos",
     "sidecars": "the captions' text files",
     "weights": "the files of the model",
     "ratings": "people's answers",
     "template": "the page's template",
+    "prompts": "VBench's prompts, or their first frames",
+    "available": "which of VBench's dimensions can run",
     "damage": "what was found damaged or missing in the store",
 }
 """Parameters that are digests of what the workflow does not make."""
+
+SHARDS = {"captions": "clips", "suite_samples": "scores.vbench", "suite_scores": "scores.vbench"}
+"""Stages whose shards are those of another section."""
 
 
 def causes(jobs: Iterable[Job], settings: Config) -> dict[str, list[Job]]:
@@ -109,7 +119,7 @@ def _own(job: Job, settings: Config) -> list[str]:
         elif name in ("code", "env"):
             found.append(CODE if name == "code" else PACKAGES)
         elif name == "shards":
-            found.append(f"{'clips' if job.stage == 'captions' else job.stage}.shards -> {value}")
+            found.append(f"{SHARDS.get(job.stage, job.stage)}.shards -> {value}")
         elif name in FILES and "shards" in job.changed:
             continue  # its shard has others of the same
         elif name != "seed":  # the configuration tells it too
@@ -167,6 +177,8 @@ def _place(path: tuple[str, ...], job: Job, settings: Config) -> str:
         arm = job.wildcards["arm"]
         shared = first == "settings" and rest[0] not in settings.train.arms[arm].settings
         return ".".join(["train", *path] if shared else ["train.arms", arm, *path])
+    if "suite" in job.wildcards and first in OF_SUITES:
+        return ".".join([OF_SUITES[first], *rest])
     if (name := job.wildcards.get("generator")) and first not in PLACES:
         return _of_generator(path, name, settings)
     return ".".join([PLACES.get(first, first), *rest])

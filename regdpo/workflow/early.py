@@ -16,7 +16,9 @@ from regdpo.core.packaged import package_of, weights_file
 from regdpo.data import footage
 from regdpo.data.captioner_registry import CAPTIONERS
 from regdpo.data.registry import FILTERS
+from regdpo.evaluate import prompts
 from regdpo.evaluate.measures import columns
+from regdpo.evaluate.suites import SUITES
 from regdpo.models import checkpoint_json
 from regdpo.models.registry import FAMILIES
 from regdpo.models.sizes import check_size
@@ -37,13 +39,28 @@ def check(settings: Config, conda: bool = False) -> None:
         UserError: there is no footage; the base cannot take clips of that size; the captioner's environment is missing;
             the weights of a filter, or what runs them, are missing; the primary measure is none.
     """
-    columns(settings.scores.primary, settings.base.task)
+    columns(settings.scores.primary, settings.base.task, settings.scores.vbench.measured)
     geometry(settings)
+    suites(settings)
     if settings.footage:
         footage.list_videos(settings.videos)
         judges(settings, conda)
         if not conda:
             captioner(settings)
+
+
+def suites(settings: Config) -> None:
+    """Refuse suites of VBench whose prompts or first frames are not there.
+
+    Raises:
+        UserError: naming them.
+    """
+    vbench, first = settings.scores.vbench, settings.clips.geometries[0]
+    for suite in vbench.suites:
+        listed = prompts.file_of(suite, vbench.python, vbench.i2v_prompts)
+        static = SUITES[suite].static if vbench.static else ()
+        every = prompts.read(suite, listed, SUITES[suite].dimensions, static, vbench.prompts)
+        prompts.images_of(every, Path(vbench.images) if vbench.images else None, first)
 
 
 def geometry(settings: Config) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from regdpo.config.schema import Config
-from regdpo.core.digests import DigestCache, folder_digest, shard_of, text_digest
+from regdpo.core.digests import DigestCache, file_digest, folder_digest, shard_of, text_digest
 from regdpo.core.errors import UserError
 from regdpo.core.packaged import place
 from regdpo.core.store import DIGESTS
@@ -20,6 +20,7 @@ from regdpo.data import footage, table
 from regdpo.data.pair_lists import Listed, pairs_of
 from regdpo.data.pair_registry import PAIR_SOURCES
 from regdpo.data.sidecars import Sidecars
+from regdpo.evaluate import prompts
 from regdpo.rate.answers import stored
 from regdpo.workflow.params import DIGEST
 
@@ -101,6 +102,25 @@ class Inputs:
             return ""  # the stage tells
         return text_digest(*sorted(row.model_dump_json(exclude={"when"}) for row in rows))[:DIGEST] if rows else ""
 
+    def suite(self, suite: str) -> str:
+        """Of the prompts of a suite, and of the images that they name."""
+        if self.known is not None:
+            return self.known["suites"][suite]
+        if suite not in self._suites:
+            vbench = self.settings.scores.vbench
+            try:
+                listed = prompts.file_of(suite, vbench.python, vbench.i2v_prompts)
+                parts = [file_digest(listed)]
+                if suite == "i2v" and vbench.images:
+                    first = self.settings.clips.geometries[0]
+                    crops = Path(vbench.images) / prompts.ratio_of(first.width, first.height)
+                    parts.append(folder_digest(crops, self._cache))
+                self._suites[suite] = text_digest(*parts)[:DIGEST]
+                self._cache.save()
+            except (OSError, UserError):
+                return ""  # refused before the first job
+        return self._suites[suite]
+
     def weights(self, model: str | None) -> str:
         """Of a local model's folder or file, which may change under its name; a hub name is pinned by its revision."""
         path = place(model) if model else None
@@ -132,6 +152,7 @@ class Inputs:
             "sidecars": {shard: self.sidecars(shard) for shard in shards},
             "weights": {model: self.weights(model) for model in models},
             "ratings": {"answers": self.ratings()},
+            "suites": {suite: self.suite(suite) for suite in self.settings.scores.vbench.suites},
             "imports": {
                 name: self.imports(name)
                 for name, it in self.settings.pairs.sources.items()
@@ -146,6 +167,10 @@ class Inputs:
 
     @cached_property
     def _imports(self) -> dict[str, str]:
+        return {}
+
+    @cached_property
+    def _suites(self) -> dict[str, str]:
         return {}
 
     @cached_property

@@ -13,7 +13,9 @@ from regdpo.config.schema import Config
 from regdpo.core.code_digest import code_digest
 from regdpo.core.digests import canonical, file_digest, text_digest
 from regdpo.core.environment import environment_digest
+from regdpo.evaluate import vbench_weights
 from regdpo.evaluate.measures import MEASURES, named
+from regdpo.evaluate.suites import SUITES
 from regdpo.models.registry import FAMILIES
 from regdpo.objectives.registry import OBJECTIVES
 
@@ -88,10 +90,16 @@ class Params:
         measure = MEASURES[name]
         return self.env(*measure.packages, lock=measure.lock) if measure.packages else ""
 
-    def measure_there(self, name: str) -> bool:
-        """Whether the environment of a measure is there."""
-        there = MEASURES[name].there
-        return bool(named(there)(self.settings.scores.vbench.python)) if there else True
+    def measure_there(self, name: str) -> str:
+        """What of a measure can run, as far as that depends on its environment and weights."""
+        there, vbench = MEASURES[name].there, self.settings.scores.vbench
+        return str(named(there)(vbench.measured, vbench.python, vbench.weights)) if there else ""
+
+    def suite_there(self, suite: str) -> str:
+        """The dimensions of a suite that can run."""
+        vbench, declared = self.settings.scores.vbench, SUITES[suite]
+        static = declared.static if vbench.static else ()
+        return " ".join(vbench_weights.available(declared.dimensions, vbench.python, Path(vbench.weights), static))
 
     def memory(self, small: int, checkpoint: int | None = None) -> Callable[[Any, int], int]:
         """`mem_mb`: beside the base made here, or beside a checkpoint (estimates for 14B), such as a generator's; more

@@ -56,6 +56,11 @@ def test_locks_of_one_environment_agree(locks):
     first: dict[str, set[str]] = {}
     for lock in locks:
         for name, versions in pinned(f"{lock}.lock").items():
+            if (lock, name) == (
+                "vbench",
+                "setuptools",
+            ):  # the last that openai-clip works with, in the place of .venv's
+                continue
             assert first.setdefault(name, versions) & versions, name
 
 

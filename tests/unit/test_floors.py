@@ -15,7 +15,10 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("runtime",),
     ("models.original_names", "models.sizes"),
     # declarations, which the configuration derives from
-    ("objectives.registry", "models.registry", "data.registry", "data.captioner_registry", "data.pair_registry"),
+    (
+        *("objectives.registry", "models.registry", "evaluate.suites"),
+        *("data.registry", "data.captioner_registry", "data.pair_registry"),
+    ),
     ("config",),
     ("data", "models", "objectives", "parallel"),
     ("runs", "sampling"),
@@ -33,6 +36,7 @@ LIGHT = (
     "config",
     "workflow",
     "objectives.registry",
+    "evaluate.suites",
     "models.checkpoint_json",
     "models.registry",
     "models.loading",

@@ -18,8 +18,10 @@ from regdpo.core.errors import UserError
 from regdpo.core.processes import started
 from regdpo.core.rows import SampleRow
 from regdpo.core.store import Store
-from regdpo.evaluate import vbench
+from regdpo.evaluate import vbench, vbench_run
 from regdpo.evaluate.ranks import rank_total
+from regdpo.evaluate.suites import T2V as DIMENSIONS
+from regdpo.evaluate.vbench_run import Setting
 
 ROOT = Path(__file__).parents[2]
 FLICKERING = VBenchStage(dimensions=["temporal_flickering"])
@@ -28,7 +30,7 @@ FLICKERING = VBenchStage(dimensions=["temporal_flickering"])
 @pytest.fixture
 def python() -> str:
     path = os.environ.get("REGDPO_VBENCH_PYTHON") or str(ROOT / ".venv-vbench" / "bin" / "python")
-    if reason := vbench.unavailable(path):
+    if reason := vbench_run.unavailable(path):
         pytest.skip(reason)
     return path
 
@@ -63,7 +65,8 @@ def test_flickering_is_the_mean_absolute_difference(python, tmp_path, capfd):
     samples = [sample(store, name, source) for name, source in sources.items()]
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"no video at all")
-    rows = vbench.score(FLICKERING, os.path.relpath(python), "cpu", [*samples, sample(store, "cc", broken)], store)
+    setting = Setting(os.path.relpath(python), tmp_path / "none", "cpu", store)
+    rows = vbench_run.score(FLICKERING, setting, [*samples, sample(store, "cc", broken)])
 
     assert [row.score_id for row in rows] == [
         f"base|vbench_temporal_flickering|{name}|3" for name in ("aa", "bb", "cc")
@@ -79,7 +82,7 @@ def test_flickering_is_the_mean_absolute_difference(python, tmp_path, capfd):
 def test_without_the_environment_every_score_is_missing_with_the_reason(tmp_path):
     store = Store(tmp_path / "store")
     samples = [sample(store, name, Path(__file__)) for name in ("aa", "bb")]
-    rows = vbench.score(FLICKERING, str(tmp_path / "no-python"), "cpu", samples, store)
+    rows = vbench_run.score(FLICKERING, Setting(str(tmp_path / "no-python"), tmp_path, "cpu", store), samples)
     assert [row.clip_id for row in rows] == ["aa", "bb"]
     assert all(row.value is None and "run `make vbench`" in row.missing for row in rows)
 
@@ -89,10 +92,10 @@ def test_what_is_installed_is_seen_without_running_it(tmp_path):
     program.parent.mkdir()
     program.write_text(f"#!/bin/sh\ntouch {tmp_path}/started\n")
     program.chmod(0o755)
-    assert not vbench.installed(str(program))
+    assert not vbench_run.installed(str(program))
     (tmp_path / "lib/python3.11/site-packages/vbench-0.1.5.dist-info").mkdir(parents=True)
-    assert vbench.installed(str(program))
-    assert not vbench.installed(str(tmp_path / "bin/none"))
+    assert vbench_run.installed(str(program))
+    assert not vbench_run.installed(str(tmp_path / "bin/none"))
     assert not (tmp_path / "started").exists()
 
 
@@ -100,7 +103,7 @@ def test_another_python_is_refused(tmp_path):
     newer = tmp_path / "python"
     newer.write_text("#!/bin/sh\necho 3 14\n")
     newer.chmod(0o755)
-    assert vbench.unavailable(str(newer)) == f"VBench needs Python 3.11 and {newer} is 3.14: run `make vbench`"
+    assert vbench_run.unavailable(str(newer)) == f"VBench needs Python 3.11 and {newer} is 3.14: run `make vbench`"
 
 
 def test_a_failing_vbench_is_one_line(tmp_path):
@@ -108,8 +111,10 @@ def test_a_failing_vbench_is_one_line(tmp_path):
     failing = tmp_path / "python"
     failing.write_text('#!/bin/sh\n[ "$1" = -c ] && echo 3 11 || exit 7\n')
     failing.chmod(0o755)
-    with pytest.raises(UserError, match="failed with exit code 7"):
-        vbench.score(FLICKERING, str(failing), "cpu", [sample(store, "aa", Path(__file__))], store)
+    with pytest.raises(UserError, match="failed at temporal_flickering with exit code 7"):
+        vbench_run.score(
+            FLICKERING, Setting(str(failing), tmp_path, "cpu", store), [sample(store, "aa", Path(__file__))]
+        )
 
 
 def test_vbench_ends_with_the_stage_even_if_that_is_killed(tmp_path):
@@ -120,7 +125,9 @@ def test_vbench_ends_with_the_stage_even_if_that_is_killed(tmp_path):
     told = tmp_path / "process"
     if not (stage := os.fork()):
         with suppress(BaseException):
-            vbench.score(FLICKERING, str(slow), "cpu", [sample(store, "aa", Path(__file__))], store)
+            vbench_run.score(
+                FLICKERING, Setting(str(slow), tmp_path, "cpu", store), [sample(store, "aa", Path(__file__))]
+            )
         os._exit(1)  # no second run of the tests
     deadline = time.monotonic() + 60
     while not told.exists() or not told.read_text().endswith("\n"):
@@ -140,6 +147,7 @@ def test_coverage_names_all_sixteen():
     assert [name for name, reason in rows if not reason] == ["temporal_flickering"]
     assert len([name for name, reason in rows if "detectron2" in reason]) == 4
     assert dict(vbench.coverage([]))["temporal_flickering"] == "not asked for"
+    assert "CLIP ViT-B/32" in dict(rows)["background_consistency"]
 
 
 T2V = [
@@ -221,7 +229,7 @@ def test_no_total_of_what_is_missing_unknown_or_no_fraction(change, message):
 
 
 def test_every_dimension_of_the_total_is_one_of_vbenchs():
-    assert set(vbench.T2V_QUALITY | vbench.T2V_SEMANTIC) == set(vbench.DIMENSIONS)
+    assert set(vbench.T2V_QUALITY | vbench.T2V_SEMANTIC) == set(DIMENSIONS)
 
 
 HUMAN_I2V = {  # Reg-DPO (arXiv 2511.01450), table 5: subject, background, smoothness, dynamic, aesthetic, imaging
