@@ -158,6 +158,16 @@ class Ocr(Weights):
     frames: Count = Field(3, description="Frames of a clip that are looked at.")
 
 
+class Embeddings(HubModel):
+    """A model of pictures, for `filters.max_similar`."""
+
+    model: Annotated[str, InputPath(always=False)] = Field(
+        description="Hub name or local folder of one that gives a picture's features in transformers: CLIP, SigLIP, "
+        "DINOv2, DINOv3."
+    )
+    frames: Count = Field(4, description="Frames of a clip whose features are averaged.")
+
+
 class Clips(Section):
     """Clips cut from shots and normalised."""
 
@@ -193,6 +203,7 @@ class Clips(Section):
     filters: Filters = Filters()
     aesthetic: Aesthetic | None = None
     ocr: Ocr = Ocr()
+    embeddings: Embeddings | None = None
     encode: Encode = Encode()
     limits: Limits = Limits()
     shards: Count = Field(8, description="Jobs the footage is spread over, by hash of the video's path.")

@@ -16,7 +16,19 @@ from pydantic import Field, ValidationError, model_validator
 from regdpo.config.base import Base, Pretrain, TinyCodec, TinyWan
 from regdpo.config.captions import Captions, CaptionServer
 from regdpo.config.evaluation import Bootstrap, HeldOutError, Minimum, Rating, Report, Samples, Scores, VBench
-from regdpo.config.footage import Aesthetic, Bucket, Clips, Encode, Filters, Limits, Ocr, Shots, Videos, Weights
+from regdpo.config.footage import (
+    Aesthetic,
+    Bucket,
+    Clips,
+    Embeddings,
+    Encode,
+    Filters,
+    Limits,
+    Ocr,
+    Shots,
+    Videos,
+    Weights,
+)
 from regdpo.config.launch import Launch
 from regdpo.config.locations import located
 from regdpo.config.mistakes import lines, refuse_twice
@@ -40,6 +52,7 @@ __all__ = [
     "Captions",
     "Clips",
     "Config",
+    "Embeddings",
     "Encode",
     "Filters",
     "Generator",

@@ -34,11 +34,13 @@ class MergeStage(Section):
     same_footage: float
     pairs: c.Pairs  # of the same footage the held-out clips are kept
     known: list[str]  # glob patterns of sources the base model was trained on: they are in no split
+    max_similar: float | None = None  # as in clips.filters
 
     @classmethod
     def of(cls, config: c.Config) -> dict[str, Any]:
         pairs = _dump(config.pairs, exclude={"limit", "sources"})
-        return {"same_footage": config.clips.filters.same_footage, "pairs": pairs, "known": _known(config)}
+        limits = {key: getattr(config.clips.filters, key) for key in ("same_footage", "max_similar")}
+        return {**limits, "pairs": pairs, "known": _known(config)}
 
 
 class CaptionsStage(Section):

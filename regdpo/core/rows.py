@@ -53,6 +53,7 @@ class ClipRow(Row):
     scores: dict[str, float] = {}  # of each filter that regdpo/data/registry.py declares, by name
     measured: str = ""  # what was measured of all windows of its span, in the store: scores, and small pictures
     fingerprint: str = ""  # what the shot looks like; only in a shard's manifest, in the row of its first clip
+    embedding: str = ""  # what the clip shows, by a model (base64 of float16); only in a shard's manifest
     path: str = ""  # in the store; what is rejected by its scores is not encoded
     sha256: str = ""
 

@@ -17,8 +17,8 @@ from regdpo.core.digests import file_digest
 from regdpo.core.errors import UserError, first_line
 from regdpo.core.packaged import weights_file
 from regdpo.core.store import Store
-from regdpo.data.judges import Judge, model_digest, some
-from regdpo.runtime.hub import BROKEN, download
+from regdpo.data.judges import Judge, model_digest, model_folder, seen, some
+from regdpo.runtime.hub import BROKEN
 
 if TYPE_CHECKING:
     import torch
@@ -42,6 +42,7 @@ class Aesthetic(Judge):
     def __init__(self, settings: schema.Aesthetic, store: Store):
         self.settings = settings
         self._head = weights_file(f"{KEY}.head", settings.head)
+        self._folder = model_folder(f"{KEY}.model", settings.model, settings.revision)
         model = model_digest(settings.model, settings.revision, store)
         super().__init__(store, ("torch", "transformers"), model, file_digest(self._head), str(settings.frames))
 
@@ -66,11 +67,14 @@ class Aesthetic(Judge):
         from transformers import CLIPModel
 
         name = self.settings.model
-        folder = Path(name) if Path(name).is_dir() else download(f"{KEY}.model", name, self.settings.revision)
         clip: Any = CLIPModel
         try:
             model, told = clip.from_pretrained(
-                folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, output_loading_info=True
+                self._folder,
+                dtype=torch.float32,
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
             )
         except BROKEN as error:
             raise UserError(f"{KEY}.model: {name} cannot be loaded ({first_line(error)})") from None
@@ -86,17 +90,7 @@ class Aesthetic(Judge):
 def pixels(frames: np.ndarray, size: int) -> "torch.Tensor":
     """What CLIP sees of uint8 RGB (F, H, W, 3): the middle, its shorter side scaled to so many pixels; float32 (F, 3,
     size, size)."""
-    import torch
-
-    values = torch.from_numpy(frames).permute(0, 3, 1, 2).float()
-    height, width = values.shape[2:]
-    scale = size / min(height, width)
-    shape = [max(size, round(height * scale)), max(size, round(width * scale))]
-    values = torch.nn.functional.interpolate(values, shape, mode="bicubic", antialias=True).round().clamp(0, 255)
-    top, left = (shape[0] - size) // 2, (shape[1] - size) // 2
-    values = values[:, :, top : top + size, left : left + size] / 255
-    mean, std = (torch.tensor(it).view(1, 3, 1, 1) for it in (MEAN, STD))
-    return (values - mean) / std
+    return seen(frames, size, (size, size), MEAN, STD)
 
 
 def read_head(path: Path, width: int) -> "list[tuple[torch.Tensor, torch.Tensor | None]]":

@@ -1,4 +1,4 @@
-"""The shards' clips as one manifest, in which the same footage is kept once."""
+"""The shards' clips as one manifest, in which the same footage is kept once, and of clips that look alike one."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -13,7 +13,8 @@ from regdpo.config.stage_inputs import MergeStage
 from regdpo.core import frames, manifests
 from regdpo.core.errors import UserError
 from regdpo.core.rows import ClipRow, CopyRow
-from regdpo.data import copies, fingerprint, splits
+from regdpo.data import copies, fingerprint, similar, splits
+from regdpo.data.registry import FILTERS
 from regdpo.data.splits import SPLITS, are_known, source_splits
 
 Shot = tuple[str, int]
@@ -43,13 +44,19 @@ def merge(
     """
     parts: list[pd.DataFrame] = []
     steps: dict[Shot, np.ndarray] = {}
+    vectors: dict[str, np.ndarray] = {}
     for shard in shards:
-        table = manifests.read_table(shard, ClipRow, [*COLUMNS, "fingerprint"])
+        table = manifests.read_table(shard, ClipRow, [*COLUMNS, "fingerprint", "embedding"])
         steps |= steps_of(table)
-        parts.append(frames.of(table.drop_columns("fingerprint")))
+        vectors |= similar.vectors_of(table) if stage.max_similar else {}
+        parts.append(frames.of(table.drop_columns(["fingerprint", "embedding"])))
     clips = pd.concat(parts, ignore_index=True)
     reasons, found = find(clips, steps, stage, decision)
-    manifests.merge(out, shards, ClipRow, lambda table: without(table, reasons))
+    scores: dict[str, float] = {}
+    if stage.max_similar:
+        scores, alike = resembling(clips[~clips["clip_id"].isin(reasons)], vectors, stage, decision)
+        reasons |= alike
+    manifests.merge(out, shards, ClipRow, lambda table: similar.scored(without(table, reasons), scores))
     which = clips["clip_id"].isin(reasons)
     clips.loc[which, "status"] = "rejected"
     clips.loc[which, "reason"] = clips.loc[which, "clip_id"].map(reasons)
@@ -73,6 +80,51 @@ def find(
     Returns:
         Id of a clip -> why it is to be rejected; and the shots.
     """
+    accepted, shown, sides = _in_order(clips, stage, decision)
+    shots = list(zip(shown["source"], shown["shot"], strict=True))
+    rates = shown["fps"].tolist()
+    none = fingerprint.steps_of("")
+    found = copies.find([steps.pop(shot, none) for shot in shots], stage.same_footage)
+    reasons = _duplicates(found, shots, accepted, set(sides))
+    return reasons, [_row(copy, shots, rates[copy.later]) for copy in found]
+
+
+def resembling(
+    clips: pd.DataFrame, vectors: dict[str, np.ndarray], stage: MergeStage, decision: Path | None = None
+) -> tuple[dict[str, float], dict[str, str]]:
+    """How much clips look like others that come before them in the order of ``find``, and which do so too much.
+
+    Clips of one shot are not held against each other, nor those of one source where shots are cut in time into splits.
+
+    Args:
+        clips: that the same footage leaves. vectors: id of a clip -> its embedding. stage, decision: as of ``find``.
+
+    Returns:
+        Id of a clip -> the greatest cosine; and -> why it is rejected.
+    """
+    accepted, shown, sides = _in_order(clips, stage, decision)
+    place = shown.assign(place=np.arange(len(shown)))[["source", "shot", "place"]]
+    asked = accepted[accepted["clip_id"].isin(vectors.keys())].merge(place, on=["source", "shot"])
+    asked = asked.sort_values(["place", "start", "clip_id"], ignore_index=True)
+    if asked.empty:
+        return {}, {}
+    cut = ~asked["source"].isin(sides.keys())
+    apart = np.where(cut, -1 - pd.factorize(asked["source"])[0], asked["place"])
+    ids, declared = asked["clip_id"].tolist(), FILTERS["similar"]
+    cosines, others = similar.nearest(np.stack([vectors[one] for one in ids]), apart)
+    scores = {one: round(float(it), 4) for one, it in zip(ids, cosines, strict=True) if np.isfinite(it)}
+    return scores, {
+        one: f"similar: {declared.says.format(score=scores[one], limit=stage.max_similar)} ({ids[other]})"
+        for one, other in zip(ids, others.tolist(), strict=True)
+        if one in scores and stage.max_similar is not None and declared.rejects(scores[one], stage.max_similar)
+    }
+
+
+def _in_order(
+    clips: pd.DataFrame, stage: MergeStage, decision: Path | None
+) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, str]]:
+    """The accepted clips, one row for each of their shots in the order in which they are kept, and the split of each
+    source that is whole in one."""
     accepted = clips[clips["status"] == "accepted"]
     new = accepted[~are_known(accepted["source"], stage.known)]
     settings = splits.decide(decision, new, stage.pairs) if decision else stage.pairs
@@ -82,12 +134,7 @@ def find(
     shown = shown.assign(rank=shown["source"].map(rank).fillna(len(SPLITS) + 1))
     order = ["rank", "source_pixels", "source_rate", "source", "shot"]
     shown = shown.sort_values(order, ascending=[True, False, False, True, True])
-    shots = list(zip(shown["source"], shown["shot"], strict=True))
-    rates = shown["fps"].tolist()
-    none = fingerprint.steps_of("")
-    found = copies.find([steps.pop(shot, none) for shot in shots], stage.same_footage)
-    reasons = _duplicates(found, shots, accepted, set(sides))
-    return reasons, [_row(copy, shots, rates[copy.later]) for copy in found]
+    return accepted, shown, sides
 
 
 def steps_of(table: pa.Table) -> dict[Shot, np.ndarray]:
@@ -107,13 +154,14 @@ def steps_of(table: pa.Table) -> dict[Shot, np.ndarray]:
 
 
 def without(table: pa.Table, reasons: dict[str, str]) -> pa.Table:
-    """Rows of clips without fingerprints, those of ``reasons`` rejected."""
+    """Rows of clips without fingerprints and embeddings, those of ``reasons`` rejected."""
     which = pc.is_in(table["clip_id"], value_set=pa.array(sorted(reasons), pa.string()))
     why = [reasons.get(clip_id, "") for clip_id in table["clip_id"].to_pylist()]
     values = {
         "status": pc.if_else(which, "rejected", table["status"]),
         "reason": pc.if_else(which, pa.array(why, pa.string()), table["reason"]),
         "fingerprint": pa.repeat("", len(table)),
+        "embedding": pa.repeat("", len(table)),
     }
     for name, column in values.items():
         table = table.set_column(table.schema.get_field_index(name), name, column)

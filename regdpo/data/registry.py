@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Literal
 
-from regdpo.core.section import Fraction, NonNegative, Positive
+from regdpo.core.section import Fraction, NonNegative, Positive, Share
 
 MEASURES = "regdpo.data.measures"
 
@@ -40,6 +40,9 @@ class Filter:
     and gives what scores an accepted clip's row; it is asked only where the threshold is given."""
     packages: tuple[str, ...] = ()
     """Locked packages that shape such a score."""
+    column: str = ""
+    """Of ``ClipRow``, which the function fills instead, where the score is a matter of clips together: it is found when
+    the shards are merged (regdpo/data/similar.py)."""
 
     @property
     def module(self) -> str:
@@ -252,6 +255,22 @@ FILTERS: dict[str, Filter] = {
         measures="share of the picture that text covers, median over some frames",
         weights="ocr",
         packages=("onnxruntime", "opencv-python-headless"),
+    ),
+    "similar": Filter(
+        score="similar",
+        function="regdpo.data.embeddings:Embeddings",
+        key="max_similar",
+        bound="greatest",
+        default=None,
+        kind=Share | None,
+        description="Greatest cosine of a clip's embedding with that of another, of another shot, in the same video or "
+        "elsewhere; above: similar, and one of the two is kept. Needs `clips.embeddings`, and is asked of clips that "
+        "nothing else rejects.",
+        says="its embedding has the cosine {score:.3f} with that of another clip, more than {limit:g}",
+        measures="cosine of a clip's embedding with the nearest one before it",
+        weights="embeddings",
+        packages=("torch", "transformers"),
+        column="embedding",
     ),
 }
 """First word of the reason -> declaration; of several that reject a clip the first is told."""

@@ -22,7 +22,10 @@ from regdpo.data.summary import cropped_most
 from regdpo.report import histograms
 from regdpo.report.parts import part
 
-ORDER = ("unusable", "unwanted", "broken", "stretch", "short", "damaged", "repeated", "frames", *FILTERS, "duplicate")
+ALONE = [kind for kind, it in FILTERS.items() if not it.column]
+TOGETHER = [kind for kind, it in FILTERS.items() if it.column]
+BEFORE = ("unusable", "unwanted", "broken", "stretch", "short", "damaged", "repeated", "frames")
+ORDER = (*BEFORE, *ALONE, "duplicate", *TOGETHER)
 """Kinds of rejections, in the order in which footage meets them."""
 PICTURES, KEPT = 12, 24
 """Most pictures of what each filter took, and of what was kept."""

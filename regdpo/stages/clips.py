@@ -6,6 +6,7 @@ space, measures the clips and writes their rows (regdpo/data/clipping.py).
 
 from collections.abc import Callable, Iterator
 from itertools import chain
+from typing import Any
 
 import numpy as np
 
@@ -45,7 +46,7 @@ def cut_shard(stage: ClipsStage, digests: dict[str, str], index: int, count: int
         if (root / name).is_relative_to(store.root.resolve()):
             raise UserError(f"{root / name}: lies in the store; name the store's folder in videos.exclude")
     judges = {
-        it.score: it.measure()(getattr(stage.clips, it.weights), store)
+        it.column or it.score: it.measure()(getattr(stage.clips, it.weights), store)
         for it in of_weights(stage.clips.filters).values()
     }
     rows: list[ClipRow] = []
@@ -93,17 +94,18 @@ def cut_shard(stage: ClipsStage, digests: dict[str, str], index: int, count: int
     return sorted(rows, key=lambda row: row.clip_id)
 
 
-def _judged(row: ClipRow, judges: dict[str, Callable[[ClipRow], float]], limits: schema.Filters) -> ClipRow:
-    """An accepted clip with the scores that need weights; rejected, if one lies beyond its threshold."""
+def _judged(row: ClipRow, judges: dict[str, Callable[[ClipRow], Any]], limits: schema.Filters) -> ClipRow:
+    """An accepted clip with the scores that need weights, and the columns; rejected, if a score lies beyond its
+    threshold."""
     if row.status == "rejected" or not judges:
         return row
-    scores = row.scores | {score: judge(row) for score, judge in judges.items()}
+    scores = row.scores | {key: judge(row) for key, judge in judges.items() if key not in ClipRow.model_fields}
     reason = filters.reject_reason(scores, limits)
-    values = {
-        "scores": scores,
-        **({"status": "rejected", "reason": reason, "path": "", "sha256": ""} if reason else {}),
-    }
-    return row.model_copy(update=values)
+    if reason:
+        values = {"status": "rejected", "reason": reason, "path": "", "sha256": ""}
+    else:
+        values = {key: judge(row) for key, judge in judges.items() if key in ClipRow.model_fields}
+    return row.model_copy(update={"scores": scores, **values})
 
 
 def _stretches(source: Source, listed: table.Listed | None) -> Iterator[tuple[int, int, int]]:
