@@ -1,7 +1,7 @@
 """The shards' clips as one manifest, in which the same footage is kept once, and of clips that look alike one."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -122,7 +122,7 @@ def resembling(
 
 def _in_order(
     clips: pd.DataFrame, stage: MergeStage, decision: Path | None
-) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, str]]:
+) -> tuple[pd.DataFrame, pd.DataFrame, Mapping[str, str]]:
     """The accepted clips, one row for each of their shots in the order in which they are kept, and the split of each
     source that is whole in one."""
     accepted = clips[clips["status"] == "accepted"]
