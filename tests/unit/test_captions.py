@@ -67,6 +67,16 @@ def test_all_missing_sidecars_are_one_line(tmp_path):
     stage = CaptionsStage(captions=schema.Captions(), videos_root=str(tmp_path))
     with pytest.raises(UserError, match=r"^captions: 3 of 4 clips have no caption: write a/b\.txt, c\.txt "):
         captions.caption_shard(stage, clips[:1], Store(tmp_path / "store"), every=lambda: clips)
+    with pytest.raises(UserError) as error:
+        captions.caption_shard(stage, clips[2:], Store(tmp_path / "store"), every=lambda: clips)
+    assert str(error.value) == (
+        "captions: 1 of the 2 clips of this shard have none, such as those of c.mov; the shard with a/b.mp4 lists all that "
+        "lack"
+    )
+    (tmp_path / "d.txt").write_bytes(b"")
+    with pytest.raises(UserError, match="1 of the 1 clips .* such as those of d.mkv; the shard with a/b.mp4 lists all"):
+        captions.caption_shard(stage, clips[3:], Store(tmp_path / "store"), every=lambda: clips)
+    (tmp_path / "d.txt").write_bytes(b"a boat")
     (row,) = captions.caption_shard(stage, clips[3:], Store(tmp_path / "store"), every=lambda: pytest.fail("asked"))
     assert row.caption == "a boat", "whose own captions are there reads no other"
     with pytest.raises(UserError, match=r"^captions: these 2 text files are empty: a/b\.txt, c\.txt in "):

@@ -368,14 +368,23 @@ errors.run(main)"""
 
 
 def test_a_log_tells_what_is_left(monkeypatch, capsys):
-    """25 items of four minutes each, by a clock of the test's own."""
+    """25 items of four minutes each, by a clock of the test's own. The first waits half an hour for the model."""
     now = [1000.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    for item in progress.track(range(25), "negatives"):
+        now[0] += 1800 if item == 0 else 240
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[:3] == ["negatives: 1/25", "negatives: 2/25", "negatives: 3/25, about 1 h 28 min left"]
+    assert lines[-1] == "negatives: 24/25, about 4 min left"
+    for item in progress.track(range(300), "clips"):  # the first hundred are there already
+        now[0] += 0.001 if item < 100 else 60
+    assert capsys.readouterr().err.splitlines()[-100] == "clips: 200/300, about 1 h 40 min left"
+    monkeypatch.setattr(progress.sys.stderr, "isatty", lambda: True)
     for _ in progress.track(range(25), "negatives"):
         now[0] += 240
-    lines = capsys.readouterr().err.splitlines()
-    assert lines[0] == "negatives: 1/25, about 1 h 36 min left"
-    assert lines[-1] == "negatives: 24/25, about 4 min left"
+    assert "25/25 [00:00, about 0 s left]" in capsys.readouterr().err
+    monkeypatch.undo()
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
     for _ in progress.track(iter(range(25)), "videos"):
         now[0] += 4
     assert capsys.readouterr().err.splitlines()[0] == "videos: 3 done"

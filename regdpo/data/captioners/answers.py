@@ -12,6 +12,7 @@ from regdpo.core.digests import text_digest
 from regdpo.core.errors import UserError
 from regdpo.core.rows import CaptionRow, ClipRow
 from regdpo.core.store import Store
+from regdpo.data.names import shown
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,24 @@ class Task:
     every: Callable[[], Sequence[ClipRow]]
     """The accepted clips of all shards: asked for when some of this one lack a text, so that all that do are told."""
     server: CaptionServer | None = None
+
+    def leave_to_first(self, lacking: Sequence[ClipRow]) -> None:
+        """Let one shard alone name all clips that lack a text: that of the first of them.
+
+        Args:
+            lacking: of all shards.
+
+        Raises:
+            UserError: this shard is another; a short line.
+        """
+        own = {clip.clip_id for clip in self.clips}
+        if lacking[0].clip_id in own:
+            return
+        mine = [clip.source for clip in lacking if clip.clip_id in own]
+        raise UserError(
+            f"captions: {len(mine)} of the {len(own)} clips of this shard have none, such as those of "
+            f"{shown(mine[0])}; the shard with {shown(lacking[0].source)} lists all that lack"
+        )
 
 
 @dataclass(frozen=True)

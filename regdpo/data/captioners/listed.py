@@ -23,7 +23,9 @@ def read(task: Task) -> list[CaptionRow]:
     listed = table.read(file)
     texts = {clip.clip_id: _text(listed, clip) for clip in task.clips}
     if not all(texts.values()):
-        missing = sorted({clip.source for clip in task.every() if not _text(listed, clip)})
+        lacking = [clip for clip in task.every() if not _text(listed, clip)]
+        task.leave_to_first(lacking)
+        missing = sorted({clip.source for clip in lacking})
         more = f" and {len(missing) - TOLD} more" if len(missing) > TOLD else ""
         named = ", ".join(map(shown, missing[:TOLD]))
         raise UserError(f"captions: {file} has no caption of {named}{more}; write what those rows show, in `caption`")

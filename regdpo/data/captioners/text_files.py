@@ -24,7 +24,7 @@ def read(task: Task) -> list[CaptionRow]:
     files = Sidecars(_root(task.stage), task.sources)
     named = _named(files, task.clips)
     if any(name is None or files.is_empty(name) for name in named.values()):
-        _refuse(files, task.every())
+        _refuse(files, task)
     names = {clip.clip_id: name for clip in task.clips if (name := named[clip.source, clip.shot])}
     texts = {name: files.read(name) for name in dict.fromkeys(names.values())}
     return [
@@ -38,17 +38,20 @@ def _named(files: Sidecars, clips: Sequence[ClipRow]) -> dict[tuple[str, int], s
     return {shot: files.of(*shot) for shot in sorted({(clip.source, clip.shot) for clip in clips})}
 
 
-def _refuse(files: Sidecars, every: Sequence[ClipRow]) -> None:
+def _refuse(files: Sidecars, task: Task) -> None:
     """Tell which texts lack, or are empty, for any clip."""
+    every = task.every()
     named = _named(files, every)
-    if missing := [clip for clip in every if named[clip.source, clip.shot] is None]:
+    empty = {name for name in named.values() if name and files.is_empty(name)}
+    missing = [clip for clip in every if named[clip.source, clip.shot] is None]
+    task.leave_to_first(missing + [clip for clip in every if named[clip.source, clip.shot] in empty])
+    if missing:
         raise UserError(
             f"captions: {len(missing)} of {len(every)} clips have no caption: write "
             f"{_listed({files.wanted(clip.source) for clip in missing})} (or VIDEO.shot000.txt for one shot alone) in "
             f"{files.root}, or set `captions.root` or `captions.source`; scripts/captions.py --write-templates writes "
             "empty files for all, and a page that shows the videos"
         )
-    empty = {name for name in named.values() if name and files.is_empty(name)}
     which = "this text file is" if len(empty) == 1 else f"these {len(empty)} text files are"
     raise UserError(f"captions: {which} empty: {_listed(empty)} in {files.root}; write into each what its video shows")
 
