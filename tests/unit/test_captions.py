@@ -74,7 +74,7 @@ def test_all_missing_sidecars_are_one_line(tmp_path):
         "lack"
     )
     (tmp_path / "d.txt").write_bytes(b"")
-    with pytest.raises(UserError, match="1 of the 1 clips .* such as those of d.mkv; the shard with a/b.mp4 lists all"):
+    with pytest.raises(UserError, match=r"1 of the 1 clips .* such as those of d\.mkv; the shard with a/b\.mp4"):
         captions.caption_shard(stage, clips[3:], Store(tmp_path / "store"), every=lambda: clips)
     (tmp_path / "d.txt").write_bytes(b"a boat")
     (row,) = captions.caption_shard(stage, clips[3:], Store(tmp_path / "store"), every=lambda: pytest.fail("asked"))
