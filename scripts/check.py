@@ -35,7 +35,7 @@ from regdpo.core import errors, manifests
 from regdpo.core.errors import UserError
 from regdpo.core.rows import SplitRow
 from regdpo.stages import pairs
-from regdpo.workflow import changes, early, outlook
+from regdpo.workflow import changes, early, outlook, preflight
 from regdpo.workflow.changes import Job
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -60,6 +60,7 @@ def main() -> None:
     if counted.exists():
         asked = stage_inputs.MinimumStage.model_validate(stage_inputs.MinimumStage.of(settings))
         notes += filter(None, [pairs.too_few(manifests.read(counted, SplitRow), asked)])
+    notes += preflight.lacking(settings, [(job.rule, job.wildcards) for job in jobs if job.runs])
     table = [*changes.table(jobs, hours), *filter(None, [changes.uncounted(jobs)])]
     print("\n".join([f"{args.config}: is right", "", *table, "", *notes]))
     if not any(job.runs for job in jobs):

@@ -45,7 +45,7 @@ WEIGHTS: dict[str, Weight] = {
     "dino_code": Weight(
         "dino_model/facebookresearch_dino_main",
         "https://github.com/facebookresearch/dino",
-        "DINO's code, which is run",
+        "DINO's code",
         "git",
     ),
     "dino": Weight(
@@ -105,7 +105,7 @@ WEIGHTS: dict[str, Weight] = {
     "cotracker_code": Weight(
         "cotracker/facebookresearch_co-tracker_main",
         "https://github.com/facebookresearch/co-tracker",
-        "CoTracker's code, which is run",
+        "CoTracker's code",
         "git",
     ),
     "cotracker": Weight(
@@ -192,6 +192,21 @@ class Suite:
     """Of the models that it is for; empty: of both."""
     static: tuple[str, ...] = ()
     """Dimensions of which only videos count that stand still, ``STATIC_OF`` of which are made a prompt."""
+    videos: int = 0
+    """Of a model, of all prompts; ``VIDEOS`` of each."""
+    more: int = 0
+    """Beside those, so that enough stand still."""
+
+    def rendered(self, static: bool, limit: int | None) -> int:
+        """Videos of a model, at most.
+
+        Args:
+            static: whether only videos that stand still count where that is asked. limit: most prompts of a dimension.
+        """
+        if limit is None:
+            return self.videos + self.more * static
+        many = len(self.dimensions) * VIDEOS + len(self.static) * (STATIC_OF - VIDEOS) * static
+        return min(limit * many, self.videos + self.more * static)
 
 
 T2V = tuple(name for name, it in DIMENSIONS.items() if it.package == "vbench")
@@ -212,8 +227,10 @@ SUITES: dict[str, Suite] = {
         T2V,
         "t2v",
         ("temporal_flickering",),
+        944 * VIDEOS,
+        75 * (STATIC_OF - VIDEOS),
     ),
-    "i2v": Suite("VBench-I2V (arXiv 2411.13503)", (*I2V, *PAPER), "i2v"),
+    "i2v": Suite("VBench-I2V (arXiv 2411.13503)", (*I2V, *PAPER), "i2v", videos=1118 * VIDEOS),
 }
 """``custom`` is measured on the samples of held-out clips; the others are prompts of their own."""
 

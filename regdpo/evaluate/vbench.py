@@ -52,6 +52,7 @@ I2V_CONDITION = {
 }
 """Groups of dimensions, from ``scripts/constant.py`` of VBench's repository at 45e79ec (2026-03-23)."""
 
+SCALES = T2V_QUALITY | T2V_SEMANTIC | I2V_CONDITION
 LEADERBOARD = {
     "video-text_camera_motion": "camera_motion",
     "video-image_subject_consistency": "i2v_subject",
@@ -138,7 +139,12 @@ class Outcome:
     def values(self) -> dict[str, Any]:
         """For JSON."""
         dimensions = {
-            name: {"score": score, "videos": self.videos[name], "missing": self.missing.get(name, "")}
+            name: {
+                "score": score,
+                "normalised": None if score is None else SCALES[name].normalised(score),
+                "videos": self.videos[name],
+                "missing": self.missing.get(name, ""),
+            }
             for name, score in self.scores.items()
         }
         totals = self.totals or None

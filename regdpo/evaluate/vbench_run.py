@@ -139,16 +139,19 @@ def measured(
         UserError: a video is missing from the store; VBench failed.
     """
     reason = unavailable(setting.python) if videos else ""
-    results = {}
+    results: dict[str, tuple[dict[str, Found], str]] = {}
     asked = {name: [it for it in videos if of is None or it.name in of[name]] for name in dimensions}
     table = "" if reason else vbench_weights.told(dimensions, setting.python, setting.weights, setting.static)
     if table:
         print(table, file=sys.stderr)
-    for name in track(dimensions, "VBench's dimensions"):
+    for name in dimensions:
         why = reason or vbench_weights.lacking(name, setting.python, setting.weights, name in setting.static)
-        values = {} if why or not asked[name] else run(name, asked[name], setting)
+        results[name] = {}, why
+    todo = [name for name, (_, why) in results.items() if asked[name] and not why]
+    for name in track(todo, "VBench's dimensions"):
+        values, why = run(name, asked[name], setting), ""
         if needs(name, name in setting.static).weights and (setting.weights / vbench_weights.RANDOM).exists():
-            values, why = {}, why or "weights are random numbers, with which nothing is a score"
+            values, why = {}, "weights are random numbers, with which nothing is a score"
         results[name] = values, why
     return results
 

@@ -56,8 +56,8 @@ def lacking(dimension: str, python: str, folder: Path, static: bool = False) -> 
     """Why a dimension cannot run: what is not there of its weights and packages; empty if it can."""
     files = [WEIGHTS[name].what for name in needs(dimension, static).weights if not there(name, folder)]
     modules = modules_missing(dimension, python, static)
-    parts = [f"the weights of {_and(files)}"] * bool(files) + [f"the package {_and(modules)}"] * bool(modules)
-    return f"needs {_and(parts)}" if parts else ""
+    parts = [f"{_and(files)} to be fetched"] * bool(files) + [f"the package {_and(modules)}"] * bool(modules)
+    return f"needs {', and '.join(parts)}" if parts else ""
 
 
 def available(dimensions: Iterable[str], python: str, folder: Path, static: Iterable[str] = ()) -> list[str]:

@@ -8,6 +8,7 @@ import torch
 
 from regdpo.config.schema import Config, Sampling
 from regdpo.core.errors import UserError
+from regdpo.evaluate.suites import SUITES
 from regdpo.objectives.schedule import EVAL_PAIRS, EVAL_SIGMAS
 from regdpo.plan import faster, trace
 from regdpo.plan.architecture import find
@@ -110,6 +111,10 @@ def parts(asked: Asked) -> list[Part]:
     videos = models * asked.sampled * len(settings.samples.seeds)
     what, hours = _sampling(asked, settings.samples.sampling, videos)
     found.append(Part("samples", f"samples of {models} models", what, hours))
+    for suite in settings.scores.vbench.suites:
+        many = models * SUITES[suite].rendered(settings.scores.vbench.static, settings.scores.vbench.prompts)
+        what, hours = _sampling(asked, settings.samples.sampling, many)
+        found.append(Part("suite_samples", f"VBench's {suite} of {models} models", f"at most {what}", hours))
     passes = models * asked.sampled * settings.scores.error.timesteps
     found.append(Part("scores", "held-out error", f"{passes:,} passes", passes * asked.forward))
     return found

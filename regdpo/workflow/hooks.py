@@ -18,9 +18,7 @@ from regdpo.core.environment import environment
 from regdpo.core.store import Store
 from regdpo.core.temporaries import check_writable
 from regdpo.data import footage
-from regdpo.evaluate import vbench_weights
 from regdpo.evaluate.measures import MEASURES
-from regdpo.evaluate.suites import SUITES
 from regdpo.workflow import preflight
 from regdpo.workflow.inputs import Inputs
 from regdpo.workflow.params import Params
@@ -57,7 +55,7 @@ def before(
     jobs = list(jobs)
     if dated := preflight.mend_dates({Path(file) for job in jobs for file in job.input}):
         log.warning(f"note: {dated}")
-    for table in lacking(settings, jobs):
+    for table in preflight.lacking(settings, [(job.rule.name, job.wildcards_dict) for job in jobs]):
         log.warning(table)
     asked = trainings(jobs)
     for note in preflight.fit(settings, asked):
@@ -88,17 +86,6 @@ def before(
         codes=declare.codes,
     ).write(path)
     found.remember()
-
-
-def lacking(settings: Config, jobs: Iterable[Any]) -> list[str]:
-    """What VBench's dimensions need that is not there, a table for the samples' and for each suite that is to run."""
-    vbench = settings.scores.vbench
-    suites = dict.fromkeys(job.wildcards_dict["suite"] for job in jobs if job.rule.name == "render_suite")
-    asked = [(list(SUITES[name].dimensions), SUITES[name].static * vbench.static) for name in suites]
-    if any(job.rule.name == "score" and job.wildcards_dict.get("measure") == "vbench" for job in jobs):
-        asked.append((vbench.measured, ()))
-    found = [vbench_weights.told(names, vbench.python, Path(vbench.weights), static) for names, static in asked]
-    return list(dict.fromkeys(filter(None, found)))
 
 
 def trainings(jobs: Iterable[Any]) -> list[preflight.Asked]:

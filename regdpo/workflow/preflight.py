@@ -4,7 +4,7 @@ import os
 import subprocess
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,8 @@ from regdpo.config.schema import Config
 from regdpo.core.digests import canonical, text_digest
 from regdpo.core.errors import UserError
 from regdpo.core.section import Section
+from regdpo.evaluate import vbench_weights
+from regdpo.evaluate.suites import SUITES
 from regdpo.runs.planned import Planned
 
 
@@ -72,6 +74,26 @@ def fit(settings: Config, asked: list[Asked]) -> list[str]:
         if slow := training.parallel.straddles(it.processes, it.nodes):
             notes[slow].append(it.key)
     return [f"{', '.join(keys)}: {line}" for line, keys in notes.items()]
+
+
+def lacking(settings: Config, jobs: Iterable[tuple[str, Mapping[str, str]]]) -> list[str]:
+    """What VBench's dimensions need that is not there, a table for the held-out samples and for each suite.
+
+    Args:
+        jobs: rule and wildcards of those that are to run.
+    """
+    vbench = settings.scores.vbench
+    asked: dict[str, tuple[list[str], tuple[str, ...]]] = {}
+    for rule, wildcards in jobs:
+        if rule == "score" and wildcards.get("measure") == "vbench":
+            asked[""] = vbench.measured, ()
+        elif rule in ("render_suite", "score_suite"):
+            suite = SUITES[wildcards["suite"]]
+            asked[wildcards["suite"]] = list(suite.dimensions), suite.static * vbench.static
+    tables = [
+        vbench_weights.told(names, vbench.python, Path(vbench.weights), static) for names, static in asked.values()
+    ]
+    return list(filter(None, tables))
 
 
 def ask_plan(

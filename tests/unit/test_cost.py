@@ -51,7 +51,10 @@ def test_gpu_hours_by_hand():
     a_pair = 2 * (forward + backward + forward) + 2 * forward  # every block recomputed; adapters off for the reference
     evaluations = (6000 // 300 + 1) * 32 * 4 * 2 * forward
 
-    listed = rows(cost.markdown(asked()))
+    values = schema.load(RECIPE).model_dump()
+    values["scores"]["vbench"] |= {"suites": ["i2v"], "images": "crops", "i2v_prompts": "list.json"}
+    listed = rows(cost.markdown(asked(settings=schema.check(values))))
+    assert number(listed["VBench's i2v of 5 models"][1]) == pytest.approx(5 * 5590 * 80 * forward / rate, rel=0.01)
     clips = 12000 / 0.94
     assert number(listed["negatives"][1]) == pytest.approx(clips * 40 * 2 * forward / rate, rel=0.01)
     assert number(listed["training, dpo"][1]) == pytest.approx((12000 * a_pair + evaluations) / rate, rel=0.02)

@@ -15,7 +15,7 @@ from regdpo.config import command_line, schema
 from regdpo.core.errors import UserError
 from regdpo.core.temporaries import check_writable
 from regdpo.workflow import hooks
-from regdpo.workflow.preflight import Asked, ask_plan, fit, mend_dates
+from regdpo.workflow.preflight import Asked, ask_plan, fit, lacking, mend_dates
 
 ROOT = Path(__file__).parents[2]
 DEFAULT = yaml.safe_load((ROOT / "config/config.yaml").read_text())
@@ -55,6 +55,27 @@ def test_gpus_that_ranks_may_not_use_are_a_note():
         "train.arms.dpo: gpu=1 for processes=2, its job's resources; a rank takes one GPU"
     ]
     assert fit(settings(device="cpu"), [Asked(DPO, 2, 1, 1)]) == []
+
+
+def test_weights_that_vbench_lacks_are_a_table_for_what_runs(tmp_path):
+    values = copy.deepcopy(DEFAULT)
+    values["base"]["task"] = "t2v"
+    values["scores"]["vbench"] = {
+        "suites": ["t2v"],
+        "weights": str(tmp_path),
+        "python": "none",
+        "dimensions": ["custom"],
+    }
+    configured = schema.check(values)
+    flickering = schema.check(DEFAULT)
+    scored = ("score", {"measure": "vbench", "model": "base"})
+    rendered = ("render_suite", {"suite": "t2v", "model": "base", "shard": "0"})
+    six, sixteen = lacking(configured, [scored, rendered, rendered, ("score", {"measure": "proxies"})])
+    assert six.startswith("VBench: 0 of 6 dimensions can run; the others will be missing. They need, below ")
+    assert sixteen.startswith("VBench: 0 of 16 ")
+    assert "grit_b_densecap_objectdet.pth" in sixteen
+    assert "raft-things.pth                      missing                      temporal_flickering, dynamic" in sixteen
+    assert lacking(configured, []) == lacking(flickering, [scored]) == []
 
 
 def test_videos_split_over_machines_are_a_note():
