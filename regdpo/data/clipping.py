@@ -2,6 +2,8 @@
 is remembered in the store, so that other thresholds are a matter of what was measured."""
 
 import re
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
@@ -18,9 +20,9 @@ from regdpo.core.digests import canonical, file_digest, text_digest
 from regdpo.core.environment import versions
 from regdpo.core.rows import ClipRow, Geometry
 from regdpo.core.store import Store
-from regdpo.data import cut, filters, video
+from regdpo.data import buckets, cut, filters, video
 from regdpo.data.bars import NONE, Bars
-from regdpo.data.decode import Damage
+from regdpo.data.decode import Damage, Kept
 from regdpo.data.notes import recall, remember
 from regdpo.data.registry import FILTERS
 from regdpo.data.shots import SHORT_SIDE, Part, Shot, watch
@@ -28,6 +30,13 @@ from regdpo.data.shots import SHORT_SIDE, Part, Shot, watch
 PARTS = 1
 """Of one format each, that are used of a video; each costs two passes over it. More than the first come out right, but
 on a machine under load a pass over a later one may lose frames, and the same video has to give the same clips."""
+
+KEPT = 2**30
+"""Bytes of scaled frames of a video that are kept between finding its shots and cutting them, so that it is decoded
+once. A longer one is decoded twice."""
+
+ROOM = 4
+"""How many times as many bytes have to be free where they are kept."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +53,7 @@ class Source:
     seen: Path  # what the shot pass saw, frame by frame
     part: int
     earlier: int  # shots of the parts before
+    kept: Kept | None = None  # its frames, as large as most of its clips will want them
 
     def row(self, clip_id: str, shot: int, **values: Any) -> ClipRow:
         """A row with all that the source and the shot say."""
@@ -96,7 +106,7 @@ def examine(path: Path, name: str, digest: str, clips: schema.Clips, store: Stor
     while len(found) < min(parts, PARTS):
         part = len(found)
         try:
-            told, seen = _seen(path, digest, part, first, clips, store)
+            told, seen, kept = _seen(path, digest, part, first, clips, store)
             if first is None:
                 first, parts = told, len(told["parts"])
             probe = video.probed(told["probe"])
@@ -115,7 +125,7 @@ def examine(path: Path, name: str, digest: str, clips: schema.Clips, store: Stor
             continue
         damage = [Damage(**damage) for damage in told["damage"]]
         rate = round(8 * path.stat().st_size * clips.fps / told["frames"], 1)
-        found.append(Source(path, name, digest, probe, rate, shots, damage, seen, part, earlier - len(shots)))
+        found.append(Source(path, name, digest, probe, rate, shots, damage, seen, part, earlier - len(shots), kept))
     if parts > PARTS:
         following = Part.remembered(first["parts"][PARTS]).format if first else None
         named = f" to {following}" if following else ""
@@ -125,8 +135,9 @@ def examine(path: Path, name: str, digest: str, clips: schema.Clips, store: Stor
 
 def _seen(
     path: Path, digest: str, part: int, first: dict[str, Any] | None, clips: schema.Clips, store: Store
-) -> tuple[dict[str, Any], Path]:
-    """What was found out about a part of a video, and the file of what was seen frame by frame.
+) -> tuple[dict[str, Any], Path, Kept | None]:
+    """What was found out about a part of a video, the file of what was seen frame by frame, and its frames, if they
+    were seen just now and are not too many.
 
     Args:
         path: the video.
@@ -144,7 +155,7 @@ def _seen(
     frames, told_in = store.relative("shots", key, ".npz"), store.relative("shots", key, ".json")
     known = recall(store, told_in)
     if known is not None and store.resolve(frames).exists() and known["seen"] == file_digest(store.resolve(frames)):
-        return known, store.resolve(frames)
+        return known, store.resolve(frames), None
     if first is None:
         probe = video.probe(path, clips.limits)
     else:
@@ -152,7 +163,8 @@ def _seen(
         if here.format is None:
             raise video.BrokenVideo("no keyframe tells what follows; make a file of each part")
         probe = video.probe_part(path, video.probed(first["probe"]), here.format, here.times, clips.limits)
-    seen = watch(path, probe, clips, part)
+    kept = _room(probe, clips)
+    seen = watch(path, probe, clips, part, kept)
     with store.writing(frames) as temporary:
         np.savez_compressed(temporary, looks=seen.looks, shown=seen.shown, times=seen.times)
         whole = file_digest(temporary)
@@ -165,7 +177,20 @@ def _seen(
         "damage": [asdict(damage) for damage in seen.damage],
     }
     remember(store, told_in, told)
-    return told, store.resolve(frames)
+    return told, store.resolve(frames), kept if kept and kept.holds(len(seen.looks)) else None
+
+
+def _room(probe: video.Probe, clips: schema.Clips) -> Kept | None:
+    """A place for the frames of a video in the size that most of its clips will want; none for too many."""
+    geometry = buckets.choose(clips.geometries, probe.width, probe.height)
+    if geometry is None or not probe.duration:
+        return None
+    width, height = cut.scaled_size(probe, geometry.width, geometry.height, clips.short_side)
+    most = KEPT // (width * height * 3 // 2)
+    free = shutil.disk_usage(tempfile.gettempdir()).free
+    if probe.duration * clips.fps > most or width * height > clips.limits.pixels or free < ROOM * KEPT:
+        return None
+    return Kept((width, height), most)
 
 
 def video_rows(spans: list[Span], clips: schema.Clips, store: Store) -> Iterator[list[ClipRow]]:
@@ -203,7 +228,8 @@ def _rows_of_one_size(spans: list[Span], every: schema.Clips, store: Store) -> I
             missing[span.first] = cuts
     try:
         wanted = {first: cuts.span.geometry.frames for first, cuts in missing.items()}
-        what = (source.path, source.probe, wanted, scaled, windows, clips)
+        kept = source.kept if source.kept and source.kept.size == scaled else None
+        what = (source.path, source.probe, wanted, scaled, windows, clips, kept)
         for first, taken in cut.spans(*what) if missing else ():
             cuts = missing.pop(first)
             seen = looks[first : first + len(taken.looks)]

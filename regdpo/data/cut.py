@@ -6,7 +6,7 @@ Times are counted in frames at a normalised rate from the chosen stream's first 
 
 import base64
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -20,7 +20,7 @@ from av.video.reformatter import ColorRange, Colorspace
 from regdpo.config import schema
 from regdpo.data import picture
 from regdpo.data.bars import NONE, Bars
-from regdpo.data.decode import Decoding, threads
+from regdpo.data.decode import Decoding, Kept, threads
 from regdpo.data.fingerprint import look
 from regdpo.data.video import KEYLESS, BrokenVideo, Probe, encoding, even, frame_rate, keyframes, reading, run
 
@@ -89,8 +89,9 @@ def spans(
     scaled: tuple[int, int],
     windows: list[Window],
     clips: schema.Clips,
+    kept: Kept | None = None,
 ) -> Iterator[tuple[int, Taken]]:
-    """What several spans hold, in one pass over the video.
+    """What several spans hold, in one pass over the video, or from the frames that another pass kept.
 
     Args:
         path: the source.
@@ -100,6 +101,7 @@ def spans(
         scaled: width and height of the frames.
         windows: of each span.
         clips: rate, size and limits.
+        kept: the frames, if they are.
 
     Yields:
         The first frame's number, and what is kept of the span.
@@ -108,15 +110,19 @@ def spans(
         EndsEarly: the video ends before the spans do.
         BrokenVideo: ffmpeg fails or reaches a limit.
     """
-    pass_ = normalised(path, source, scaled, clips)
-    kept: deque[tuple[np.ndarray, list[np.ndarray]]] = deque(maxlen=max(wanted.values()))
+    if kept is None:
+        frames: Iterable[tuple[int, np.ndarray]] = enumerate(normalised(path, source, scaled, clips).frames())
+    else:
+        numbers = sorted({number for first, count in wanted.items() for number in range(first, first + count)})
+        frames = ((number, kept.frame(number)) for number in numbers)
+    recent: deque[tuple[np.ndarray, list[np.ndarray]]] = deque(maxlen=max(wanted.values()))
     left = deque(sorted(wanted.items()))
-    for number, planes in enumerate(pass_.frames()):
+    for number, planes in frames:
         first, count = left[0]
         if number >= first:
-            kept.append((look(planes), [cropped(planes, window, clips.width, clips.height) for window in windows]))
+            recent.append((look(planes), [cropped(planes, window, clips.width, clips.height) for window in windows]))
         if number == first + count - 1:
-            looks, cuts = zip(*islice(kept, len(kept) - count, None), strict=True)
+            looks, cuts = zip(*islice(recent, len(recent) - count, None), strict=True)
             yield first, Taken(np.stack(looks), [np.stack(one) for one in zip(*cuts, strict=True)])
             left.popleft()
         if not left:
@@ -183,10 +189,15 @@ def cropped(planes: np.ndarray, window: Window, width: int, height: int) -> np.n
 
 
 def normalised(
-    path: str | Path, source: Probe, scaled: tuple[int, int], clips: schema.Clips, watched: bool = False
+    path: str | Path,
+    source: Probe,
+    scaled: tuple[int, int],
+    clips: schema.Clips,
+    watched: bool = False,
+    kept: Kept | None = None,
 ) -> Decoding:
     """A pass over the chosen stream at the normalised rate, from its first frame on, progressive, scaled, with
-    normal colours.
+    normal colours; of ``kept`` the frames are put down as well.
 
     Where the video's clock jumps, back or by more than the gap, the next frame follows the one before it.
 
@@ -204,9 +215,14 @@ def normalised(
     step = "PTS-PREV_INPTS"
     steady = f"if(eq(N,0),0,PREV_OUTPTS+if(between({step},0,{longest_step(clips):.6f}/TB),{step},1/({rate}*TB)))"
     stream = picture.progressive(file[f"v:{source.number}"].filter("setpts", steady), source.picture)
-    stream = picture.normal(stream.filter("fps", fps=str(rate)).filter("setpts", "N"), source.picture, *scaled)
+    stream = stream.filter("fps", fps=str(rate)).filter("setpts", "N")
+    beside = None
+    if kept:
+        both = stream.filter_multi_output("split")
+        stream, beside = both[0], (picture.normal(both[1], source.picture, *kept.size), kept)
+    stream = picture.normal(stream, source.picture, *scaled)
     keys = keyframes(path, source.index) if watched and source.picture.decoder in KEYLESS else ()
-    return Decoding(stream, source.index, scaled, clips.limits, watched, keys)
+    return Decoding(stream, source.index, scaled, clips.limits, watched, keys, beside)
 
 
 def longest_step(clips: schema.Clips) -> float:

@@ -13,11 +13,13 @@ from bisect import bisect
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from io import BufferedReader
 from tempfile import TemporaryFile
 from threading import Thread
 from time import monotonic
-from typing import IO, Any
+from typing import Any
 
+import ffmpeg
 import numpy as np
 
 from regdpo.config import schema
@@ -152,6 +154,32 @@ class Log:
         return self._keys[place] if place < len(self._keys) else len(self.times)
 
 
+class Kept:
+    """Frames of a pass in a second size, in a file of this machine that has no name and goes with this object.
+
+    Args:
+        size: width and height.
+        most: frames that there may be.
+    """
+
+    def __init__(self, size: tuple[int, int], most: int):
+        self.size, self.most = size, most
+        self.file = TemporaryFile(buffering=0)  # noqa: SIM115
+
+    def holds(self, count: int) -> bool:
+        """Whether there are so many frames, and no others."""
+        width, height = self.size
+        return os.fstat(self.file.fileno()).st_size == count * (height * 3 // 2 * width)
+
+    def frame(self, number: int) -> np.ndarray:
+        """One of them, as ``Decoding.frames`` gives them."""
+        width, height = self.size
+        planes = np.empty((height * 3 // 2, width), np.uint8)
+        got = os.preadv(self.file.fileno(), [planes.data], number * planes.nbytes)
+        assert got == planes.nbytes, "less was kept than was seen"
+        return planes
+
+
 class Decoding:
     """A pass: iterate over ``frames`` once, then ask for the rest.
 
@@ -162,6 +190,7 @@ class Decoding:
         limits: what the pass may take.
         watched: read the whole log, for ``shown``, ``seams``, ``log.times`` and ``log.damage``.
         keys: as ``Log``'s.
+        beside: the same frames in another size, and where they are kept.
     """
 
     def __init__(
@@ -172,11 +201,13 @@ class Decoding:
         limits: schema.Limits,
         watched: bool = False,
         keys: Iterable[float] = (),
+        beside: tuple[Any, Kept] | None = None,
     ):
         self.log = Log(index, keys)
         self.shown = np.zeros(0, np.int64)  # of each frame: number of the decoder's frame that it shows
         self.seams: list[int] = []  # the first frames that come out of filters which ffmpeg made anew
         self._stream, self._size, self._limits, self._watched = stream, size, limits, watched
+        self._beside = beside
         self._waited = 0.0
         self._many = False
 
@@ -192,15 +223,17 @@ class Decoding:
         level = "repeat+level+info" if self._watched else "repeat+level+error"
         with TemporaryFile() as numbers:
             written = {"stats_enc_pre": f"/dev/fd/{numbers.fileno()}", "stats_enc_pre_fmt": "{ni} {pts}"}
-            output = self._stream.output(
-                "pipe:",
-                format="rawvideo",
-                pix_fmt="yuv420p",
-                fps_mode="passthrough",  # filters that are made anew count from 0 again: no frame is late
-                **(written if self._watched else {}),
-            )
+            raw = {"format": "rawvideo", "pix_fmt": "yuv420p"}
+            raw["fps_mode"] = "passthrough"  # filters that are made anew count from 0 again: no frame is late
+            output = self._stream.output("pipe:", **raw, **(written if self._watched else {}))
+            files = [numbers.fileno()]
+            if self._beside:
+                stream, kept = self._beside
+                files.append(kept.file.fileno())
+                other = stream.output(f"/dev/fd/{files[-1]}", **raw, **{"frames:v": kept.most})
+                output = ffmpeg.merge_outputs(output, other)
             options = ["-nostdin", "-nostats", "-loglevel", level, *(["-debug_ts"] if self._watched else [])]
-            pipes = {"stdout": subprocess.PIPE, "bufsize": 0, "pass_fds": [numbers.fileno()]}
+            pipes = {"stdout": subprocess.PIPE, "bufsize": 0, "pass_fds": files}
             with start(output, options, self._limits, **pipes) as process:
                 reader = Thread(target=self._read_log, args=(process,))
                 reader.start()
@@ -241,8 +274,8 @@ class Decoding:
         return True
 
     def _read_log(self, process: subprocess.Popen[bytes]) -> None:
-        pipe: IO[bytes] | None = process.stderr
-        assert pipe is not None
+        assert process.stderr is not None
+        pipe = BufferedReader(process.stderr)  # type: ignore[type-var]
         while line := pipe.readline(10_000):
             self.log.line(line)
             if len(self.log.times) > self._limits.frames:

@@ -54,6 +54,7 @@ class Look:
 
     fine: np.ndarray  # uint8 luma
     coarse: np.ndarray  # float32 luma, flat
+    spread: float  # standard deviation of that
     energy: np.ndarray  # of gradients in each cell, at two sizes
 
 
@@ -74,9 +75,9 @@ class Transitions:
             self._steps.append(float(np.abs(look.coarse - self._looks[-1].coarse).mean()))
         self._looks.append(look)
         self._count += 1
-        for length in LENGTHS[: np.searchsorted(LENGTHS, len(self._looks))]:
-            if self._count % max(1, length // 8) == 0:
-                self._judge(length)
+        due = [it for it in LENGTHS if it < len(self._looks) and self._count % max(1, it // 8) == 0]
+        for length in self._unlike(due) if due else ():
+            self._judge(length)
 
     def spans(self) -> list[tuple[int, int]]:
         """Frames [start, end) of each transition so far, in order."""
@@ -88,13 +89,19 @@ class Transitions:
                 merged.append((start, end))
         return merged
 
+    def _unlike(self, lengths: list[int]) -> list[int]:
+        """Those of stretches up to the last frame whose first picture has little in common with it."""
+        last = self._looks[-1]
+        firsts = [self._looks[-1 - length] for length in lengths]
+        pictures, spreads = np.stack([it.coarse for it in firsts]), np.array([it.spread for it in firsts])
+        shows = np.maximum(spreads, last.spread) >= FLAT
+        changed = (np.abs(pictures - last.coarse) > CHANGED).mean(axis=1) >= 1 / 3
+        common = ((pictures - pictures.mean(axis=1, keepdims=True)) * (last.coarse - last.coarse.mean())).mean(axis=1)
+        alike = common > ALIKE * np.maximum(spreads * last.spread, FLAT**2)  # by the correlation; a flat one has none
+        return [length for length, yes in zip(lengths, shows & changed & ~alike, strict=True) if yes]
+
     def _judge(self, length: int) -> None:
-        first, last = self._looks[-1 - length].coarse, self._looks[-1].coarse
-        if max(first.std(), last.std()) < FLAT:
-            return
-        change = np.abs(last - first)
-        if (change > CHANGED).mean() < 1 / 3 or _correlation(first, last) > ALIKE:
-            return
+        change = np.abs(self._looks[-1].coarse - self._looks[-1 - length].coarse)
         if max(list(self._steps)[-length:]) > STEP * change.mean():
             return
         begin = self._count - 1 - length
@@ -112,20 +119,15 @@ class Transitions:
 def _look(luma: np.ndarray) -> Look:
     fine = cv2.resize(luma, FINE, interpolation=cv2.INTER_AREA)
     middle = cv2.resize(fine, MIDDLE, interpolation=cv2.INTER_AREA)
-    coarse = cv2.resize(middle, COARSE, interpolation=cv2.INTER_AREA)
-    return Look(fine, coarse.astype(np.float32).ravel(), np.concatenate([_energy(middle), _energy(coarse)]))
+    small = cv2.resize(middle, COARSE, interpolation=cv2.INTER_AREA)
+    coarse = small.astype(np.float32).ravel()
+    return Look(fine, coarse, float(coarse.std()), np.concatenate([_energy(middle), _energy(small)]))
 
 
 def _energy(picture: np.ndarray) -> np.ndarray:
     values = picture.astype(np.float32)
     across, down = np.diff(values, axis=1)[:-1], np.diff(values, axis=0)[:, :-1]
     return cv2.resize(across**2 + down**2, CELLS, interpolation=cv2.INTER_AREA).ravel()
-
-
-def _correlation(one: np.ndarray, other: np.ndarray) -> float:
-    """Of two pictures; a flat one has none with any."""
-    a, b = one - one.mean(), other - other.mean()
-    return float((a * b).mean() / max(a.std() * b.std(), FLAT**2))
 
 
 def _course(looks: list[Look]) -> np.ndarray | None:

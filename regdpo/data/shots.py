@@ -18,7 +18,7 @@ from regdpo.config import schema
 from regdpo.data import bars
 from regdpo.data.bars import NONE, Bars
 from regdpo.data.cut import longest_step, normalised, scaled_size
-from regdpo.data.decode import Damage, Decoding
+from regdpo.data.decode import Damage, Decoding, Kept
 from regdpo.data.dissolve import Transitions
 from regdpo.data.fingerprint import fingerprint, look
 from regdpo.data.picture import Format, Picture
@@ -81,7 +81,7 @@ class Seen:
     parts: list[Part]  # in order; one, if the format does not change
 
 
-def watch(path: str | Path, source: Probe, clips: schema.Clips, part: int = 0) -> Seen:
+def watch(path: str | Path, source: Probe, clips: schema.Clips, part: int = 0, kept: Kept | None = None) -> Seen:
     """See a video's chosen stream.
 
     Args:
@@ -90,12 +90,13 @@ def watch(path: str | Path, source: Probe, clips: schema.Clips, part: int = 0) -
         clips: rate, limits, and of shots: detector, threshold, gradual transitions, the gap that ends one, and frames
             dropped at both sides of a cut (not at the video's ends).
         part: of the frames of one format, in order: which of them the shots are of. All others are only counted.
+        kept: where the frames are kept in another size.
 
     Raises:
         BrokenVideo: ffmpeg fails or reaches a limit, the file is truncated, or no frame is whole.
     """
     size = scaled_size(source, 2, 2, SHORT_SIDE)
-    decoding = normalised(path, source, size, clips, watched=True)
+    decoding = normalised(path, source, size, clips, watched=True, kept=kept)
     detector, transitions = _detector(clips.shots), Transitions()
     looks, black, cuts = [], array("i"), []
     for number, planes in enumerate(decoding.frames()):

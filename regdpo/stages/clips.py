@@ -6,6 +6,7 @@ space, measures the clips and writes their rows (regdpo/data/clipping.py).
 
 from collections.abc import Callable, Iterator
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -40,7 +41,7 @@ def cut_shard(stage: ClipsStage, digests: dict[str, str], index: int, count: int
         UserError: the store lies among the videos.
         OSError: ENOSPC, the disk is full.
     """
-    root, geometries = footage.footage_root(stage.videos.root), stage.clips.geometries
+    root = footage.footage_root(stage.videos.root)
     listed = table.listing(stage.videos)
     for name in digests:
         if (root / name).is_relative_to(store.root.resolve()):
@@ -50,48 +51,51 @@ def cut_shard(stage: ClipsStage, digests: dict[str, str], index: int, count: int
         for it in of_weights(stage.clips.filters).values()
     }
     rows: list[ClipRow] = []
-    spans: list[list[Span]] = []  # of each video, or part of one
     for name in track([name for name in digests if shard_of(name, count) == index], "videos"):
-        if not digests[name]:
+        if digests[name]:
+            found = _rows_of_video(root, name, digests[name], listed.get(name), stage.clips, store)
+            rows += [_judged(row, judges, stage.clips.filters) for row in found]
+        else:
             shown = names.shown(name)
             reason = f"unusable: {footage.refusal(root, name) or 'was no file that can be opened when this began'}"
             rows.append(
                 ClipRow(clip_id=clip_id(shown), status="rejected", reason=reason, source=shown, source_digest="")
             )
-            continue
-        for part, source in enumerate(examine(root / name, name, digests[name], stage.clips, store)):
-            if isinstance(source, str):
-                row = clip_id(name, f"p{part:02}" if part else "")
-                rows.append(
-                    ClipRow(clip_id=row, status="rejected", reason=source, source=name, source_digest=digests[name])
-                )
-                continue
-            spans.append([])
-            used = list(_stretches(source, listed.get(name)))
-            if source.shots and not used:
-                seconds = ", ".join(map(str, listed[name].stretches))
-                reason = f"stretch: nothing of its shots is shown in what the table lists ({seconds})"
-                row = clip_id(name, f"p{part:02}" if part else "")
-                rows.append(source.row(row, 0, status="rejected", reason=reason))
-            for number, begin, frames in used:
-                picture = source.picture(number)
-                geometry = buckets.choose(geometries, *picture, frames)
-                if geometry is None:
-                    what = "the shot" if frames == source.shots[number].frames else "the table's stretch of the shot"
-                    least = min(it.frames for it in buckets.open_to(geometries, *picture))
-                    reason = f"short: {what} has {frames} frames, a clip takes {least}"
-                    row = clip_id(name, f"s{source.earlier + number:03}" + (f"-f{begin:06}" if begin else ""))
-                    rows.append(source.row(row, number, status="rejected", reason=reason))
-                    continue
-                starts = range(begin, begin + frames - geometry.frames + 1, stage.clips.stride or geometry.frames)
-                new = not spans[-1] or spans[-1][-1].shot != number
-                spans[-1] += [Span(source, number, start, geometry, new and start == begin) for start in starts]
-    found = chain.from_iterable(video_rows(those, stage.clips, store) for those in spans if those)
-    for some in track(found, "clips", sum(map(len, spans))):
-        rows += [_judged(row, judges, stage.clips.filters) for row in some]
     told = {name: {"licence": one.licence, "group": one.group} for name, one in listed.items()}
     rows = [row.model_copy(update=told[row.source]) if row.source in told else row for row in rows]
     return sorted(rows, key=lambda row: row.clip_id)
+
+
+def _rows_of_video(
+    root: Path, name: str, digest: str, listed: table.Listed | None, clips: schema.Clips, store: Store
+) -> Iterator[ClipRow]:
+    """Of a video, and of each of its parts, the row of every clip, and of what none is cut from."""
+    for part, source in enumerate(examine(root / name, name, digest, clips, store)):
+        row = clip_id(name, f"p{part:02}" if part else "")
+        if isinstance(source, str):
+            yield ClipRow(clip_id=row, status="rejected", reason=source, source=name, source_digest=digest)
+            continue
+        spans: list[Span] = []
+        used = list(_stretches(source, listed))
+        if listed and source.shots and not used:
+            seconds = ", ".join(map(str, listed.stretches))
+            reason = f"stretch: nothing of its shots is shown in what the table lists ({seconds})"
+            yield source.row(row, 0, status="rejected", reason=reason)
+        for number, begin, frames in used:
+            picture = source.picture(number)
+            geometry = buckets.choose(clips.geometries, *picture, frames)
+            if geometry is None:
+                what = "the shot" if frames == source.shots[number].frames else "the table's stretch of the shot"
+                least = min(it.frames for it in buckets.open_to(clips.geometries, *picture))
+                reason = f"short: {what} has {frames} frames, a clip takes {least}"
+                row = clip_id(name, f"s{source.earlier + number:03}" + (f"-f{begin:06}" if begin else ""))
+                yield source.row(row, number, status="rejected", reason=reason)
+                continue
+            starts = range(begin, begin + frames - geometry.frames + 1, clips.stride or geometry.frames)
+            new = not spans or spans[-1].shot != number
+            spans += [Span(source, number, start, geometry, new and start == begin) for start in starts]
+        if spans:
+            yield from chain.from_iterable(video_rows(spans, clips, store))
 
 
 def _judged(row: ClipRow, judges: dict[str, Callable[[ClipRow], Any]], limits: schema.Filters) -> ClipRow:

@@ -3,6 +3,7 @@
 Frame ``k`` of the footage has the luma 16 + 2k, so who decodes a clip knows which frames it holds.
 """
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from regdpo.core.digests import DigestCache
 from regdpo.core.errors import UserError
 from regdpo.core.rows import ClipRow
 from regdpo.core.store import Store
-from regdpo.data import cut, decode, shots, video
+from regdpo.data import clipping, cut, decode, shots, video
 from regdpo.data.decode import Log
 from regdpo.data.filters import repeated
 from regdpo.data.footage import source_digests
@@ -54,6 +55,19 @@ def rows_of(path: Path, **values) -> list[ClipRow]:
     folder = path.parent.parent
     digests = source_digests(stage.videos, DigestCache(folder / "digests.json"))
     return clips.cut_shard(stage, digests, 0, 1, Store(folder / "store"))
+
+
+def test_a_video_is_decoded_once_unless_its_frames_are_too_many_to_keep(tmp_path, monkeypatch):
+    path = footage(tmp_path / "a/footage/a.mp4", *H264)
+    passes, frames = [], decode.Decoding.frames
+    monkeypatch.setattr(decode.Decoding, "frames", lambda it: passes.append(it) or frames(it))
+    once = rows_of(path)
+    assert len(passes) == 1
+    monkeypatch.setattr(clipping, "KEPT", 50 * 48 * 32 * 3 // 2)  # of half of its frames
+    path = shutil.copytree(path.parent, tmp_path / "b/footage") / path.name
+    assert rows_of(path) == once
+    assert {row.status for row in once} == {"accepted"}
+    assert len(passes) == 3
 
 
 def numbers(row: ClipRow, folder: Path) -> list[int]:
