@@ -81,7 +81,7 @@ test-workflow: $(DEV) vbench
 .PHONY: test-units-a-i
 test-units-a-i: $(DEV) vbench captioning
 	$(PYTEST) tests/unit/test_[a-i]*.py
-	.venv-captioning/bin/python -m pytest --noconftest tests/unit/test_captions.py
+	.venv-captioning/bin/python -m pytest --noconftest tests/unit/test_captions.py tests/unit/test_reward_models.py
 
 .PHONY: test-units-j-z
 test-units-j-z: $(DEV) vbench filters

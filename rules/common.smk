@@ -18,7 +18,7 @@ from regdpo.core.errors import UserError
 from regdpo.data.captioner_registry import CAPTIONERS
 from regdpo.data.pair_registry import PAIR_SOURCES
 from regdpo.data.registry import of_weights
-from regdpo.evaluate.measures import MEASURES
+from regdpo.evaluate.measures import MEASURES, asked
 from regdpo.evaluate.suites import OF_PROMPTS
 from regdpo.workflow import controllers, early, hooks, reading
 from regdpo.workflow.inputs import Inputs

@@ -9,7 +9,7 @@ rule score:
     benchmark:
         f"{LOGS}/benchmarks/scores/{{model}}/{{measure}}.tsv"
     conda:
-        "../envs/regdpo.yaml"
+        lambda wildcards: f"../envs/{MEASURES[wildcards.measure].environment or 'regdpo'}.yaml"
     threads: 1
     resources:
         mem_mb=lambda wildcards, attempt: declare.memory(
@@ -22,11 +22,17 @@ rule score:
         code=lambda wildcards: declare.measure_code(wildcards.measure),
         env=lambda wildcards: declare.measure_env(wildcards.measure),
         available=lambda wildcards: declare.measure_there(wildcards.measure),
+        weights=lambda wildcards: found.of_measure(MEASURES[wildcards.measure].on),
+        stage=lambda wildcards: (
+            'stage_in "$REGDPO_VISION"'
+            if MEASURES[wildcards.measure].environment
+            else "stage"
+        ),
         reads=lambda wildcards, input: " ".join(
             f"--{name} {shlex.quote(path)}" for name, path in input.items()
         ),
     shell:
-        "stage scores --measure {wildcards.measure} {params.reads}"
+        "{params.stage} scores --measure {wildcards.measure} {params.reads}"
         " --out {output.scores:q} 2>&1 | tee -i {log:q}"
 
 
@@ -34,7 +40,7 @@ rule merge_scores:
     input:
         [
             f"{RESULTS}/scores/{model}/{measure}.parquet"
-            for measure, declared in MEASURES.items()
+            for measure, declared in asked(settings.scores.judges).items()
             if declared.reads != "answers"
             for model in (["real"] if declared.reads == "samples" else []) + MODELS
         ],

@@ -5,11 +5,13 @@ declares.
     python scripts/scores.py --config my.yaml --measure held_out --model model.json --latents latents.parquet --out ...
 """
 
+from typing import Any
+
 from regdpo.config import command_line, run_file, stage_inputs
 from regdpo.core import errors, manifests
 from regdpo.core.errors import UserError
-from regdpo.core.rows import LatentRow, SampleRow, ScoreRow
-from regdpo.evaluate.measures import MEASURES, Given
+from regdpo.core.rows import LatentRow, PairRow, SampleRow, ScoreRow
+from regdpo.evaluate.measures import MEASURES, Given, Measure
 from regdpo.models.spec import ModelFile
 from regdpo.stages import scores
 
@@ -20,27 +22,38 @@ def main() -> None:
         "--measure", required=True, choices=[name for name, it in MEASURES.items() if it.reads != "answers"]
     )
     parser.add_argument("--samples", help="manifest of the samples stage, for measures of samples")
+    parser.add_argument("--pairs", help="manifest of the pairs stage, for measures that read captions")
     parser.add_argument("--model", help="model.json, for measures of a model")
     parser.add_argument("--latents", help="manifest of the latents stage, for measures of a model")
     run = run_file.current()
     command_line.vbench(parser, suites=False)
     args = parser.parse_args()
     measure = MEASURES[args.measure]
-    for option in ("samples",) if measure.reads == "samples" else ("model", "latents"):
+    options = (
+        ("samples", *(["pairs"] if measure.captions else [])) if measure.reads == "samples" else ("model", "latents")
+    )
+    for option in options:
         if getattr(args, option) is None:
             raise UserError(f"--{option} is missing, which {args.measure} reads")
     store = run_file.open_store(args.store)
     given = Given(
         store,
         run.device,
-        stage=stage_inputs.read(getattr(stage_inputs, measure.stage), args.config) if measure.stage else None,
+        stage=_stage(measure, args.config),
         samples=tuple(manifests.read(args.samples, SampleRow)) if args.samples else (),
         model=ModelFile.read(args.model, store) if args.model else None,
         latents=tuple(manifests.read(args.latents, LatentRow)) if args.latents else (),
         python=args.python,
         weights=str(args.weights),
+        pairs={row.clip_id: row for row in manifests.read(args.pairs, PairRow)} if args.pairs else {},
     )
     manifests.write(args.out, scores.score(args.measure, given), ScoreRow)
+
+
+def _stage(measure: Measure, config: str) -> Any:
+    if measure.on:
+        return stage_inputs.read(stage_inputs.JudgeStage, config, measure.on)
+    return stage_inputs.read(getattr(stage_inputs, measure.stage), config) if measure.stage else None
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Tiny random vision-language models with their processors, made offline: Qwen2.5-VL, Qwen3-VL, SmolVLM2.
+"""Tiny random vision-language models with their processors, made offline: Qwen2-VL, Qwen2.5-VL, Qwen3-VL, SmolVLM2.
 
     python tests/tiny_qwen.py qwen3_vl FOLDER
 
@@ -16,14 +16,15 @@ SPECIAL = [
 TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n"
     "{% for part in message.content %}"
-    "{% if part.type == 'video' %}<|vision_start|><|video_pad|><|vision_end|>{% else %}{{ part.text }}{% endif %}"
+    "{% if part.type == 'video' %}<|vision_start|><|video_pad|><|vision_end|>"
+    "{% elif part.type == 'image' %}<|vision_start|><|image_pad|><|vision_end|>{% else %}{{ part.text }}{% endif %}"
     "{% endfor %}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 
 
 def make(kind: str, folder: Path) -> None:
-    """Save a model of ``kind`` (qwen2_5_vl, qwen3_vl or smolvlm) and its processor to ``folder``."""
+    """Save a model of ``kind`` (qwen2_vl, qwen2_5_vl, qwen3_vl or smolvlm) and its processor to ``folder``."""
     from regdpo.runtime.torchvision_stub import torchvision_operators
 
     torchvision_operators()
@@ -60,6 +61,11 @@ def make(kind: str, folder: Path) -> None:
         )
         images = t.Qwen2VLImageProcessor(**pixels)
         processor = t.Qwen2_5_VLProcessor(images, tokenizer, t.Qwen2VLVideoProcessor(**pixels), chat_template=TEMPLATE)
+    elif kind == "qwen2_vl":
+        vision = {"depth": 1, "embed_dim": 32, "hidden_size": 64, "num_heads": 2, "mlp_ratio": 1}
+        model = t.Qwen2VLForConditionalGeneration(t.Qwen2VLConfig(text_config=text, vision_config=vision, **marks))
+        images = t.Qwen2VLImageProcessor(**pixels)
+        processor = t.Qwen2VLProcessor(images, tokenizer, t.Qwen2VLVideoProcessor(**pixels), chat_template=TEMPLATE)
     elif kind == "smolvlm":
         ids["<|im_end|>"] = ids["<end_of_utterance>"]
         text = {key: value for key, value in text.items() if key != "rope_parameters"} | {"model_type": "llama"}

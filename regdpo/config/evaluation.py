@@ -1,12 +1,15 @@
 """The sections of the configuration for samples, scores and the report."""
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+
+from regdpo.config.footage import HubModel, Weights
 from regdpo.config.sampling import Sampling
-from regdpo.core.section import Count, InputPath, Section
+from regdpo.core.section import Count, InputPath, Positive, Section
 from regdpo.evaluate.suites import CUSTOM, OF_PROMPTS, expanded
 
 
@@ -112,6 +115,73 @@ class VBench(Section):
         return expanded(self.dimensions)
 
 
+class TextImage(HubModel):
+    """A model of CLIP's form, asked of frames and their prompt."""
+
+    frames: Count = Field(8, description="Frames of a video that are scored; the score is their mean.")
+
+
+class VideoScore2(HubModel):
+    """VideoScore2 (arXiv 2509.22799), a vision-language model that writes what it sees and then three scores."""
+
+    prompt: Annotated[str, InputPath()] = Field(
+        description="Text file of what it is asked, as its card has it, with `{prompt}` in the place of the caption."
+    )
+    fps: Positive = Field(2.0, description="Frames a second that it is shown.")
+    max_new_tokens: Count = Field(1024, description="Longest answer; one that ends before its scores is `missing`.")
+
+
+class Reward(HubModel):
+    """A reward model: Qwen2-VL with a head that reads one number at each of its own tokens."""
+
+    model: Annotated[str, InputPath(always=False)] = Field(
+        description="The Qwen2-VL that it was made from: hub name or local folder."
+    )
+    weights: Annotated[str, InputPath()] = Field(
+        description="File of the published weights: safetensors, or torch's, of which tensors alone are read. Adapters "
+        "in it are merged by the rank and alpha of `model_config.json` beside it."
+    )
+    prompt: Annotated[str, InputPath()] = Field(
+        description="Text file of what it is asked, as its repository has it, with `{prompt}` in the place of the "
+        "caption, and with its tokens."
+    )
+    max_pixels: Count = Field(200704, description="Most pixels of a frame that it is shown.")
+
+
+class VideoReward(Reward):
+    """VideoReward (Liu et al., Improving Video Generation with Human Feedback, arXiv 2501.13918)."""
+
+    fps: Positive = Field(2.0, description="Frames a second that it is shown.")
+
+
+class Hps3(Reward):
+    """HPS v3 (Ma et al., arXiv 2508.03789), which was made for pictures."""
+
+    frames: Count = Field(4, description="Frames of a video that are scored; the score is their mean.")
+
+
+class Frechet(Weights):
+    """Distance of a model's samples to the real clips, as sets."""
+
+    features: Literal["random", "video_mae"] = Field(
+        "random",
+        description="Of what a video is told by: of a random network with fixed weights, which needs none and knows "
+        "nothing of what videos show, or of a VideoMAE.",
+    )
+    model: Annotated[str | None, InputPath(always=False)] = Field(
+        None, description="`video_mae`: hub name or local folder."
+    )
+    revision: str | None = Field(None, description="Its pinned revision; needed for a hub name.")
+
+    @model_validator(mode="after")
+    def _model_is_pinned(self) -> Self:
+        if (self.features == "video_mae") != bool(self.model):
+            raise ValueError("`model` belongs to `features: video_mae`, which needs it")
+        if self.model and not self.revision and not Path(self.model).exists():
+            raise ValueError(f"`revision` is missing: pin the revision of {self.model}")
+        return self
+
+
 class Scores(Section):
     """What is measured on the samples."""
 
@@ -123,7 +193,22 @@ class Scores(Section):
     )
     error: HeldOutError = HeldOutError()
     vbench: VBench = VBench()
+    frechet: Frechet | None = Field(Frechet(), description="Empty: not measured.")
+    clip_score: TextImage | None = Field(
+        None, description="CLIP score, a proxy of how well a prompt is followed; empty: not measured, as of the next."
+    )
+    pick_score: TextImage | None = Field(None, description="PickScore, a proxy of what people prefer.")
+    hps: TextImage | None = Field(None, description="HPS v2, in the layout of transformers' CLIP; such a proxy.")
+    hps3: Hps3 | None = Field(None, description="HPS v3; such a proxy.")
+    video_score2: VideoScore2 | None = Field(None, description="A proxy of people's VQ and PF.")
+    video_reward: VideoReward | None = Field(None, description="A proxy of people's VQ, motion quality and PF.")
     bootstrap: Bootstrap = Bootstrap()
+
+    @property
+    def judges(self) -> dict[str, Weights]:
+        """The measures that a section of their own turns on, of those that are, by its key."""
+        found = {key: getattr(self, key) for key in type(self).model_fields}
+        return {key: it for key, it in found.items() if isinstance(it, Weights)}
 
 
 class Rating(Section):

@@ -2,9 +2,10 @@
 configuration, where the store is, and what the controlling process found.
 
 Jobs find it by one environment variable, ``RUN``. Text of any length and with any character gets there as it was
-written: neither Snakemake nor a shell sees it. Two variables remain beside it, for the shell that starts a stage:
-``REGDPO_SCRIPTS``, the folder of the scripts (conda's post-deploy scripts read it too), and ``REGDPO_CAPTIONER``, the
-interpreter of the captioner's environment; and within a training what ranks need to meet (regdpo/runs/rendezvous.py).
+written: neither Snakemake nor a shell sees it. Three variables remain beside it, for the shell that starts a stage:
+``REGDPO_SCRIPTS``, the folder of the scripts (conda's post-deploy scripts read it too), ``REGDPO_VISION``, the
+interpreter that has what vision-language models need, and ``REGDPO_CAPTIONER``, the captioner's; and within a training
+what ranks need to meet (regdpo/runs/rendezvous.py).
 """
 
 import json

@@ -286,6 +286,16 @@ class AnswersStage(Section):
         return {"attention": config.rating.attention, "ratings": config.paths.ratings}
 
 
+class JudgeStage(Section):
+    """Of a measure that a section of ``scores`` turns on: that section alone."""
+
+    scores: c.Scores
+
+    @classmethod
+    def of(cls, config: c.Config, key: str) -> dict[str, Any]:
+        return {"scores": {key: _dump(getattr(config.scores, key))}}
+
+
 class RateStage(Section):
     """No rule's parameter: the page makes nothing that could be stale."""
 
@@ -329,8 +339,8 @@ class ReportStage(Section):
         return {**self.config, "train": {**train, "arms": {name: train["arms"][name] for name in self.arms}}}
 
 
-OF_ONE = (TrainStage, NegativesStage, GeneratorStage, SuiteStage, SuiteSamplesStage)
-"""Those that are asked for by arm and seed, by generator, or by suite."""
+OF_ONE = (TrainStage, NegativesStage, GeneratorStage, JudgeStage, SuiteStage, SuiteSamplesStage)
+"""Those that are asked for by arm and seed, by generator, by a measure's section, or by suite."""
 STAGES: tuple[Any, ...] = tuple(
     it for it in list(vars().values()) if isinstance(it, type) and hasattr(it, "of") and it not in OF_ONE
 )
@@ -353,6 +363,8 @@ def parts(config: c.Config) -> dict[str, dict[str, Any]]:
         found[part_name(NegativesStage, name)] = NegativesStage.of(config, name)
         if generator.model:
             found[part_name(GeneratorStage, name)] = GeneratorStage.of(config, name)
+    for name in config.scores.judges:
+        found[part_name(JudgeStage, name)] = JudgeStage.of(config, name)
     for suite in config.scores.vbench.suites:
         found |= {part_name(stage, suite): stage.of(config, suite) for stage in (SuiteStage, SuiteSamplesStage)}
     return found | {part_name(TrainStage, *which): TrainStage.of(config, *which) for which in trained}
@@ -364,7 +376,8 @@ def read(stage: type[S], path: str | Path, *which: Any) -> S:
     Args:
         stage: one of ``STAGES`` or ``OF_ONE``.
         path: of a whole configuration, or of a run's file.
-        which: what ``stage.of`` wants beside the configuration (arm and seed of a training, a generator's name).
+        which: what ``stage.of`` wants beside the configuration (arm and seed of a training, a generator's name, a
+            measure's section).
 
     Raises:
         UserError: it cannot be read or does not fit.

@@ -4,13 +4,14 @@ The rule of scores, the report and the tests derive from ``MEASURES``. A new mea
 scores, and an entry here.
 """
 
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, Literal
 
+from regdpo.config.evaluation import Scores
 from regdpo.core.errors import UserError
-from regdpo.core.rows import AnswerRow, LatentRow, SampleRow, ScoreRow
+from regdpo.core.rows import AnswerRow, LatentRow, PairRow, SampleRow, ScoreRow
 from regdpo.core.store import Store
 from regdpo.evaluate.suites import DIMENSIONS
 from regdpo.models.spec import ModelFile
@@ -53,10 +54,16 @@ class Measure:
     ``answers``: what people said about the samples of all models, of which the stage `answers` makes it."""
     stage: str = ""
     """The part of the configuration that it reads, a class of ``stage_inputs``; empty: none."""
+    on: str = ""
+    """Key of the section of ``scores`` that turns it on and that it reads; empty: it is always on."""
+    captions: bool = False
+    """Whether it reads what the samples were to show."""
     packages: tuple[str, ...] = ()
     """Locked packages that shape it."""
     lock: str = "regdpo"
-    """The environment that it runs in."""
+    """The lock that has its packages beside those of all."""
+    environment: Literal["", "captioning"] = ""
+    """Where it runs, if that is another than the workflow's own."""
     gpu: bool = False
     memory: tuple[int, int | None] = (2000, None)
     """MB beside a small base, and beside a checkpoint where that needs more."""
@@ -90,6 +97,7 @@ class Given:
     answers: tuple[AnswerRow, ...] = ()
     python: str = ""  # interpreter of the environment of a measure that has one of its own
     weights: str = ""  # folder of what such a measure needs
+    pairs: Mapping[str, PairRow] = field(default_factory=dict)  # of a clip: its caption and rate, where `captions` asks
 
 
 def named(path: str) -> Any:
@@ -104,6 +112,9 @@ VBENCH = "vbench_"
 DIRECTIONS: dict[str, Literal[1]] = dict.fromkeys(("aesthetic_quality", "imaging_quality", "overall_consistency"), 1)
 """Dimensions of VBench of which more is better by itself; of the others a still, or a storm, is highest."""
 ITSELF = "measured against the real footage itself"
+
+TRANSFORMERS = ("torch", "transformers", "tokenizers", "numpy", "av")
+VISION = (*TRANSFORMERS, "torchvision")
 
 MEASURES: dict[str, Measure] = {
     "held_out": Measure(
@@ -137,6 +148,85 @@ MEASURES: dict[str, Measure] = {
         ),
         packages=("scikit-image", "opencv-python-headless", "av", "scipy", "numpy"),
     ),
+    "frechet": Measure(
+        "regdpo.evaluate.frechet:measure",
+        (
+            Metric("frechet", "Fréchet distance", "squared", -1, 3, "of all samples to all real clips", ITSELF),
+            Metric("frechet_bias", "its bias", "squared", 0, 3, "that so few clips would add; it is taken out", ITSELF),
+        ),
+        on="frechet",
+        packages=("torch", "transformers", "numpy", "av"),
+        gpu=True,
+        memory=(3000, 8000),
+    ),
+    "clip_score": Measure(
+        "regdpo.evaluate.text_image:clip_score",
+        (Metric("clip_score", "CLIP score", "0..100", 1, 2, "of frames and their prompt; a proxy"),),
+        on="clip_score",
+        captions=True,
+        packages=TRANSFORMERS,
+        gpu=True,
+        memory=(4000, 8000),
+    ),
+    "pick_score": Measure(
+        "regdpo.evaluate.text_image:pick_score",
+        (Metric("pick_score", "PickScore", "", 1, 2, "mean over frames; a proxy of what people prefer"),),
+        on="pick_score",
+        captions=True,
+        packages=TRANSFORMERS,
+        gpu=True,
+        memory=(8000, 12000),
+    ),
+    "hps": Measure(
+        "regdpo.evaluate.text_image:hps",
+        (Metric("hps", "HPS v2", "0..100", 1, 2, "mean over frames; a proxy of what people prefer"),),
+        on="hps",
+        captions=True,
+        packages=TRANSFORMERS,
+        gpu=True,
+        memory=(8000, 12000),
+    ),
+    "hps3": Measure(
+        "regdpo.evaluate.rewards:hps3",
+        (Metric("hps3", "HPS v3", "", 1, 2, "mean over frames; a proxy of what people prefer"),),
+        on="hps3",
+        captions=True,
+        packages=VISION,
+        environment="captioning",
+        gpu=True,
+        memory=(40000, 40000),
+        runtime=240,
+    ),
+    "video_score2": Measure(
+        "regdpo.evaluate.video_score:measure",
+        (
+            Metric("video_score2_visual", "VideoScore2, visual", "1..5", 1, 2, "a proxy of people's VQ"),
+            Metric("video_score2_text", "VideoScore2, text", "1..5", 1, 2, "a proxy of people's PF"),
+            Metric("video_score2_physical", "VideoScore2, physical", "1..5", 1, 2, "common sense; a proxy"),
+        ),
+        on="video_score2",
+        captions=True,
+        packages=VISION,
+        environment="captioning",
+        gpu=True,
+        memory=(40000, 40000),
+        runtime=480,
+    ),
+    "video_reward": Measure(
+        "regdpo.evaluate.rewards:video_reward",
+        (
+            Metric("video_reward_vq", "VideoReward VQ", "", 1, 2, "a proxy of people's VQ"),
+            Metric("video_reward_mq", "VideoReward MQ", "", 1, 2, "motion quality; a proxy"),
+            Metric("video_reward_ta", "VideoReward TA", "", 1, 2, "text alignment: a proxy of people's PF"),
+        ),
+        on="video_reward",
+        captions=True,
+        packages=VISION,
+        environment="captioning",
+        gpu=True,
+        memory=(16000, 16000),
+        runtime=240,
+    ),
     "vbench": Measure(
         "regdpo.evaluate.vbench_run:measure",
         tuple(
@@ -169,14 +259,23 @@ MEASURES: dict[str, Measure] = {
 """Name -> declaration, in the order of the report's columns."""
 
 
+def asked(on: Collection[str]) -> dict[str, Measure]:
+    """The measures that are made.
+
+    Args:
+        on: keys of the sections of ``scores`` that turn one on (``Scores.judges``).
+    """
+    return {name: it for name, it in MEASURES.items() if not it.on or it.on in on}
+
+
 def metrics(task: str = "") -> dict[str, Metric]:
     """The metrics of all measures, by key; of a task (``base.task``) those that say something of it."""
     every = (metric for measure in MEASURES.values() for metric in measure.metrics)
     return {metric.key: metric for metric in every if not (metric.continuation and task == "t2v")}
 
 
-def columns(primary: str, task: str, vbench: Collection[str]) -> dict[str, Metric]:
-    """``metrics(task)`` with the primary measure (``scores.primary``) first.
+def columns(scores: Scores, task: str) -> dict[str, Metric]:
+    """The metrics that are measured, the primary one (``scores.primary``) first.
 
     Args:
         vbench: those of VBench's dimensions that are asked for.
@@ -184,10 +283,18 @@ def columns(primary: str, task: str, vbench: Collection[str]) -> dict[str, Metri
     Raises:
         UserError: it is none of them, or has no direction, so that nothing could be better by it.
     """
-    asked = {f"{VBENCH}{name}" for name in vbench}
-    found = {key: it for key, it in metrics(task).items() if key in asked or not key.startswith(VBENCH)}
+    here = {metric.key for measure in asked(scores.judges).values() for metric in measure.metrics}
+    here -= {f"{VBENCH}{name}" for name in DIMENSIONS} - {f"{VBENCH}{name}" for name in scores.vbench.measured}
+    found = {key: it for key, it in metrics(task).items() if key in here}
     possible = [key for key, metric in found.items() if metric.better]
+    primary = scores.primary
     if primary not in possible:
+        measure = next((it for it in MEASURES.values() if primary in {metric.key for metric in it.metrics}), None)
+        off = (
+            f"; it is measured where scores.{measure.on} is given"
+            if measure and measure.on and primary not in here
+            else ""
+        )
         there = f"{', '.join(possible)}, the metrics of {task} that have a direction"
-        raise UserError(f"scores.primary: {primary} is none of {there}")
+        raise UserError(f"scores.primary: {primary} is none of {there}{off}")
     return {primary: found.pop(primary), **found}

@@ -162,8 +162,7 @@ def asked(inputs: Inputs) -> dict[str, Metric]:
     Raises:
         UserError: ``scores.primary`` is no metric that could be better.
     """
-    scores = inputs.config.scores
-    return columns(scores.primary, inputs.config.base.task, scores.vbench.measured)
+    return columns(inputs.config.scores, inputs.config.base.task)
 
 
 def names(runs: list[Run]) -> dict[int, str]:

@@ -40,6 +40,15 @@ def download(key: str, name: str, revision: str | None) -> Path:
         raise UserError(f"{key}: {name} at {revision} cannot be had ({first_line(error)})") from None
 
 
+def folder_of(key: str, name: str, revision: str | None) -> Path:
+    """That of a local checkpoint, or of one of the hub.
+
+    Raises:
+        UserError: it cannot be had.
+    """
+    return Path(name) if Path(name).is_dir() else download(key, name, revision)
+
+
 def cached(key: str, name: str, revision: str | None) -> Path:
     """The folder of a checkpoint that was downloaded before.
 

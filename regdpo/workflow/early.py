@@ -17,7 +17,7 @@ from regdpo.data import footage
 from regdpo.data.captioner_registry import CAPTIONERS
 from regdpo.data.registry import FILTERS
 from regdpo.evaluate import prompts
-from regdpo.evaluate.measures import columns
+from regdpo.evaluate.measures import MEASURES, columns
 from regdpo.evaluate.suites import SUITES
 from regdpo.models import checkpoint_json
 from regdpo.models.registry import FAMILIES
@@ -39,8 +39,9 @@ def check(settings: Config, conda: bool = False) -> None:
         UserError: there is no footage; the base cannot take clips of that size; the captioner's environment is missing;
             the weights of a filter, or what runs them, are missing; the primary measure is none.
     """
-    columns(settings.scores.primary, settings.base.task, settings.scores.vbench.measured)
+    columns(settings.scores, settings.base.task)
     geometry(settings)
+    scored(settings)
     suites(settings)
     if settings.footage:
         footage.list_videos(settings.videos)
@@ -136,6 +137,24 @@ def judges(settings: Config, conda: bool = False) -> None:
         asked = {package for it in FILTERS.values() if it.weights == key for package in it.packages}
         if not conda and ONNX in asked and find_spec(ONNX) is None:
             raise UserError(f"{asks}: {ONNX} is not installed here; run `make filters`")
+
+
+def scored(settings: Config) -> None:
+    """Refuse measures whose files are not there, or that have no environment to run in; of the hub's models the job
+    tells.
+
+    Raises:
+        UserError: naming what is missing.
+    """
+    for key, section in settings.scores.judges.items():
+        for name, path in section.files.items():
+            weights_file(f"scores.{key}.{name}", path)
+        needs = any(it.environment for it in MEASURES.values() if it.on == key)
+        if needs and not shutil.which(settings.captions.python) and not all(map(find_spec, CAPTIONING)):
+            raise UserError(
+                f"scores.{key}: needs the environment of vision-language models, and there is no program "
+                f"{settings.captions.python} (captions.python); run `make captioning`"
+            )
 
 
 def captioner(settings: Config) -> None:

@@ -140,17 +140,21 @@ class Inputs:
         clips = self.settings.clips
         return [name for key in clips.weights for name in getattr(clips, key).named.values()]
 
+    def of_measure(self, key: str) -> list[str]:
+        """The weights that a measure reads, by its section's key."""
+        section = self.settings.scores.judges.get(key)
+        return [self.weights(name) for name in section.named.values()] if section else []
+
     def all(self) -> dict[str, dict[str, str]]:
         """What a run tells its jobs."""
         shards = [str(shard) for shard in range(self.settings.clips.shards)]
         generators = [it.model for it in self.settings.negatives.named.values()]
-        models = [
-            it for it in (self.settings.base.model, self.settings.captions.model, *generators, *self.judges) if it
-        ]
+        scored = [name for section in self.settings.scores.judges.values() for name in section.named.values()]
+        models = [self.settings.base.model, self.settings.captions.model, *generators, *self.judges, *scored]
         return {
             "videos": {shard: self.videos(shard) for shard in shards},
             "sidecars": {shard: self.sidecars(shard) for shard in shards},
-            "weights": {model: self.weights(model) for model in models},
+            "weights": {model: self.weights(model) for model in models if model},
             "ratings": {"answers": self.ratings()},
             "suites": {suite: self.suite(suite) for suite in self.settings.scores.vbench.suites},
             "imports": {

@@ -78,6 +78,8 @@ class Params:
     def measured(self, wildcards: Any) -> str:
         """`params.config` of a measure."""
         measure = MEASURES[wildcards.measure]
+        if measure.on:
+            return self.reads(stage_inputs.JudgeStage, lambda _: (measure.on,))(wildcards)
         return self.reads(getattr(stage_inputs, measure.stage))(wildcards) if measure.stage else ""
 
     def measure_code(self, name: str) -> str:

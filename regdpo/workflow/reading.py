@@ -59,13 +59,14 @@ def run_file(notes: Path, controls: bool) -> RunFile:
 
 
 def set_environment(root: Path, settings: schema.Config) -> None:
-    """That of jobs' shells. Where the captioner's own environment is not there, ``python`` has its packages."""
-    its_own = CAPTIONERS[settings.captions.source].environment and shutil.which(settings.captions.python)
+    """That of jobs' shells. ``python`` has what vision-language models need where their environment is not."""
+    vision = settings.captions.python if shutil.which(settings.captions.python) else "python"
     os.environ.update(
         PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()]),
         PYTHONPATH=str(root),
         REGDPO_SCRIPTS=str(root / "scripts"),
-        REGDPO_CAPTIONER=settings.captions.python if its_own else "python",
+        REGDPO_VISION=vision,
+        REGDPO_CAPTIONER=vision if CAPTIONERS[settings.captions.source].environment else "python",
     )
 
 
@@ -88,5 +89,7 @@ class ModelFiles:
     def scored(self, wildcards: Any) -> Mapping[str, str]:
         """What a measure reads of a model."""
         if MEASURES[wildcards.measure].reads == "samples":
-            return {"samples": f"{self.results}/samples/{wildcards.model}.parquet"}
+            samples = {"samples": f"{self.results}/samples/{wildcards.model}.parquet"}
+            pairs = {"pairs": f"{self.results}/pairs/gt.parquet"}
+            return samples | (pairs if MEASURES[wildcards.measure].captions else {})
         return {"model": self.of(wildcards), "latents": f"{self.results}/latents/gt.parquet"}

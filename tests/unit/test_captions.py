@@ -418,6 +418,6 @@ def test_the_command_captions_accepted_clips(tmp_path):
 def test_without_torchvision_the_way_out_is_named(tmp_path):
     done = command(tmp_path, source="transformers", model=".")
     assert done.returncode == 2
-    assert done.stderr.startswith("error: captions.source: transformers needs ")
+    assert done.stderr.startswith("error: captions.model: transformers needs ")
     assert "make captioning" in done.stderr
     assert len(done.stderr.splitlines()) == 1

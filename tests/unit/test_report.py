@@ -355,7 +355,7 @@ def test_the_page_leads_with_the_declared_measure(inputs, html):
 @pytest.mark.parametrize(("primary", "task"), [("motion", "i2v"), ("psnr", "t2v"), ("beauty", "i2v")])
 def test_a_primary_measure_that_is_none_is_refused(inputs, primary, task):
     with pytest.raises(UserError, match=f"^scores.primary: {primary} is none of held_out_error, spectrum, "):
-        columns(primary, task, ["temporal_flickering"])
+        columns(schema.Scores(primary=primary), task)
 
 
 def test_the_page_says_which_levels_it_cannot_speak_of(html):

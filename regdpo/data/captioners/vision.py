@@ -4,6 +4,7 @@ Frames are decoded here and given as arrays, so transformers needs no video deco
 """
 
 import sys
+from collections.abc import Collection
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,7 @@ def answer(task: Task) -> list[CaptionRow]:
     code = code_digest(__name__) + versions("torch", "transformers")
     kept = Kept(task, identity, settings.prompt, str(settings.frames), str(settings.max_new_tokens), code)
     if todo := kept.missing():
-        processor, model = _load(name, settings.revision)
+        processor, model = load("captions.model", name, settings.revision)
         batches = [todo[start : start + settings.batch] for start in range(0, len(todo), settings.batch)]
         for batch in track(batches, "captions"):
             for clip, said in zip(batch, _answers(processor, model, batch, settings, store), strict=True):
@@ -54,11 +55,18 @@ def answer(task: Task) -> list[CaptionRow]:
     return kept.rows()
 
 
-def _load(name: str, revision: str | None) -> tuple[Any, Any]:
-    """Processor and model, on the GPU in bf16 where there is one. No code of the checkpoint is run."""
+def load(key: str, name: str, revision: str | None, kinds: Collection[str] = tuple(KINDS)) -> tuple[Any, Any]:
+    """Processor and model, on the GPU in bf16 where there is one. No code of the checkpoint is run.
+
+    Args:
+        key: of the configuration, for the reader. kinds: ``model_type`` that it may have.
+
+    Raises:
+        UserError: it cannot be loaded, or is of another kind.
+    """
     if lacking := [package for package in NEEDED if find_spec(package) is None]:
         raise UserError(
-            f"captions.source: transformers needs {' and '.join(lacking)}, which {sys.executable} does not have; "
+            f"{key}: transformers needs {' and '.join(lacking)}, which {sys.executable} does not have; "
             "run `make captioning` (it installs envs/captioning.lock) and use .venv-captioning/bin/python"
         )
     torchvision_operators()
@@ -66,23 +74,22 @@ def _load(name: str, revision: str | None) -> tuple[Any, Any]:
     from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
     cuda = torch.cuda.is_available()
-    folder = name if Path(name).is_dir() else download("captions.model", name, revision)
+    folder = name if Path(name).is_dir() else download(key, name, revision)
     source: dict[str, Any] = {"trust_remote_code": False}
     try:
         kind = AutoConfig.from_pretrained(folder, **source).model_type
-        if kind not in KINDS:
-            raise UserError(f"captions.model: {name} is a {kind} model; known are {', '.join(KINDS)}")
+        if kind not in kinds:
+            raise UserError(f"{key}: {name} is a {kind} model; known are {', '.join(kinds)}")
         processor = AutoProcessor.from_pretrained(folder, **source)
         model = AutoModelForImageTextToText.from_pretrained(
             folder, dtype=torch.bfloat16 if cuda else torch.float32, use_safetensors=True, **source
         )
     except BROKEN as error:
         reason = " ".join(str(error).split())
-        raise UserError(f"captions.model: {name} cannot be loaded ({reason})") from None
+        raise UserError(f"{key}: {name} cannot be loaded ({reason})") from None
     if processor.tokenizer.pad_token is None:
         raise UserError(
-            f"captions.model: {name}: its tokenizer has no token to pad with; name one as pad_token in its "
-            "tokenizer_config.json"
+            f"{key}: {name}: its tokenizer has no token to pad with; name one as pad_token in its tokenizer_config.json"
         )
     processor.tokenizer.padding_side = "left"
     return processor, model.eval().to("cuda" if cuda else "cpu")
