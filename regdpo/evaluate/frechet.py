@@ -105,7 +105,9 @@ def _moments(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[
     """Mean, and a root of the covariance: R with R^T R = S, of at most D rows."""
     mean = values.mean(axis=0)
     root = (values - mean) / np.sqrt(len(values) - 1)
-    return mean, root if len(root) <= root.shape[1] else np.linalg.qr(root, mode="r")
+    if len(root) > root.shape[1]:
+        root = np.linalg.qr(root).R
+    return mean, root
 
 
 def features(settings: Frechet, device: torch.device) -> Any:
@@ -157,7 +159,7 @@ def random_network() -> nn.Module:
 def _pooled(network: nn.Module, video: Tensor) -> NDArray[np.float64]:
     """Mean and standard deviation of each channel over space and time."""
     found = network(video)[0].flatten(1).double()
-    return torch.cat([found.mean(dim=1), found.std(dim=1)]).numpy()  # type: ignore[no-any-return]
+    return torch.cat([found.mean(dim=1), found.std(dim=1)]).numpy()
 
 
 def video_mae(settings: Frechet, device: torch.device) -> Any:

@@ -131,7 +131,7 @@ def read_tensors(key: str, path: str) -> dict[str, Tensor]:
         UserError: it cannot be read.
     """
     try:
-        found = load_file(path) if path.endswith(".safetensors") else torch.load(path, "cpu", weights_only=True)
+        found: Any = load_file(path) if path.endswith(".safetensors") else torch.load(path, "cpu", weights_only=True)
     except (*BROKEN, pickle.UnpicklingError, EOFError) as error:
         raise UserError(f"{key}: {path} cannot be read ({first_line(error)})") from None
     tensors = found.get("state_dict", found) if isinstance(found, dict) else {}

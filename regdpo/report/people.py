@@ -7,7 +7,7 @@ import math
 
 from regdpo.core.rows import REAL, AnswerRow
 from regdpo.evaluate import gsb, people
-from regdpo.evaluate.measures import Metric, metrics
+from regdpo.evaluate.measures import Metric, columns
 from regdpo.evaluate.people import AXES, METRICS, Agreement
 from regdpo.evaluate.stats import Interval
 from regdpo.report.gather import Inputs
@@ -127,7 +127,9 @@ def shape(inputs: Inputs) -> People:
     rating = inputs.config.rating
     sorted_out = people.counted(inputs.answers, rating.attention)
     kept = sorted_out.rows
-    measured = [it for it in metrics(inputs.config.base.task).values() if it.key not in METRICS.values()]
+    measured = [
+        it for it in columns(inputs.config.scores, inputs.config.base.task).values() if it.key not in METRICS.values()
+    ]
     return People(
         answers=len(kept),
         axes=[_axis(inputs, kept, axis) for axis in AXES],

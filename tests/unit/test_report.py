@@ -168,7 +168,7 @@ def test_no_places_and_no_clock(html, made):
 
 def test_every_missing_cell_has_its_reason(html):
     cells = [a["title"] for a in Elements(html).all("abbr", "title")]
-    assert len(cells) == html.count('class="missing"') == 21  # dpo's flickering, four that footage has none of,
+    assert len(cells) == html.count('class="missing"') == 23  # dpo's flickering, six that footage has none of,
     # and in ten cells of the table and on three cards what people were not asked
     assert all(cells)
     assert {NO_VBENCH, NOBODY} <= {*cells}
