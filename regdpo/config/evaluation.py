@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-
 from regdpo.config.footage import HubModel, Weights
 from regdpo.config.sampling import Sampling
 from regdpo.core.section import Count, InputPath, Positive, Section
