@@ -382,4 +382,19 @@ class AnswerRow(Row):
     origin: str = "page"  # or the file that it was imported from
 
 
+class LabelRow(Row):
+    """What people say of a single video: a line of `labels.parquet`, which training may take for labels."""
+
+    label_id: str  # its bytes, and the question
+    path: str  # in the store
+    sha256: str
+    model: str  # base, ARM/seedN, or real
+    prompt_id: str  # the clip whose caption (and first frame) was given
+    caption: str
+    task: Literal["i2v", "t2v"]
+    question: Literal["generated", "product", "professional"]
+    yes: int  # raters who said yes
+    raters: int  # who answered
+
+
 R = TypeVar("R", bound=Row)

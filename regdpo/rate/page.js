@@ -6,6 +6,7 @@ const PAUSE = 700; // between two rounds of the videos
 const DRIFT = 0.06; // seconds that one video may be ahead of the other
 const UNSENT = "regdpo-rate-unsent"; // an answer that the server has not confirmed
 const KNOWN = "regdpo-rate-rater";
+const KEYS = "regdpo-rate-keys"; // "off": single keys do nothing
 
 let who = null; // { rater, form }
 let state = null; // what the server said last
@@ -162,7 +163,7 @@ function ask_questions() {
       const button = element("button", { type: "button", disabled: !mine || !loaded() }, label);
       if (mine) {
         button.append(" ", element("kbd", { textContent: index + 1 }));
-        button.setAttribute("aria-keyshortcuts", index + 1);
+        button.dataset.key = index + 1;
         button.addEventListener("click", () => answer(value));
       }
       button.setAttribute("aria-pressed", value === said);
@@ -178,6 +179,7 @@ function ask_questions() {
     if (mine) group.setAttribute("aria-current", "step");
     return group;
   }));
+  tell_keys();
   if (current) $(`question-${current.axis}`).focus({ preventScroll: true });
 }
 
@@ -238,20 +240,37 @@ function start() {
 
 // ---- keys and buttons --------------------------------------------------------------------------------------------
 
+// Speech input and shaking hands press keys that nobody meant: single ones can be switched off (WCAG 2.1.4).
+function tell_keys() {
+  const on = $("keys").checked;
+  document.body.classList.toggle("keyless", !on);
+  for (const button of document.querySelectorAll("[data-key]")) {
+    if (on) button.setAttribute("aria-keyshortcuts", button.dataset.key);
+    else button.removeAttribute("aria-keyshortcuts");
+  }
+}
+
 document.addEventListener("keydown", (event) => {
-  const typing = event.target.closest("input, textarea, select");
-  if (!state || typing || event.ctrlKey || event.metaKey || event.altKey || event.repeat) return;
+  const typing = event.target.closest("input:not([type=checkbox]), textarea, select");
+  if (!state || !$("keys").checked || typing || event.ctrlKey || event.metaKey || event.altKey || event.repeat) return;
   const key = event.key.toLowerCase();
   if (key === "z") return busy || undo();
   if (!state.item) return;
   if (key === "s" && !$("skip").hidden) return busy || leave_out();
-  if (key === " " && !event.target.closest("button")) {
+  if (key === " " && !event.target.closest("button, input")) {
     event.preventDefault();
     replay();
   }
   const chosen = state.answers[Number(key) - 1];
   if (chosen) answer(chosen[0]);
 });
+$("keys").checked = memory.get(KEYS) !== "off";
+$("keys").addEventListener("change", () => {
+  memory.set(KEYS, $("keys").checked ? null : "off");
+  tell_keys();
+  say($("keys").checked ? "Single keys are on." : "Single keys are off.");
+});
+tell_keys();
 $("replay").addEventListener("click", replay);
 $("undo").addEventListener("click", () => busy || undo());
 $("back").addEventListener("click", () => busy || undo());

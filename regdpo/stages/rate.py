@@ -13,15 +13,18 @@ from regdpo.config.stage_inputs import RateStage
 from regdpo.core import manifests
 from regdpo.core.digests import text_digest
 from regdpo.core.errors import UserError
-from regdpo.core.rows import AnswerRow, PairRow, SampleRow
+from regdpo.core.rows import AnswerRow, LabelRow, PairRow, SampleRow
 from regdpo.core.store import Store
 from regdpo.data.video import read_stored, write_frames
-from regdpo.rate import items, label_studio
+from regdpo.evaluate import people
+from regdpo.rate import exports, items, label_studio
 from regdpo.rate.answers import DATABASE, TABLE, Answers
 from regdpo.rate.items import Item, Samples, Video
 from regdpo.rate.server import Application
 
 HOST = "127.0.0.1"
+PAIRS, LABELS = "pairs.csv", "labels.parquet"
+"""What is made of the answers, beside them."""
 MOSAIC = 8
 """Squares that the shorter side of a spoiled clip has."""
 
@@ -53,10 +56,18 @@ def add(stage: RateStage, path: Path) -> None:
 
 
 def export(stage: RateStage) -> None:
-    """Write the table of all answers."""
-    rows, path = answers(stage).rows(), Path(stage.paths.ratings) / TABLE
-    manifests.write(path, rows, AnswerRow)
-    _say(f"{len(rows)} answers: {path}")
+    """Write the table of all answers, and of those that count the pairs that people prefer one of, and the labels."""
+    rows, folder = answers(stage).rows(), Path(stage.paths.ratings)
+    manifests.write(folder / TABLE, rows, AnswerRow)
+    _say(f"{len(rows)} answers: {folder / TABLE}")
+    counted = people.counted(rows, stage.rating.attention)
+    for name, it in counted.raters.items():
+        if it.dropped:
+            _say(f"{name} had {it.right} of {it.shown} answers about gold pairs right, and is left out of what follows")
+    pairs, labels = exports.pairs(counted.rows), exports.labels(counted.rows)
+    exports.write_pairs(folder / PAIRS, pairs)
+    manifests.write(folder / LABELS, labels, LabelRow)
+    _say(f"{len(pairs)} pairs: {folder / PAIRS}; {len(labels)} labels: {folder / LABELS}")
 
 
 def answers(stage: RateStage) -> Answers:

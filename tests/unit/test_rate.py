@@ -17,15 +17,17 @@ import rate_inputs
 from werkzeug.test import Client
 
 from regdpo.config import schema
+from regdpo.config.stage_inputs import ImportsStage
 from regdpo.core import manifests
-from regdpo.core.digests import file_digest
+from regdpo.core.digests import DigestCache, file_digest
 from regdpo.core.errors import UserError
-from regdpo.core.rows import AnswerRow
+from regdpo.core.rows import AnswerRow, LabelRow
+from regdpo.core.store import Store
 from regdpo.data.video import read_frames
 from regdpo.rate import items, label_studio
-from regdpo.rate.answers import Answers
+from regdpo.rate.answers import DATABASE, Answers, stored
 from regdpo.rate.server import Application
-from regdpo.stages import rate
+from regdpo.stages import imports, rate
 
 ROOT = Path(__file__).parents[2]
 HERE = "http://127.0.0.1:8765"
@@ -188,6 +190,46 @@ def test_answers_by_side_become_answers_by_arm(made, page, tmp_path):
             assert not path or file_digest(made.store.existing(path)) == digest
 
 
+def test_what_is_exported_are_pairs_that_the_importer_takes_and_labels(tmp_path, capsys):
+    folder = rate_inputs.make(tmp_path, prompts=2, gold=1, repeats=0, comparisons=[["sft", "base"]])
+    mine = items.Samples(folder.stage, folder.samples, folder.pairs)
+    shown = rate.shown(folder.stage, mine, {pair.clip_id: pair for pair in folder.pairs}, folder.store)
+    page = Page(folder, shown, tmp_path / "ratings")
+
+    def better(rater, right):
+        def choose(item, axis):
+            turn = page.turn(rater, item["name"])
+            if axis == "PF" and not turn.item.gold:
+                return "same"
+            return next(side for side in item["sides"] if (turn.side(side) == turn.item.a) == right)
+
+        return choose
+
+    page.all("ann", better("ann", True))
+    page.all("bob", better("bob", False))  # of the gold pair too
+    page.all("ann", lambda item, axis: {"generated": "no"}.get(axis, "yes"), "clip")
+    page.all("cleo", lambda item, axis: "no", "clip")
+    rate.export(folder.stage)
+    assert "bob had 0 of 2 answers about gold pairs right, and is left out" in capsys.readouterr().err
+    source = schema.PairSource(kind="csv", path=str(tmp_path / "ratings/pairs.csv"), root=str(folder.store.root))
+    size = {"frames": 9, "fps": rate_inputs.FPS, "height": rate_inputs.SIZE[0], "width": rate_inputs.SIZE[1]}
+    stage = ImportsStage(sources={"people": source}, clips=schema.Clips(**size))
+    cache = DigestCache(tmp_path / "digests.json")
+    rows = imports.import_shard(stage, "people", 0, 1, Store(tmp_path / "other"), cache)
+    assert [row.status for row in rows] == ["accepted"] * 2, rows
+    sft = {row.sha256: row for row in folder.samples if row.model.startswith("sft")}
+    assert {sft[row.source_digest].clip_id for row in rows} == {"clip0", "clip1"}
+    assert {row.group for row in rows} == {"clip0", "clip1"}
+    assert {row.caption for row in rows} == {" ".join(text.split()) for text in rate_inputs.CAPTIONS[:2]}
+    labels = manifests.read(tmp_path / "ratings/labels.parquet", LabelRow)
+    assert len(labels) == 3 * 8  # base, sft, dpo and real, of two prompts
+    assert {(row.question, row.yes, row.raters) for row in labels} == {
+        ("generated", 0, 2), ("product", 1, 2), ("professional", 1, 2)
+    }  # fmt: skip
+    for row in labels:
+        assert file_digest(folder.store.existing(row.path)) == row.sha256
+
+
 def test_undo_takes_back_the_last_answer_of_the_form(page):
     first = page.ask("next").json["item"]["name"]
     assert page.ask("undo").status_code == 409
@@ -321,6 +363,10 @@ def test_what_is_no_database_of_answers_is_told(tmp_path):
         db.execute("PRAGMA user_version=2")
     with pytest.raises(UserError, match=r"newer: is not a database .* this regdpo can read; set `paths\.ratings`"):
         Answers(tmp_path / "newer")
+    for name, says in (("text", "cannot be used as a database"), ("newer", "this regdpo can read")):
+        (tmp_path / name).rename(tmp_path / DATABASE)
+        with pytest.raises(UserError, match=f"{DATABASE}: .*{says}"):
+            stored(tmp_path)
     assert Answers(tmp_path / "mine").token == Answers(tmp_path / "mine").token
     assert (tmp_path / "mine").stat().st_mode & 0o77 == 0
 
@@ -439,6 +485,9 @@ def test_a_killed_page_loses_no_answer_and_its_address_stays_good(tmp_path):
     finally:
         process.kill()
         process.wait()
+    left = {path.name: path.read_bytes() for path in (tmp_path / "ratings").iterdir()}
+    assert [row.axis for row in stored(tmp_path / "ratings")] == ["VQ"]  # as the workflow reads it
+    assert left["answers.sqlite"] == (tmp_path / "ratings/answers.sqlite").read_bytes()
     process, _, again = started(folder.config, port)
     try:
         assert again == token
@@ -451,4 +500,9 @@ def test_a_killed_page_loses_no_answer_and_its_address_stays_good(tmp_path):
     finally:
         process.kill()
     (row,) = manifests.read(tmp_path / "ratings/answers.parquet", AnswerRow)
+    kept = sorted((tmp_path / "ratings").iterdir())
+    assert stored(tmp_path / "ratings") == [row]
+    assert sorted((tmp_path / "ratings").iterdir()) == kept  # no log of SQLite's beside it
+    (tmp_path / "ratings/answers.sqlite").unlink()
+    assert stored(tmp_path / "ratings") == [row]
     assert (row.rater, row.axis, row.answer == row.left) == ("ann", "VQ", True)
