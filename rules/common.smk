@@ -55,7 +55,7 @@ envvars:
 
 CAPTIONER = CAPTIONERS[settings.captions.source]
 reading.set_environment(ROOT, settings)
-shell.prefix(reading.SHELL)
+shell.prefix(reading.shell(settings))
 
 declare = Params(settings, ROOT, run.codes)
 found = Inputs(settings, NOTES, logger.info, run.digests or None)

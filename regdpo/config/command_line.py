@@ -3,9 +3,23 @@
 import argparse
 import os
 from pathlib import Path
+from typing import Any
 
+from regdpo.config import stage_inputs
 from regdpo.config.run_file import RUN, current
+from regdpo.core import portable
 from regdpo.core.temporaries import check_writable
+
+
+class _Parser(argparse.ArgumentParser):
+    """Of a stage, which begins anew where its configuration asks for portable numbers and it was started without what
+    those take: by hand, or on a machine whose shell has set something else."""
+
+    def parse_args(self, *given: Any, **options: Any) -> Any:
+        args = super().parse_args(*given, **options)
+        if not given and Path(args.config).is_file() and stage_inputs.portable(args.config):
+            portable.start_over()
+        return args
 
 
 def store_option(parser: argparse.ArgumentParser) -> None:
@@ -21,9 +35,7 @@ def parser(description: str | None, out: bool = True) -> argparse.ArgumentParser
         description: of the script.
         out: whether it always writes a manifest.
     """
-    result = argparse.ArgumentParser(
-        description=(description or "").strip(), formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    result = _Parser(description=(description or "").strip(), formatter_class=argparse.RawDescriptionHelpFormatter)
     default = os.environ.get(RUN)
     result.add_argument(
         "--config",

@@ -42,6 +42,8 @@ class RunFile(Section):
     environment: str = ""
     """What the controlling process runs on (``core.environment``)."""
     device: str = "auto"
+    portable: bool = False
+    """Whether numbers made on the CPU are to be those of other machines too (``core.portable``)."""
     vbench: str = ".venv-vbench/bin/python"
     """Interpreter of VBench's environment."""
     vbench_weights: str = "weights/vbench"

@@ -8,7 +8,7 @@ what a stage has not been given cannot shape its result.
 
 import difflib
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
@@ -35,6 +35,7 @@ from regdpo.config.mistakes import lines, refuse_twice
 from regdpo.config.pairs import BASE, Generator, Latents, Negatives, Pairs, PairSource
 from regdpo.config.sampling import Cache, Precision, Sampling, Solver, Tiling
 from regdpo.config.training import Train, TrainSettings
+from regdpo.core import portable
 from regdpo.core.errors import UserError
 from regdpo.core.section import Section
 from regdpo.evaluate.suites import SUITES
@@ -111,6 +112,14 @@ class Paths(Section):
 class Config(Section):
     """Configuration of the workflow."""
 
+    deterministic: Literal["auto", "portable"] | bool = Field(
+        "auto",
+        description="Which bits are always the same. `portable`: on the CPU those of all x86-64 machines with AVX2 "
+        "(docs/reference/portable.md has what it costs), on a GPU as `on`. `on`: on the CPU those of one machine, at "
+        "full speed, and on a GPU only deterministic kernels, so that a resumed training is equal bit for bit. `off`: "
+        "on a GPU whatever is fastest. `auto`: `portable` with `launch.device: cpu` where the processor can, else "
+        "`off`.",
+    )
     paths: Paths = Paths()
     videos: Videos
     clips: Clips = Clips()
@@ -178,6 +187,18 @@ class Config(Section):
             if reason := sampling.misfit(model.family):
                 raise ValueError(f"{where}.sampling.{reason}")
         return self
+
+    @property
+    def portable(self) -> bool:
+        """Whether numbers made on the CPU are to be those of other machines too."""
+        if self.deterministic == "auto":
+            return self.launch.device == "cpu" and portable.possible()
+        return self.deterministic == "portable"
+
+    @property
+    def fixed_kernels(self) -> bool:
+        """Whether a GPU is to use deterministic kernels alone."""
+        return self.deterministic in (True, "portable")
 
     @property
     def footage(self) -> bool:

@@ -394,6 +394,15 @@ def read(stage: type[S], path: str | Path, *which: Any) -> S:
         raise UserError(f"{path}: {name}.{'.'.join(map(str, item['loc']))}: {item['msg']}") from None
 
 
+def portable(path: str | Path) -> bool:
+    """Whether a configuration, or a run's file, asks for portable numbers.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    return RunFile.read(path).portable if Path(path).suffix == SUFFIX else c.load(path).portable
+
+
 def _dump(section: Section, include: set[str] | None = None, exclude: set[str] | None = None) -> dict[str, Any]:
     return section.model_dump(mode="json", include=include, exclude=exclude)
 
@@ -411,7 +420,7 @@ def _training(settings: TrainSettings) -> dict[str, Any]:
 
     What is empty is left out, so that a new key which is empty by default makes no training stale.
     """
-    without = {"checkpoint_every", "keep", "parallel", "micro_batch", "deterministic"}
+    without = {"checkpoint_every", "keep", "parallel", "micro_batch"}
     if settings.export == "last":
         without.add("eval_every")
     return settings.model_dump(mode="json", exclude=without, exclude_none=True)

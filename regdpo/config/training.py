@@ -149,9 +149,6 @@ class TrainSettings(Section):
     export: Literal["last", "best"] = Field(
         "last", description="Weights of the last step, or of the evaluation with the least validation error."
     )
-    deterministic: bool = Field(
-        False, description="CUDA: only deterministic kernels, so that a resumed run is equal bit for bit."
-    )
     checkpoint_every: Count = Field(300, description="Steps between checkpoints.")
     keep: Count = Field(2, description="Last checkpoints kept.")
     eval_every: Count = Field(300, description="Steps between evaluations on the validation split.")

@@ -11,22 +11,29 @@ from pathlib import Path
 
 from packaging.requirements import InvalidRequirement, Requirement
 
+from regdpo.core import portable
 from regdpo.core.code_digest import PACKAGE, ROOT, source_of
 from regdpo.core.digests import text_digest
 from regdpo.core.errors import UserError
 
 
 def versions(*packages: str) -> str:
-    """The installed versions of packages that shape an artefact, for its key."""
-    return " ".join(f"{name}=={version(name)}" for name in sorted(packages))
+    """The installed versions of packages that shape an artefact, and the mode that its numbers are made in, for its
+    key."""
+    mode = [portable.identity(True)] if portable.active() else []
+    return " ".join([*(f"{name}=={version(name)}" for name in sorted(packages)), *mode])
 
 
-def environment_digest(locks: Sequence[Path], *packages: str) -> str:
-    """Digest of the locked versions of the packages that shape a stage's result."""
+def environment_digest(locks: Sequence[Path], *packages: str, numbers: str = "") -> str:
+    """Digest of the locked versions of the packages that shape a stage's result.
+
+    Args:
+        numbers: the mode that its numbers are made in, as ``portable.identity`` has it.
+    """
     versions = locked(*locks)
     unknown = [name for name in packages if name not in versions]
     assert not unknown, f"{[str(lock) for lock in locks]} do not lock {unknown}"
-    return text_digest(*(f"{name}=={versions[name]}" for name in sorted(packages)))
+    return text_digest(*(f"{name}=={versions[name]}" for name in sorted(packages)), *filter(None, [numbers]))
 
 
 FILES = "files"

@@ -18,7 +18,7 @@ from regdpo.core.progress import track
 from regdpo.core.rows import ClipRow
 from regdpo.core.store import Store
 from regdpo.core.temporaries import atomic
-from regdpo.data.decode import Decoding, threads
+from regdpo.data.decode import THREADS, Decoding
 from regdpo.data.footage import refusal
 from regdpo.data.names import shown
 from regdpo.data.picture import normal, progressive
@@ -140,7 +140,7 @@ class Pictures:
     def _decoding(self, clip: ClipRow, source: Probe, larger: float) -> Decoding:
         """Of the video from the middle of a clip on, ``larger`` times as large as for clips."""
         middle = clip.start_s + clip.frames / clip.fps / 2
-        options = {"max_pixels": self.limits.pixels, "threads": threads(), **reading(source.number, source.picture)}
+        options = {"max_pixels": self.limits.pixels, "threads": THREADS, **reading(source.number, source.picture)}
         stream = ffmpeg.input(str(self.path), ss=f"{middle:.3f}", **options)[f"v:{source.number}"]
         scale = clip.scores["upscale"] * larger
         size = even(source.width * scale), even(source.height * scale)

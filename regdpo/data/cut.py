@@ -20,7 +20,7 @@ from av.video.reformatter import ColorRange, Colorspace
 from regdpo.config import schema
 from regdpo.data import picture
 from regdpo.data.bars import NONE, Bars
-from regdpo.data.decode import Decoding, Kept, threads
+from regdpo.data.decode import THREADS, Decoding, Kept
 from regdpo.data.fingerprint import look
 from regdpo.data.video import KEYLESS, BrokenVideo, Probe, encoding, even, frame_rate, keyframes, reading, run
 
@@ -209,7 +209,7 @@ def normalised(
             f"scaled to {scaled[0]}x{scaled[1]}, more than {clips.limits.pixels} pixels (clips.limits.pixels)"
         )
     rate = frame_rate(clips.fps)
-    bounds = {"max_pixels": clips.limits.pixels, "threads": threads()}
+    bounds = {"max_pixels": clips.limits.pixels, "threads": THREADS}
     options = {**bounds, **reading(source.number, source.picture)}
     file = ffmpeg.input(str(path), copyts=None, start_at_zero=None, **options)
     step = "PTS-PREV_INPTS"

@@ -25,6 +25,9 @@ import numpy as np
 from regdpo.config import schema
 from regdpo.data.video import BrokenVideo, check_end, start, too_slow
 
+THREADS = 2
+"""Of a decoder, on every machine: it decides where among the frames errors are told. Each takes memory for frames of
+its own."""
 LATE = 32
 """Frames by which a decoder's pictures come after what is said of them: reordering, threads, packets that wait."""
 
@@ -281,8 +284,3 @@ class Decoding:
             if len(self.log.times) > self._limits.frames:
                 self._many = True
                 process.kill()
-
-
-def threads() -> int:
-    """Of a decoder. Each takes memory for frames of its own."""
-    return min(4, len(os.sched_getaffinity(0)))

@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from regdpo.core import portable
 from regdpo.core.errors import UserError, first_line
 
 CUDA = "CUDAExecutionProvider"
@@ -40,7 +41,7 @@ def load(key: str, path: Path, inputs: Sequence[int]) -> Any:
     import onnxruntime as ort
 
     options = ort.SessionOptions()
-    options.intra_op_num_threads = len(os.sched_getaffinity(0))
+    options.intra_op_num_threads = 1 if portable.active() else len(os.sched_getaffinity(0))
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # other jobs use the same CPUs
     options.log_severity_level = 4
     here = [name for name in (CUDA, "CPUExecutionProvider") if name in ort.get_available_providers()]

@@ -27,6 +27,7 @@ from torchx.runner import Runner, get_runner
 from torchx.schedulers.local_scheduler import SignalException
 from torchx.specs import AppDef, AppState, Resource, Role, is_terminal, macros
 
+from regdpo.core import portable
 from regdpo.core.digests import file_digest
 from regdpo.core.errors import EXIT_USER_ERROR, UserError
 from regdpo.core.section import Section
@@ -283,6 +284,7 @@ def _application(run: Path, shape: Shape, port: int = 0) -> AppDef:
         env={
             "LOGLEVEL": os.environ.get("LOGLEVEL", "WARNING"),
             "TORCHELASTIC_ERROR_FILE": str(run / CRASH.replace("*", macros.replica_id)),
+            **(portable.switches() if portable.active() else {}),  # also where Slurm hands no environment on
         },
         num_replicas=shape.nodes,
         resource=Resource(cpu=shape.cpus, gpu=shape.gpus, memMB=shape.mem_mb),

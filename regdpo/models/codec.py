@@ -5,6 +5,7 @@ run has, while the principal components of small blocks are found in seconds. Bl
 pixels; the first frame is repeated to fill a block of its own, as Wan's autoencoder gives it a latent of its own.
 """
 
+import math
 from collections.abc import Sequence
 from itertools import permutations
 
@@ -70,8 +71,8 @@ class BlockPCACodec(ModelMixin, ConfigMixin):
         _, vectors = torch.linalg.eigh(covariance)
         basis = vectors.flip(1)[:, :z_dim].T
         basis = basis * basis.gather(1, basis.abs().argmax(1, keepdim=True)).sign()  # eigh leaves the sign open
-        std = (basis @ covariance @ basis.T).diagonal().clamp_min(0).sqrt()
-        scale = std.clamp_min(1e-6).sqrt().tolist()
+        variances = (basis @ covariance @ basis.T).diagonal().tolist()
+        scale = [math.sqrt(max(math.sqrt(max(variance, 0.0)), 1e-6)) for variance in variances]
         codec = cls(z_dim, spatial, temporal, (0.0,) * z_dim, tuple(scale))
         codec.center.copy_(center.float())
         codec.basis.copy_(basis.float())

@@ -16,6 +16,7 @@ from torch.distributed.elastic.multiprocessing.errors import record
 from regdpo.core.environment import check_environment
 from regdpo.core.errors import EXIT_USER_ERROR, UserError, disk_full, is_disk_full
 from regdpo.core.processes import die_with_parent
+from regdpo.models.device import cpu
 from regdpo.objectives.registry import OBJECTIVES
 from regdpo.parallel.mesh import layout
 from regdpo.runs import rendezvous
@@ -48,15 +49,12 @@ def main() -> None:
     backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
     rank, ranks = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     dist.init_process_group(backend, store=rendezvous.store(), rank=rank, world_size=ranks, timeout=TIMEOUT)
-    device = torch.device("cuda", dist.get_node_local_rank()) if cuda else torch.device("cpu")
+    device = torch.device("cuda", dist.get_node_local_rank()) if cuda else cpu()
     if cuda:
         torch.cuda.set_device(device)
         if job.deterministic:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
             torch.use_deterministic_algorithms(True)
-    else:
-        torch.set_num_threads(1)
-        torch.set_flush_denormal(True)  # preference gradients underflow, and denormals are slow
     warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")  # we add out of place
     try:
         if dist.get_rank() == 0:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from regdpo.config.schema import Base, Config
+from regdpo.core import portable
 from regdpo.core.errors import UserError
 from regdpo.core.packaged import package_of, weights_file
 from regdpo.data import footage
@@ -37,8 +38,11 @@ def check(settings: Config, conda: bool = False) -> None:
 
     Raises:
         UserError: there is no footage; the base cannot take clips of that size; the captioner's environment is missing;
-            the weights of a filter, or what runs them, are missing; the primary measure is none.
+            the weights of a filter, or what runs them, are missing; the primary measure is none; the processor cannot
+            make portable numbers.
     """
+    if settings.portable:
+        portable.check()
     columns(settings.scores, settings.base.task)
     geometry(settings)
     scored(settings)

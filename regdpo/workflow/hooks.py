@@ -78,6 +78,7 @@ def before(
         store_identity=Store(settings.paths.store).identity(),
         environment=environment(),
         device=settings.launch.device,
+        portable=settings.portable,
         vbench=settings.scores.vbench.python,
         vbench_weights=settings.scores.vbench.weights,
         images=settings.scores.vbench.images or "",

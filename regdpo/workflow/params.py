@@ -10,6 +10,7 @@ from typing import Any
 
 from regdpo.config import stage_inputs
 from regdpo.config.schema import Config
+from regdpo.core import portable
 from regdpo.core.code_digest import code_digest
 from regdpo.core.digests import canonical, file_digest, text_digest
 from regdpo.core.environment import environment_digest
@@ -21,6 +22,8 @@ from regdpo.objectives.registry import OBJECTIVES
 
 MODEL_PACKAGES = ("torch", "diffusers", "transformers", "ftfy", "numpy", "av")
 VIDEO_PACKAGES = ("av", "imageio-ffmpeg", "ffmpeg-python", "numpy", "opencv-python-headless")
+NO_NUMBERS = frozenset(["huggingface-hub", "diffusers"])
+"""Packages by which alone no stage computes: those of `base_by_name` and of `weights`."""
 DIGEST = 16
 """Hex digits that a rule is given of a digest."""
 RANK = "regdpo.train.rank"
@@ -66,9 +69,11 @@ class Params:
         return self.code("negatives", FAMILIES[base.family].module)
 
     def env(self, *packages: str, lock: str = "regdpo") -> str:
-        """`params.env`: digest of the locked packages that shape a stage's result."""
+        """`params.env`: digest of the locked packages that shape a stage's result, and of the mode that its numbers are
+        made in."""
         locks = [self.root / "envs" / f"{name}.lock" for name in (lock, "torch", "filters")]
-        return environment_digest(locks, *packages)[:DIGEST]
+        numbers = portable.identity(self.settings.portable and not NO_NUMBERS.issuperset(packages))
+        return environment_digest(locks, *packages, numbers=numbers)[:DIGEST]
 
     def template(self, *names: str) -> str:
         """`params.template`: digest of what a page is made of beside code. As an input it would count by its path too,
@@ -129,8 +134,9 @@ class Params:
             launch.model_dump(include={"scheduler", "device", "grace", "leave", "requeues", "force"})
             | training.model_dump(
                 mode="json",
-                include={"parallel", "micro_batch", "checkpoint_every", "eval_every", "keep", "deterministic"},
+                include={"parallel", "micro_batch", "checkpoint_every", "eval_every", "keep"},
             )
+            | {"deterministic": self.settings.fixed_kernels}
             | {"sizes": [it.size for it in self.settings.clips.geometries]}
             | {"processes": int(resources.processes), "nodes": int(resources.nodes)}
             | {"comment": comment, "events": str(events)}

@@ -12,7 +12,7 @@ from regdpo.config import schema
 from regdpo.config.locations import located
 from regdpo.config.mistakes import refuse_twice
 from regdpo.config.run_file import RUN, SUFFIX, RunFile
-from regdpo.core import environment
+from regdpo.core import environment, portable
 from regdpo.data.captioner_registry import CAPTIONERS
 from regdpo.evaluate.measures import MEASURES
 
@@ -22,6 +22,12 @@ SHELL = (
 )
 """Before every command. Rules call ``python``: the one that runs Snakemake, or that of the rule's conda environment.
 ``stage NAME`` is scripts/NAME.py, ``stage_in PYTHON NAME`` the same by another interpreter."""
+
+
+def shell(settings: schema.Config) -> str:
+    """``SHELL``, and the numbers of threads that portable numbers take, for which Snakemake sets those of the rule."""
+    given = {name: value for name, value in portable.switches().items() if name in portable.ONE}
+    return SHELL + (f"export {' '.join(map('='.join, given.items()))}; " if settings.portable else "")
 
 
 def configuration(values: dict[str, Any], given: Any, load: Callable[[Path], dict[str, Any]]) -> schema.Config:
@@ -68,6 +74,8 @@ def set_environment(root: Path, settings: schema.Config) -> None:
         REGDPO_VISION=vision,
         REGDPO_CAPTIONER=vision if CAPTIONERS[settings.captions.source].environment else "python",
     )
+    if settings.portable:
+        portable.adopt()
 
 
 class ModelFiles:

@@ -1,6 +1,5 @@
 """The workflow is run once; the tests look at what it made and at what a dry run would do."""
 
-import os
 import subprocess
 import sys
 import sysconfig
@@ -12,6 +11,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from project import ALONE, Project
+
+from regdpo.core import portable
 
 
 @pytest.fixture(scope="session")
@@ -25,7 +26,7 @@ def warm(tmp_path_factory: pytest.TempPathFactory, alone: list[str]) -> Iterator
     """The process that a workflow's others are forked from, without a network too."""
     address = tmp_path_factory.mktemp("warm") / "socket"
     command = [*alone, sys.executable, Path(__file__).parent / "warm.py", address]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    environment = portable.environment()  # of what it forks no library reads it again
     server = subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True)
     assert server.stdout
     assert server.stdout.readline() == "ready\n"

