@@ -19,7 +19,9 @@ def main() -> None:
     parser.add_argument("--clips", required=True, help="manifest of the clips stage")
     parser.add_argument("--copies", required=True, help="which shots show the same footage, from the clips stage")
     parser.add_argument("--split", help="how the footage is split, as the merging of clips decided; else decided now")
-    parser.add_argument("--places", help="manifest to write: the split of every clip that pairs are made of")
+    parser.add_argument(
+        "--places", help="manifest to write: the split of every clip that pairs are made of, as far as their limit goes"
+    )
     args = parser.parse_args()
     stage = pairs.settled(stage_inputs.read(stage_inputs.SplitsStage, args.config), args.split)
     clips, copies = frames.read(args.clips, ClipRow, pairs.PLACED), manifests.read(args.copies, CopyRow)
@@ -27,7 +29,7 @@ def main() -> None:
     placed = pairs.places(stage, clips, copies)
     rows = pairs.count(stage, clips, copies, placed)
     if args.places:
-        table = frames.table(placed.rename_axis("clip_id").rename("split").reset_index())
+        table = frames.table(pairs.needed(stage, placed).rename_axis("clip_id").rename("split").reset_index())
         manifests.write_table(args.places, table, PlaceRow)
     manifests.write(args.out, rows, SplitRow)
     print(pairs.told(rows), file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Make pairs.png and report.png anew from a finished run of the embedded default; chromium takes the page's picture.
+"""Make clips.png, pairs.png and report.png anew from a finished run of the embedded default; chromium takes the pages'.
 
 The clips are not chosen by what they look like: the pair is the middle one of the training split, the held-out clip the
 middle one of those that samples were made of. From the folder of the run:
@@ -27,7 +27,7 @@ from regdpo.data.video import read_stored  # noqa: E402
 FRAMES = (0, 2, 4, 6, 8)
 SIDE, GAP, LEFT, TEXT = 112, 6, 320, 17
 WIDTH, HEIGHT = 1280, 1340
-"""Of the page's picture: as wide as a laptop's window, as high as the verdict, the curves and some examples."""
+"""Of a page's picture: as wide as a laptop's window, as high as the verdict, the curves and some examples."""
 SHOWN = {"base": "base", "sft/seed0": "after SFT", "reg_dpo/seed0": "after Reg-DPO, r = DGR"}
 
 
@@ -37,6 +37,7 @@ def main() -> None:
     parser.add_argument("--store", default="store")
     args = parser.parse_args()
     store, folder = Store(args.store), Path(__file__).parent
+    shot((args.results / "clips.html").resolve().as_uri(), folder / "clips.png")
     rows = pair(args.results, store) + held_out(args.results, store)
     montage(rows).quantize(256).save(folder / "pairs.png", optimize=True)
     page = (args.results / "report/index.html").resolve().as_uri()

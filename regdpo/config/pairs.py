@@ -137,7 +137,9 @@ class Pairs(Section):
     min_sources: Count = Field(10, description="auto: videos, or groups of them, needed for a split by source.")
     validation: Share = Field(0.1, description="Share of videos (expected), or of a shot's frames.")
     test: Share = Field(0.1, description="Share of videos (expected), or of a shot's frames.")
-    limit: Count | None = Field(None, description="Most training pairs, chosen by seed; empty: all.")
+    limit: Count | None = Field(
+        None, description="Most training pairs, chosen by seed before negatives are made; empty: all."
+    )
     seed: int = 0
     sources: dict[Name, PairSource] = Field(
         {"gt": PairSource(kind="gt")},

@@ -89,13 +89,18 @@ class GeneratorStage(BaseStage):
         return {"base": _dump(model), "geometries": _geometries(config), "shift": None, "key": key}
 
 
-class NegativesStage(Section):
+class Asked(Section):
+    """Which negatives a generator makes."""
+
     generator: str
-    sampling: c.Sampling
     per_clip: int
-    seed: int
     begin: float  # where its share of the clips begins, on a circle of length 1 that their hashes lie on
     share: float
+
+
+class NegativesStage(Asked):
+    sampling: c.Sampling
+    seed: int
     encode: c.Encode
     known: list[str]  # glob patterns of sources the base model was trained on: no negatives for those
     too_long: str = "cut"  # what becomes of a caption that the text encoder does not read to its end
@@ -136,11 +141,16 @@ class PairsStage(Section):
 
 
 class SplitsStage(PairsStage):
-    """What tells the split of a clip."""
+    """What tells the split of a clip, and with a limit of the pairs, which are needed for those."""
+
+    generators: list[Asked]
 
     @classmethod
     def of(cls, config: c.Config) -> dict[str, Any]:
-        return {**PairsStage.of(config), "pairs": _dump(config.pairs, exclude={"sources", "limit"})}
+        limited = config.negatives.named if config.pairs.limit else {}
+        stages = [NegativesStage.of(config, name) for name in limited]
+        asked = [{key: stage[key] for key in Asked.model_fields} for stage in stages]
+        return {**PairsStage.of(config), "generators": asked}
 
 
 class ImportsStage(Section):

@@ -4,12 +4,11 @@ import sys
 
 import torch
 
-from regdpo.config.schema import BASE
 from regdpo.config.stage_inputs import NegativesStage
-from regdpo.core.digests import text_digest
 from regdpo.core.errors import UserError
 from regdpo.core.rows import CaptionRow, ClipRow, Geometry, NegativeRow
 from regdpo.core.store import Store
+from regdpo.data.asked import negative_ids, takes
 from regdpo.data.splits import is_known
 from regdpo.models.family import open_family
 from regdpo.models.long_captions import refuse, told, too_long
@@ -36,7 +35,7 @@ def render(
     unusable = {row.clip_id for row in captions if row.reason}
     wanted = [clip for clip in clips if clip.status == "accepted" and not is_known(clip.source, stage.known)]
     wanted = [clip for clip in wanted if clip.clip_id not in unusable]
-    wanted = [clip for clip in wanted if (_place(clip) - stage.begin) % 1 < stage.share]
+    wanted = [clip for clip in wanted if takes(stage, clip.clip_id)]
     missing = [clip.clip_id for clip in wanted if clip.clip_id not in texts]
     if missing:
         raise UserError(f"clip {missing[0]} and {len(missing) - 1} more have no caption; run the captions stage again")
@@ -70,7 +69,7 @@ def render(
     ]
     return [
         NegativeRow(
-            negative_id=f"{clip.clip_id}.{'' if stage.generator == BASE else f'{stage.generator}.'}n{n}",
+            negative_id=negative_ids(stage, clip.clip_id)[n],
             clip_id=clip.clip_id,
             status="rejected" if video.reason else "accepted",
             reason=video.reason,
@@ -96,8 +95,3 @@ def render(
         )
         for (clip, n), request, video in zip(asked, requests, videos, strict=True)
     ]
-
-
-def _place(clip: ClipRow) -> float:
-    """Where a clip lies in [0, 1), by the hash of its id."""
-    return int(text_digest("generator", clip.clip_id)[:13], 16) / 16**13

@@ -6,7 +6,7 @@ Which clip is in which split, and why, says regdpo/data/splits.py.
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import TypeVar
 
@@ -14,13 +14,14 @@ import numpy as np
 import pandas as pd
 
 from regdpo.config.schema import Pairs
-from regdpo.config.stage_inputs import MinimumStage, PairsStage
+from regdpo.config.stage_inputs import MinimumStage, PairsStage, SplitsStage
 from regdpo.core.digests import text_digest
 from regdpo.core.errors import UserError
 from regdpo.core.frames import kinds
 from regdpo.core.rows import CopyRow, SplitRow, rejections
 from regdpo.data import copies as duplicated
 from regdpo.data import fingerprint
+from regdpo.data.asked import every_id
 from regdpo.data.duplicates import Shot
 from regdpo.data.names import shown
 from regdpo.data.splits import SPLITS, are_known, assign, decided, origins, shared, shortest, side, source_splits
@@ -100,6 +101,17 @@ def places(stage: PairsStage, clips: pd.DataFrame, copies: list[CopyRow]) -> pd.
     """
     splits, elsewhere = _placed(stage, clips, copies)
     return splits[~splits.index.isin(elsewhere)]
+
+
+def needed(stage: SplitsStage, placed: pd.Series) -> pd.Series:
+    """Of what ``places`` says the clips of which negatives are made: with a limit of the training pairs only those
+    that it chooses. A negative that is rejected afterwards is a pair less."""
+    if stage.pairs.limit is None:
+        return placed
+    train = placed.index[placed == "train"]
+    clip_of = {name: clip_id for clip_id in train for name in every_id(stage.generators, clip_id)}
+    chosen = {clip_of[name] for name in _first(clip_of, stage.pairs)}
+    return placed[(placed != "train") | placed.index.isin(chosen)]
 
 
 def count(
@@ -308,5 +320,9 @@ def _limited(rows: pd.DataFrame, settings: Pairs) -> pd.DataFrame:
     if settings.limit is None:
         return rows
     train = rows[rows["split"] == "train"]
-    order = sorted(train["pair_id"], key=lambda pair_id: text_digest(str(settings.seed), pair_id))
-    return rows[(rows["split"] != "train") | rows["pair_id"].isin(order[: settings.limit])]
+    return rows[(rows["split"] != "train") | rows["pair_id"].isin(_first(train["pair_id"], settings))]
+
+
+def _first(pair_ids: Iterable[str], settings: Pairs) -> list[str]:
+    """As many as the limit says, in the order of their hashes by the seed."""
+    return sorted(pair_ids, key=lambda pair_id: text_digest(str(settings.seed), pair_id))[: settings.limit]

@@ -8,11 +8,12 @@ import pytest
 from tables import frame, rows_of
 
 from regdpo.config.schema import Pairs
-from regdpo.config.stage_inputs import MinimumStage, PairsStage
+from regdpo.config.stage_inputs import MinimumStage, PairsStage, SplitsStage
 from regdpo.core.digests import text_digest
 from regdpo.core.errors import UserError
 from regdpo.core.rows import CaptionRow, ClipRow, CopyRow, ImportedRow, NegativeRow, PairRow, SplitRow
 from regdpo.data import splits
+from regdpo.data.asked import every_id
 from regdpo.data.splits import SPLITS
 from regdpo.stages import pairs
 
@@ -235,6 +236,32 @@ def test_a_clip_of_held_out_footage_makes_no_pair_and_a_line():
 def test_few_sources_asked_to_split_by_source_are_refused():
     with pytest.raises(UserError, match="no pair falls into"):
         build(clips(), split="source", validation=0.2, test=0.2)
+
+
+def test_with_a_limit_negatives_are_made_of_the_clips_that_it_chooses_alone():
+    """By two generators, one of which takes half of the clips twice."""
+    generators = [
+        {"generator": "base", "per_clip": 1, "begin": 0.0, "share": 1.0},
+        {"generator": "fast", "per_clip": 2, "begin": 0.3, "share": 0.5},
+    ]
+    values = {"pairs": {"validation": 0.2, "test": 0.2, "limit": 9}, "frames": FRAMES, "known": []}
+    stage, rows = SplitsStage.model_validate({**values, "generators": generators}), clips(sources=30, stride=30)
+    every = pairs.places(stage, frame(rows), [])
+
+    def rendered(clip_ids):
+        asked = [(clip_id, name) for clip_id in clip_ids for name in every_id(stage.generators, clip_id)]
+        some = negatives([row for row in rows if row.clip_id == rows[0].clip_id])[0]
+        return [some.model_copy(update={"negative_id": name, "clip_id": clip_id}) for clip_id, name in asked]
+
+    needed = pairs.needed(stage, every)
+    assert 3 <= (needed == "train").sum() <= 9 < (every == "train").sum()
+    assert needed[needed != "train"].equals(every[every != "train"])
+    assert {len(every_id(stage.generators, clip_id)) for clip_id in every.index} == {1, 3}
+    of_all, of_needed = (made(stage, rows, captions(rows), rendered(ids.index))[0] for ids in (every, needed))
+    assert of_all == of_needed
+    assert sum(row.split == "train" for row in of_all) == 9
+    unlimited = stage.model_copy(update={"pairs": stage.pairs.model_copy(update={"limit": None})})
+    assert pairs.needed(unlimited, every) is every
 
 
 def counted(rows: list[ClipRow], copies: tuple[CopyRow, ...] = (), **settings):
