@@ -1,7 +1,12 @@
 # What people said about these samples, of the answers that the rating page keeps; and the scores that follow.
 rule answers:
     input:
-        samples=expand(f"{RESULTS}/samples/{{model}}.parquet", model=["real", *MODELS]),
+        samples=[
+            f"{RESULTS}/samples/real.parquet",
+            *expand(
+                f"{RESULTS}/{{of}}samples/{{model}}.parquet", of=BASES, model=MODELS
+            ),
+        ],
     output:
         answers=f"{RESULTS}/answers.parquet",
         scores=f"{RESULTS}/scores/answers.parquet",

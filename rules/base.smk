@@ -12,7 +12,7 @@ if settings.base.pretrain is None:
         conda:
             "../envs/regdpo.yaml"
         params:
-            config=declare.reads(stage_inputs.BaseStage),
+            config=declare.reads(stage_inputs.BaseStage, lambda wildcards: (0,)),
             code=declare.code("base"),
             env=declare.env("huggingface-hub"),
             weights=lambda wildcards: found.weights(settings.base.model),
@@ -43,11 +43,11 @@ else:
         input:
             pairs=rules.pretraining_pairs.output.manifest,
         output:
-            model=f"{RESULTS}/base/untrained.json",
+            model=f"{RESULTS}/{{of}}base/untrained.json",
         log:
-            f"{LOGS}/base/untrained.log",
+            f"{LOGS}/{{of}}base/untrained.log",
         benchmark:
-            f"{LOGS}/benchmarks/base/untrained.tsv"
+            f"{LOGS}/benchmarks/{{of}}base/untrained.tsv"
         conda:
             "../envs/regdpo.yaml"
         threads: 1
@@ -55,24 +55,30 @@ else:
             mem_mb=declare.memory(4000),
             runtime=60,
         params:
-            config=declare.reads(stage_inputs.BaseStage),
+            config=declare.reads(
+                stage_inputs.BaseStage,
+                lambda wildcards: (settings.base.folders[wildcards.of],),
+            ),
+            seed=lambda wildcards: settings.base.folders[wildcards.of],
             code=declare.code("base"),
             env=declare.env(*MODEL_PACKAGES),
-            damage=lambda wildcards: damage.digest(f"{RESULTS}/base/untrained.json"),
+            damage=lambda wildcards: damage.digest(
+                f"{RESULTS}/{wildcards.of}base/untrained.json"
+            ),
         shell:
-            "stage base --pairs {input.pairs:q}"
+            "stage base --seed {params.seed} --pairs {input.pairs:q}"
             " --out {output.model:q} 2>&1 | tee -i {log:q}"
 
     rule pretrain:
         input:
             model=rules.base_from_scratch.output.model,
-            latents=f"{RESULTS}/latents/pretrain.parquet",
+            latents=f"{RESULTS}/{{of}}latents/pretrain.parquet",
         output:
-            model=f"{RESULTS}/base/model.json",
+            model=f"{RESULTS}/{{of}}base/model.json",
         log:
-            f"{LOGS}/base/pretrain.log",
+            f"{LOGS}/{{of}}base/pretrain.log",
         benchmark:
-            f"{LOGS}/benchmarks/base/pretrain.tsv"
+            f"{LOGS}/benchmarks/{{of}}base/pretrain.tsv"
         localrule: APART
         conda:
             "../envs/regdpo.yaml"
@@ -87,21 +93,23 @@ else:
         params:
             config=declare.reads(
                 stage_inputs.TrainStage,
-                lambda wildcards: ("pretrain", settings.base.pretrain.seed),
+                lambda wildcards: ("pretrain", settings.base.folders[wildcards.of]),
             ),
-            seed=settings.base.pretrain.seed,
+            seed=lambda wildcards: settings.base.folders[wildcards.of],
             code=declare.training_code("pretrain"),
             env=declare.env("torch", "diffusers"),
-            damage=lambda wildcards: damage.digest(f"{RESULTS}/base/model.json"),
+            damage=lambda wildcards: damage.digest(
+                f"{RESULTS}/{wildcards.of}base/model.json"
+            ),
             launch=lambda wildcards, resources, threads: declare.launch(
                 "base.pretrain",
                 comment_of("pretrain", wildcards, Path.cwd()),
-                events_of(f"{LOGS}/base/pretrain.log"),
+                events_of(f"{LOGS}/{wildcards.of}base/pretrain.log"),
                 resources,
                 threads,
             ),
         shell:
-            "stage train --as-base --name pretrain/seed{params.seed}"
+            "stage train --as-base --name {wildcards.of}pretrain/seed{params.seed}"
             " --model {input.model:q} --latents {input.latents:q} --code {params.code}-{params.env}"
             " --launch {params.launch:q} --out {output.model:q} 2>&1 | tee -i {log:q}"
 

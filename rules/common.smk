@@ -65,8 +65,9 @@ RESULTS = settings.paths.results
 LOGS = "logs"
 SEEDS = settings.train.seeds
 ARMS = list(settings.train.arms)
-TRAINED = [f"{arm}/seed{seed}" for arm in ARMS for seed in SEEDS]
-MODELS = ["base", *TRAINED]
+# Folders of the base models, of which the first has none: what is of another lies in its own, made by the same rules.
+BASES = list(settings.base.folders)
+MODELS = ["base", *(f"{arm}/seed{seed}" for arm in ARMS for seed in SEEDS)]
 FAMILY = declare.family
 JUDGES = of_weights(settings.clips.filters)
 # Trainings are Slurm jobs of torchx, which a local rule waits for.
@@ -76,6 +77,7 @@ CPUS = settings.launch.processes // settings.launch.nodes
 
 
 wildcard_constraints:
+    of=f"({'|'.join(BASES)})",
     shard=r"\d+",
     arm=r"[A-Za-z0-9_-]+",
     generator=r"[A-Za-z0-9_-]+",

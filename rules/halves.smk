@@ -1,7 +1,7 @@
-# What tells winners and losers apart without looking at quality, from some of the pairs.
+# What tells winners and losers apart without looking at quality, from some of the pairs of the first base model.
 rule compare_halves:
     input:
-        pairs=rules.gt_pairs.output.manifest,
+        pairs=f"{RESULTS}/pairs.parquet",
     output:
         manifest=f"{RESULTS}/halves.parquet",
     log:

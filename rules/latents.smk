@@ -1,20 +1,13 @@
 # Winner, loser, text and condition, encoded once: of the pairs (gt), or of the clips a base made here learns from.
-ENCODED = {
-    "gt": ("pairs.parquet", "base/model.json"),
-    "pretrain": ("base/pairs.parquet", "base/untrained.json"),
-}
-
-
 rule encode_latents:
     input:
-        pairs=lambda wildcards: f"{RESULTS}/{ENCODED[wildcards.pairs][0]}",
-        model=lambda wildcards: f"{RESULTS}/{ENCODED[wildcards.pairs][1]}",
+        unpack(model_files.encoded),
     output:
-        manifest=f"{RESULTS}/latents/{{pairs}}/{{shard}}.parquet",
+        manifest=f"{RESULTS}/{{of}}latents/{{pairs}}/{{shard}}.parquet",
     log:
-        f"{LOGS}/latents/{{pairs}}/{{shard}}.log",
+        f"{LOGS}/{{of}}latents/{{pairs}}/{{shard}}.log",
     benchmark:
-        f"{LOGS}/benchmarks/latents/{{pairs}}/{{shard}}.tsv"
+        f"{LOGS}/benchmarks/{{of}}latents/{{pairs}}/{{shard}}.tsv"
     conda:
         "../envs/regdpo.yaml"
     threads: 1
@@ -28,7 +21,7 @@ rule encode_latents:
         env=declare.env(*MODEL_PACKAGES),
         shards=settings.latents.shards,
         damage=lambda wildcards: damage.digest(
-            f"{RESULTS}/latents/{wildcards.pairs}/{wildcards.shard}.parquet"
+            f"{RESULTS}/{wildcards.of}latents/{wildcards.pairs}/{wildcards.shard}.parquet"
         ),
     shell:
         "stage latents --model {input.model:q}"
@@ -39,13 +32,13 @@ rule encode_latents:
 rule merge_latents:
     input:
         shards=expand(
-            f"{RESULTS}/latents/{{{{pairs}}}}/{{shard}}.parquet",
+            f"{RESULTS}/{{{{of}}}}latents/{{{{pairs}}}}/{{shard}}.parquet",
             shard=range(settings.latents.shards),
         ),
     output:
-        manifest=f"{RESULTS}/latents/{{pairs}}.parquet",
+        manifest=f"{RESULTS}/{{of}}latents/{{pairs}}.parquet",
     log:
-        f"{LOGS}/latents/{{pairs}}.merge.log",
+        f"{LOGS}/{{of}}latents/{{pairs}}.merge.log",
     localrule: True
     conda:
         "../envs/regdpo.yaml"

@@ -6,11 +6,11 @@ rule render_negatives:
         captions=rules.merge_captions.output.manifest,
         places=rules.count_splits.output.places,
     output:
-        manifest=f"{RESULTS}/negatives/{{generator}}/{{shard}}.parquet",
+        manifest=f"{RESULTS}/{{of}}negatives/{{generator}}/{{shard}}.parquet",
     log:
-        f"{LOGS}/negatives/{{generator}}/{{shard}}.log",
+        f"{LOGS}/{{of}}negatives/{{generator}}/{{shard}}.log",
     benchmark:
-        f"{LOGS}/benchmarks/negatives/{{generator}}/{{shard}}.tsv"
+        f"{LOGS}/benchmarks/{{of}}negatives/{{generator}}/{{shard}}.tsv"
     conda:
         "../envs/regdpo.yaml"
     threads: 1
@@ -26,7 +26,7 @@ rule render_negatives:
         env=declare.env(*MODEL_PACKAGES, "imageio-ffmpeg"),
         shards=settings.negatives.shards,
         damage=lambda wildcards: damage.digest(
-            f"{RESULTS}/negatives/{wildcards.generator}/{wildcards.shard}.parquet"
+            f"{RESULTS}/{wildcards.of}negatives/{wildcards.generator}/{wildcards.shard}.parquet"
         ),
     shell:
         "stage negatives --model {input.model:q} --generator {wildcards.generator}"
@@ -36,15 +36,11 @@ rule render_negatives:
 
 rule merge_negatives:
     input:
-        shards=expand(
-            f"{RESULTS}/negatives/{{generator}}/{{shard}}.parquet",
-            generator=settings.negatives.named,
-            shard=range(settings.negatives.shards),
-        ),
+        shards=model_files.negatives,
     output:
-        manifest=f"{RESULTS}/negatives.parquet",
+        manifest=f"{RESULTS}/{{of}}negatives.parquet",
     log:
-        f"{LOGS}/negatives/merge.log",
+        f"{LOGS}/{{of}}negatives/merge.log",
     localrule: True
     conda:
         "../envs/regdpo.yaml"
@@ -56,4 +52,4 @@ rule merge_negatives:
 
 rule negatives:
     input:
-        rules.merge_negatives.output,
+        expand(rules.merge_negatives.output.manifest, of=BASES),

@@ -10,9 +10,9 @@ rule gt_pairs:
         # What the footage looks like, to be found in pairs that others made.
         shots=rules.merge_clips.input.shots if GT and IMPORTED else [],
     output:
-        manifest=f"{RESULTS}/pairs.parquet",
+        manifest=f"{RESULTS}/{{of}}pairs.parquet",
     log:
-        f"{LOGS}/pairs.log",
+        f"{LOGS}/{{of}}pairs.log",
     localrule: True
     conda:
         "../envs/regdpo.yaml"
@@ -27,4 +27,4 @@ rule gt_pairs:
 
 rule pairs:
     input:
-        rules.gt_pairs.output,
+        expand(rules.gt_pairs.output.manifest, of=BASES),

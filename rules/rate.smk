@@ -1,8 +1,11 @@
 # The page on which people compare base and arms. It makes no file of the workflow: answers are kept apart.
 rule rate:
     input:
-        pairs=rules.gt_pairs.output.manifest,
-        samples=expand(f"{RESULTS}/samples/{{model}}.parquet", model=["real", *MODELS]),
+        pairs=rules.pairs.input,
+        samples=[
+            rules.real_samples.output.manifest,
+            *expand(rules.render_samples.output.manifest, of=BASES, model=MODELS),
+        ],
     log:
         f"{LOGS}/rate.log",
     localrule: True

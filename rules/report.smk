@@ -3,16 +3,16 @@ rule report_page:
     input:
         clips=rules.merge_clips.output.manifest if GT else [],
         captions=rules.merge_captions.output.manifest if GT else [],
-        negatives=rules.merge_negatives.output.manifest if GT else [],
+        negatives=rules.negatives.input if GT else [],
         imports=rules.imports.input.manifests,
-        pairs=rules.gt_pairs.output.manifest,
+        pairs=f"{RESULTS}/pairs.parquet",
         halves=rules.compare_halves.output.manifest,
-        samples=expand(f"{RESULTS}/samples/{{model}}.parquet", model=["real", *MODELS]),
+        samples=rules.rate.input.samples,
         scores=rules.merge_scores.output.scores,
         answers=rules.answers.output.answers,
         models=[
-            f"{RESULTS}/base/model.json",
-            *expand(f"{RESULTS}/train/{{trained}}/model.json", trained=TRAINED),
+            *expand(f"{RESULTS}/{{of}}base/model.json", of=BASES),
+            *rules.train.input,
         ],
     output:
         page=report(

@@ -1,7 +1,7 @@
 # Held-out captions and first frames, rendered by base and every arm with the same seeds; and the real clips as yardstick.
 rule real_samples:
     input:
-        pairs=rules.gt_pairs.output.manifest,
+        pairs=rules.pairs.input,
     output:
         manifest=f"{RESULTS}/samples/real.parquet",
     log:
@@ -22,11 +22,11 @@ rule render_samples:
         model=model_files.of,
         pairs=rules.gt_pairs.output.manifest,
     output:
-        manifest=f"{RESULTS}/samples/{{model}}.parquet",
+        manifest=f"{RESULTS}/{{of}}samples/{{model}}.parquet",
     log:
-        f"{LOGS}/samples/{{model}}.log",
+        f"{LOGS}/{{of}}samples/{{model}}.log",
     benchmark:
-        f"{LOGS}/benchmarks/samples/{{model}}.tsv"
+        f"{LOGS}/benchmarks/{{of}}samples/{{model}}.tsv"
     conda:
         "../envs/regdpo.yaml"
     threads: 1
@@ -39,7 +39,7 @@ rule render_samples:
         code=declare.code("samples", FAMILY),
         env=declare.env(*MODEL_PACKAGES, "imageio-ffmpeg", "peft"),
         damage=lambda wildcards: damage.digest(
-            f"{RESULTS}/samples/{wildcards.model}.parquet"
+            f"{RESULTS}/{wildcards.of}samples/{wildcards.model}.parquet"
         ),
     shell:
         "stage samples --model {input.model:q}"

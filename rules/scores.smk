@@ -3,11 +3,11 @@ rule score:
     input:
         unpack(model_files.scored),
     output:
-        scores=f"{RESULTS}/scores/{{model}}/{{measure}}.parquet",
+        scores=f"{RESULTS}/{{of}}scores/{{model}}/{{measure}}.parquet",
     log:
-        f"{LOGS}/scores/{{model}}/{{measure}}.log",
+        f"{LOGS}/{{of}}scores/{{model}}/{{measure}}.log",
     benchmark:
-        f"{LOGS}/benchmarks/scores/{{model}}/{{measure}}.tsv"
+        f"{LOGS}/benchmarks/{{of}}scores/{{model}}/{{measure}}.tsv"
     conda:
         lambda wildcards: f"../envs/{MEASURES[wildcards.measure].environment or 'regdpo'}.yaml"
     threads: 1
@@ -39,10 +39,11 @@ rule score:
 rule merge_scores:
     input:
         [
-            f"{RESULTS}/scores/{model}/{measure}.parquet"
+            f"{RESULTS}/{of}scores/{model}/{measure}.parquet"
             for measure, declared in asked(settings.scores.judges).items()
             if declared.reads != "answers"
-            for model in (["real"] if declared.reads == "samples" else []) + MODELS
+            for of, model in ([("", "real")] if declared.reads == "samples" else [])
+            + [(of, model) for of in BASES for model in MODELS]
         ],
         rules.answers.output.scores,
     output:

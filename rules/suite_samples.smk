@@ -3,11 +3,11 @@ rule render_suite:
     input:
         model=model_files.of,
     output:
-        manifest=f"{RESULTS}/suites/{{suite}}/{{model}}/videos/{{shard}}.parquet",
+        manifest=f"{RESULTS}/{{of}}suites/{{suite}}/{{model}}/videos/{{shard}}.parquet",
     log:
-        f"{LOGS}/suites/{{suite}}/{{model}}/videos/{{shard}}.log",
+        f"{LOGS}/{{of}}suites/{{suite}}/{{model}}/videos/{{shard}}.log",
     benchmark:
-        f"{LOGS}/benchmarks/suites/{{suite}}/{{model}}/videos/{{shard}}.tsv"
+        f"{LOGS}/benchmarks/{{of}}suites/{{suite}}/{{model}}/videos/{{shard}}.tsv"
     conda:
         "../envs/regdpo.yaml"
     threads: 1
@@ -25,7 +25,7 @@ rule render_suite:
         prompts=lambda wildcards: found.suite(wildcards.suite),
         shards=settings.scores.vbench.shards,
         damage=lambda wildcards: damage.digest(
-            f"{RESULTS}/suites/{wildcards.suite}/{wildcards.model}/videos/{wildcards.shard}.parquet"
+            f"{RESULTS}/{wildcards.of}suites/{wildcards.suite}/{wildcards.model}/videos/{wildcards.shard}.parquet"
         ),
     shell:
         "stage suite_samples --suite {wildcards.suite} --model {input.model:q}"

@@ -3,11 +3,11 @@ rule score_suite:
     input:
         samples=rules.render_suite.output.manifest,
     output:
-        scores=f"{RESULTS}/suites/{{suite}}/{{model}}/scores/{{shard}}.parquet",
+        scores=f"{RESULTS}/{{of}}suites/{{suite}}/{{model}}/scores/{{shard}}.parquet",
     log:
-        f"{LOGS}/suites/{{suite}}/{{model}}/scores/{{shard}}.log",
+        f"{LOGS}/{{of}}suites/{{suite}}/{{model}}/scores/{{shard}}.log",
     benchmark:
-        f"{LOGS}/benchmarks/suites/{{suite}}/{{model}}/scores/{{shard}}.tsv"
+        f"{LOGS}/benchmarks/{{of}}suites/{{suite}}/{{model}}/scores/{{shard}}.tsv"
     conda:
         "../envs/regdpo.yaml"
     threads: 1
@@ -25,14 +25,15 @@ rule score_suite:
         prompts=lambda wildcards: found.suite(wildcards.suite),
         shards=settings.scores.vbench.shards,
     shell:
-        "stage suite_scores --suite {wildcards.suite} --model {wildcards.model} --samples {input.samples:q}"
+        "stage suite_scores --suite {wildcards.suite} --model {wildcards.of}{wildcards.model} --samples {input.samples:q}"
         " --shard {wildcards.shard}/{params.shards} --out {output.scores:q} 2>&1 | tee -i {log:q}"
 
 
 rule merge_suite:
     input:
         scores=[
-            f"{RESULTS}/suites/{{suite}}/{model}/scores/{shard}.parquet"
+            f"{RESULTS}/{of}suites/{{suite}}/{model}/scores/{shard}.parquet"
+            for of in BASES
             for model in MODELS
             for shard in range(settings.scores.vbench.shards)
         ],

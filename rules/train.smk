@@ -1,14 +1,14 @@
 # One arm = one objective on the same pairs and seeds. Checkpoints live in the store; the rule declares the outcome.
 rule train_arm:
     input:
-        model=f"{RESULTS}/base/model.json",
-        latents=f"{RESULTS}/latents/gt.parquet",
+        model=f"{RESULTS}/{{of}}base/model.json",
+        latents=f"{RESULTS}/{{of}}latents/gt.parquet",
     output:
-        model=f"{RESULTS}/train/{{arm}}/seed{{seed}}/model.json",
+        model=f"{RESULTS}/{{of}}train/{{arm}}/seed{{seed}}/model.json",
     log:
-        f"{LOGS}/train/{{arm}}/seed{{seed}}.log",
+        f"{LOGS}/{{of}}train/{{arm}}/seed{{seed}}.log",
     benchmark:
-        f"{LOGS}/benchmarks/train/{{arm}}/seed{{seed}}.tsv"
+        f"{LOGS}/benchmarks/{{of}}train/{{arm}}/seed{{seed}}.tsv"
     localrule: APART
     conda:
         "../envs/regdpo.yaml"
@@ -30,21 +30,23 @@ rule train_arm:
         ),
         env=declare.env("torch", "diffusers", "peft"),
         damage=lambda wildcards: damage.digest(
-            f"{RESULTS}/train/{wildcards.arm}/seed{wildcards.seed}/model.json"
+            f"{RESULTS}/{wildcards.of}train/{wildcards.arm}/seed{wildcards.seed}/model.json"
         ),
         launch=lambda wildcards, resources, threads: declare.launch(
             f"train.arms.{wildcards.arm}",
             comment_of("train_arm", wildcards, Path.cwd()),
-            events_of(f"{LOGS}/train/{wildcards.arm}/seed{wildcards.seed}.log"),
+            events_of(
+                f"{LOGS}/{wildcards.of}train/{wildcards.arm}/seed{wildcards.seed}.log"
+            ),
             resources,
             threads,
         ),
     shell:
-        "stage train --name {wildcards.arm}/seed{wildcards.seed}"
+        "stage train --name {wildcards.of}{wildcards.arm}/seed{wildcards.seed}"
         " --model {input.model:q} --latents {input.latents:q} --code {params.code}-{params.env}"
         " --launch {params.launch:q} --out {output.model:q} 2>&1 | tee -i {log:q}"
 
 
 rule train:
     input:
-        expand(f"{RESULTS}/train/{{trained}}/model.json", trained=TRAINED),
+        expand(rules.train_arm.output.model, of=BASES, arm=ARMS, seed=SEEDS),

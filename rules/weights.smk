@@ -1,11 +1,11 @@
 # The trained weights where people look for them, with a README that says how to load them.
 rule arm_weights:
     input:
-        model=f"{RESULTS}/train/{{arm}}/seed{{seed}}/model.json",
+        model=f"{RESULTS}/{{of}}train/{{arm}}/seed{{seed}}/model.json",
     output:
-        readme=f"{RESULTS}/weights/{{arm}}/seed{{seed}}/README.md",
+        readme=f"{RESULTS}/{{of}}weights/{{arm}}/seed{{seed}}/README.md",
     log:
-        f"{LOGS}/weights/{{arm}}/seed{{seed}}.log",
+        f"{LOGS}/{{of}}weights/{{arm}}/seed{{seed}}.log",
     localrule: True
     conda:
         "../envs/regdpo.yaml"
@@ -20,11 +20,11 @@ rule arm_weights:
 # The adapters in another program's names, made of what was exported: another format trains nothing again.
 rule export_comfyui:
     input:
-        model=f"{RESULTS}/train/{{arm}}/seed{{seed}}/model.json",
+        model=f"{RESULTS}/{{of}}train/{{arm}}/seed{{seed}}/model.json",
     output:
-        adapters=f"{RESULTS}/weights/{{arm}}/seed{{seed}}/comfyui.safetensors",
+        adapters=f"{RESULTS}/{{of}}weights/{{arm}}/seed{{seed}}/comfyui.safetensors",
     log:
-        f"{LOGS}/export/{{arm}}/seed{{seed}}.log",
+        f"{LOGS}/{{of}}export/{{arm}}/seed{{seed}}.log",
     localrule: True
     conda:
         "../envs/regdpo.yaml"
@@ -39,9 +39,10 @@ COMFYUI = settings.lora_arms if "comfyui" in settings.train.export_formats else 
 
 rule weights:
     input:
-        expand(f"{RESULTS}/weights/{{trained}}/README.md", trained=TRAINED),
+        expand(rules.arm_weights.output.readme, of=BASES, arm=ARMS, seed=SEEDS),
         expand(
             rules.export_comfyui.output.adapters,
+            of=BASES,
             arm=COMFYUI,
             seed=SEEDS,
         ),

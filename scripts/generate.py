@@ -15,6 +15,7 @@ from pathlib import Path
 from regdpo.config import schema, stage_inputs
 from regdpo.core import errors
 from regdpo.core.errors import UserError
+from regdpo.core.model_names import BASE, ModelName
 from regdpo.core.rows import REAL, Geometry
 from regdpo.core.store import Store
 from regdpo.core.temporaries import check_writable
@@ -36,7 +37,10 @@ def main() -> None:
         "--images", type=Path, help="image-to-video: a folder of pictures, each with its prompt beside it"
     )
     parser.add_argument(
-        "--models", nargs="+", help="base, ARM (its first seed) or ARM/seedN; default: base and all arms"
+        "--models",
+        nargs="+",
+        help="base, ARM (its first seed) or ARM/seedN, or with another base model's folder before it, as base1/ARM; "
+        "default: base and all arms",
     )
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="of the noise; default: 0")
     parser.add_argument(
@@ -50,7 +54,7 @@ def main() -> None:
     out = args.out or results / "generated.html"
     check_writable(out.parent)
     wished = own.wishes(settings.base.task, args.prompts, args.images)
-    models = {name: _model(name, results, store) for name in _names(args.models, settings.train)}
+    models = {name: _model(name, results, store) for name in _names(args.models, settings)}
     asked = own.requests(wished, args.seeds, _sizes(settings.clips, args.size), stage.encode, store)
     where = device.pick(settings.launch.device)
     sampling, rendered = stage.samples.sampling, {}
@@ -62,7 +66,7 @@ def main() -> None:
         for turn, seed in enumerate(args.seeds):
             made = [(name, rendered[name][turn * len(wished) + at]) for name in models]
             label = f"{wish.name}, seed {seed}" if len(args.seeds) > 1 else wish.name
-            videos = [Video(name, name.partition("/")[0], video.path, video.sha256) for name, video in made]
+            videos = [Video(name, ModelName.parse(name).arm, video.path, video.sha256) for name, video in made]
             if first := asked[at].first_frame:
                 videos.insert(0, Video("your first frame", REAL, first, asked[at].clip_sha256))
             shown.append((label, wish.prompt, asked[at].geometry, videos))
@@ -82,19 +86,19 @@ def _sizes(clips: schema.Clips, size: str | None) -> list[Geometry]:
     return found
 
 
-def _names(given: list[str] | None, train: schema.Train) -> list[str]:
-    """``base`` or ARM/seedN."""
-    found = []
-    for name in given or ["base", *train.arms]:
-        arm, _, seed = name.partition("/seed")
-        if arm != "base" and arm not in train.arms:
-            raise UserError(f"--models: there is no {arm}; there are base, {', '.join(train.arms)}")
-        found.append(arm if arm == "base" else f"{arm}/seed{seed or train.seeds[0]}")
+def _names(given: list[str] | None, settings: schema.Config) -> list[str]:
+    """In full."""
+    there, found = settings.models, []
+    for name in given or [BASE, *settings.train.arms]:
+        full = name if name in there else f"{name}/seed{settings.train.seeds[0]}"
+        if full not in there:
+            raise UserError(f"--models: there is no {name}; there are {', '.join(there)}")
+        found.append(full)
     return list(dict.fromkeys(found))
 
 
 def _model(name: str, results: Path, store: Store) -> ModelFile:
-    path = results / ("base" if name == "base" else f"train/{name}") / "model.json"
+    path = results / ModelName.parse(name).file
     if not path.exists():
         raise UserError(f"{path}: is not there; `snakemake {path}` with the same --configfile makes it")
     return ModelFile.read(path, store)

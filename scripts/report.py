@@ -8,7 +8,7 @@ from regdpo.core import errors
 from regdpo.report.gather import MANIFESTS, Files
 from regdpo.stages import report
 
-OF_FOOTAGE = ("clips", "captions", "negatives")
+OF_FOOTAGE = ("clips", "captions")
 LOCK = Path(__file__).resolve().parents[1] / "envs/regdpo.lock"
 
 
@@ -29,9 +29,14 @@ def main() -> None:
     for manifest in MANIFESTS:
         given = {"nargs": "?"} if manifest in OF_FOOTAGE else {"required": True}
         parser.add_argument(f"--{manifest}", type=Path, help=f"manifest of the {manifest} stage", **given)
+    parser.add_argument(
+        "--negatives", nargs="*", default=[], type=Path, help="the same of negatives, one per base model"
+    )
     parser.add_argument("--imports", nargs="*", default=[], type=Path, help="manifests of pairs that others made")
     parser.add_argument("--samples", required=True, nargs="+", type=Path, help="manifests of samples, one per model")
-    parser.add_argument("--models", required=True, nargs="+", type=Path, help="model.json of the base and of every arm")
+    parser.add_argument(
+        "--models", required=True, nargs="+", type=Path, help="model.json of the bases and of every arm"
+    )
     parser.add_argument("--content", required=True, type=Path, help="file for all that the page says, as JSON")
     parser.add_argument("--lock", default=LOCK, type=Path, help="lock file of the environment; default: %(default)s")
     args = parser.parse_args()

@@ -93,7 +93,8 @@ def make(root: Path) -> Made:
         "numpy==2.4.6 \\\n    --hash=sha256:00\nscipy==9.9 ; python_full_version < '3.0' \\\nscipy==1.18.1 ; "
         "python_full_version >= '3.0' \\\n    # via regdpo\n"
     )
-    paths = {name: root / f"{name}.parquet" for name in MANIFESTS}
+    paths: dict = {name: root / f"{name}.parquet" for name in MANIFESTS}
+    paths["negatives"] = [root / "negatives.parquet"]
     files = Files(
         **paths,
         samples=[root / f"samples-{name.replace('/', '-')}.parquet" for name in samples],
@@ -111,7 +112,8 @@ def arguments(made: Made, out: Path) -> list[str]:
     whole = out.with_suffix(SUFFIX)
     whole.parent.mkdir(parents=True, exist_ok=True)
     whole.write_text(json.dumps({"parts": {"ReportStage": part}}))
-    many = ["--samples", *map(str, files.samples), "--models", *map(str, files.models)]
+    many = ["--negatives", *map(str, files.negatives)]
+    many += ["--samples", *map(str, files.samples), "--models", *map(str, files.models)]
     content = ["--content", str(out.with_name("report.json"))]
     return ["--config", str(whole), "--store", str(made.store.root), "--out", str(out), *content, *single, *many]
 

@@ -3,7 +3,7 @@
 import difflib
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -55,7 +55,6 @@ class Pretrain(Section):
     """A base model made here: codec, text encoder and transformer from scratch, on other footage than the user's."""
 
     sources: list[str] = Field(min_length=1, description="Glob patterns of the videos that the base model knows.")
-    seed: int = Field(0, description="Seed of its initial weights and of its training.")
     transformer: TinyWan = TinyWan()
     codec: TinyCodec = TinyCodec()
     settings: TrainSettings = Field(description="Its training; objective `pretrain` (flow matching), full tuning.")
@@ -83,6 +82,21 @@ class Base(Section):
         None, description="Tokens that a caption is padded to; empty: what the family's pipeline pads to."
     )
     pretrain: Pretrain | None = None
+    seeds: list[int] = Field(
+        [0],
+        min_length=1,
+        description="Of what `pretrain` makes: a base model for each seed (of initial weights and training), with "
+        "losers, pairs and arms of its own, so that the report can speak of base models and not of one alone. What is "
+        "of another than the first lies in `results/baseN/`.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _seeds_are_a_list(cls, values: Any) -> Any:
+        pretrain = values.get("pretrain") if isinstance(values, dict) else None
+        if isinstance(pretrain, dict) and "seed" in pretrain:
+            raise ValueError(f"`pretrain.seed` is `seeds` now, beside `pretrain`; write seeds: [{pretrain['seed']}]")
+        return values
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -94,4 +108,13 @@ class Base(Section):
             raise ValueError(f"`pretrain` makes a `wan`; give the {self.family} checkpoint as `model`")
         if self.pretrain and self.expert:
             raise ValueError("`expert`: what `pretrain` makes has no experts; leave it out")
+        if self.model and self.seeds != [0]:
+            raise ValueError("`seeds` are of what `pretrain` makes, and a checkpoint is one model; leave them out")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError("seeds: one occurs twice")
         return self
+
+    @property
+    def folders(self) -> dict[str, int]:
+        """Folder of every base model below the results, with a slash and empty for the first -> its seed."""
+        return {f"base{seed}/" if number else "": seed for number, seed in enumerate(self.seeds)}

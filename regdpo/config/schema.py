@@ -219,6 +219,17 @@ class Config(Section):
         whole = {"family": given.family or self.base.family, "task": given.task or self.base.task, **asked}
         return Base.model_validate(whole), f"negatives.generators.{name}"
 
+    @property
+    def trained(self) -> int:
+        """Trainings of each arm."""
+        return len(self.base.seeds) * len(self.train.seeds)
+
+    @property
+    def models(self) -> list[str]:
+        """Names of all models that are compared, of each base model the base first."""
+        trained = [f"{arm}/seed{seed}" for arm in self.train.arms for seed in self.train.seeds]
+        return [f"{of}{name}" for of in self.base.folders for name in (BASE, *trained)]
+
     def trainings(self) -> dict[str, tuple[TrainSettings, bool]]:
         """Key of every training -> its settings, and whether it has losers."""
         found = {

@@ -69,13 +69,14 @@ class BaseStage(Section):
     base: c.Base
     geometries: list[Geometry]  # of the clips
     shift: float | None  # of the scheduler that a pipeline made here carries
+    seed: int = 0  # of the weights of one made here
 
     @classmethod
-    def of(cls, config: c.Config) -> dict[str, Any]:
-        base = _dump(config.base)
+    def of(cls, config: c.Config, seed: int = 0) -> dict[str, Any]:
+        base = _dump(config.base, exclude={"seeds"})
         if base["pretrain"]:
             base["pretrain"]["settings"] = {"tuning": "full"}  # training has a stage of its own
-        return {"base": base, "geometries": _geometries(config), "shift": config.negatives.sampling.shift}
+        return {"base": base, "geometries": _geometries(config), "shift": config.negatives.sampling.shift, "seed": seed}
 
 
 class GeneratorStage(BaseStage):
@@ -86,7 +87,8 @@ class GeneratorStage(BaseStage):
     @classmethod
     def of(cls, config: c.Config, generator: str) -> dict[str, Any]:  # type: ignore[override]
         model, key = config.generator(generator)
-        return {"base": _dump(model), "geometries": _geometries(config), "shift": None, "key": key}
+        base = _dump(model, exclude={"seeds"})
+        return {"base": base, "geometries": _geometries(config), "shift": None, "key": key}
 
 
 class Asked(Section):
@@ -318,12 +320,11 @@ class RateStage(Section):
 
     @classmethod
     def of(cls, config: c.Config) -> dict[str, Any]:
-        arms, seeds = list(config.train.arms), config.train.seeds
         return {
             "rating": _dump(config.rating),
             "task": config.base.task,
-            "arms": arms,
-            "models": [REAL, "base", *(f"{arm}/seed{seed}" for arm in arms for seed in seeds)],
+            "arms": list(config.train.arms),
+            "models": [REAL, *config.models],
             "encode": _dump(config.clips.encode),
             "paths": _dump(config.paths),
         }
@@ -349,8 +350,8 @@ class ReportStage(Section):
         return {**self.config, "train": {**train, "arms": {name: train["arms"][name] for name in self.arms}}}
 
 
-OF_ONE = (TrainStage, NegativesStage, GeneratorStage, JudgeStage, SuiteStage, SuiteSamplesStage)
-"""Those that are asked for by arm and seed, by generator, by a measure's section, or by suite."""
+OF_ONE = (BaseStage, TrainStage, NegativesStage, GeneratorStage, JudgeStage, SuiteStage, SuiteSamplesStage)
+"""Those that are asked for by seed, by arm and seed, by generator, by a measure's section, or by suite."""
 STAGES: tuple[Any, ...] = tuple(
     it for it in list(vars().values()) if isinstance(it, type) and hasattr(it, "of") and it not in OF_ONE
 )
@@ -367,8 +368,10 @@ def parts(config: c.Config) -> dict[str, dict[str, Any]]:
     """What every stage reads, by ``part_name``."""
     found = {part_name(stage): stage.of(config) for stage in STAGES}
     trained = [(arm, seed) for arm in config.train.arms for seed in config.train.seeds]
-    if config.base.pretrain:
-        trained.append(("pretrain", config.base.pretrain.seed))
+    for seed in config.base.seeds:
+        found[part_name(BaseStage, seed)] = BaseStage.of(config, seed)
+        if config.base.pretrain:
+            trained.append(("pretrain", seed))
     for name, generator in config.negatives.named.items():
         found[part_name(NegativesStage, name)] = NegativesStage.of(config, name)
         if generator.model:
@@ -386,8 +389,8 @@ def read(stage: type[S], path: str | Path, *which: Any) -> S:
     Args:
         stage: one of ``STAGES`` or ``OF_ONE``.
         path: of a whole configuration, or of a run's file.
-        which: what ``stage.of`` wants beside the configuration (arm and seed of a training, a generator's name, a
-            measure's section).
+        which: what ``stage.of`` wants beside the configuration (seed of a base, arm and seed of a training, name of a
+            generator, a measure's section).
 
     Raises:
         UserError: it cannot be read or does not fit.

@@ -6,6 +6,8 @@ from pydantic import Field, create_model, model_validator
 
 from regdpo.config.mistakes import overridden
 from regdpo.core.digests import canonical
+from regdpo.core.model_names import BASE, FOLDER
+from regdpo.core.rows import REAL
 from regdpo.core.section import BelowOne, Count, Name, NonNegative, Positive, Section, Share
 from regdpo.objectives.registry import OBJECTIVES, all_terms, configurable
 
@@ -247,8 +249,9 @@ class Train(Section):
             seen[same] = name
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError("seeds: one occurs twice")
-        for reserved in {"base", "pretrain", "real"} & set(self.arms):
-            raise ValueError(f"arms.{reserved}: that name is taken")
+        for name in self.arms:
+            if name in (BASE, "pretrain", REAL) or FOLDER.fullmatch(name):
+                raise ValueError(f"arms.{name}: that name is taken")
         return self
 
     def arm_settings(self, name: str) -> TrainSettings:

@@ -22,14 +22,16 @@ PATH = {"path": "sha256"}
 TABLES: tuple[tuple[str, str, type[Row], dict[str, str]], ...] = (
     ("clips", "clips/*.parquet", ClipRow, PATH),
     ("clips", "imports/*/*.parquet", ImportedRow, {"winner": "winner_sha256", "loser": "loser_sha256"}),
-    ("negatives", "negatives/*/*.parquet", NegativeRow, PATH),
-    ("samples", "samples/**/*.parquet", SampleRow, PATH),
-    ("latents", "latents/*/*.parquet", LatentRow, {**PATH, "empty": "empty_sha256"}),
+    ("negatives", "{of}negatives/*/*.parquet", NegativeRow, PATH),
+    ("samples", "{of}samples/**/*.parquet", SampleRow, PATH),
+    ("latents", "{of}latents/*/*.parquet", LatentRow, {**PATH, "empty": "empty_sha256"}),
 )
 """Kind of an artefact, the manifests of the jobs that make it, below the results, and the columns that name it and its
 SHA-256."""
-FILES = {"models": ("base/untrained.json",), "runs": ("train/*/*/model.json", "base/model.json")}
+FILES = {"models": ("{of}base/untrained.json",), "runs": ("{of}train/*/*/model.json", "{of}base/model.json")}
 """The same of kinds that model files name."""
+BASES = ("", "base[-0-9]*/")
+"""Folders of base models: that of the first, and of others (``regdpo.core.model_names``)."""
 WEIGHTS = {"path": "content", "lora": "lora_content", "transformer": "transformer_content"}
 """How they name them."""
 
@@ -65,7 +67,7 @@ def named(results: Path) -> Iterator[tuple[Path, dict[str, str]]]:
     """Manifests of the jobs that make artefacts, and which each names, with the SHA-256 that it gives. What cannot be
     read is told where it is used."""
     for kind, pattern, model, columns in TABLES:
-        for path in sorted(results.glob(pattern)):
+        for path in _found(results, pattern):
             with suppress(UserError):
                 table = manifests.read_table(path, model, [name for pair in columns.items() for name in pair])
                 pairs = [
@@ -75,11 +77,16 @@ def named(results: Path) -> Iterator[tuple[Path, dict[str, str]]]:
                 ]
                 yield path, {name: sha256 for name, sha256 in pairs if name.startswith(f"{kind}/")}
     for kind, patterns in FILES.items():
-        for path in sorted(path for pattern in patterns for path in results.glob(pattern)):
+        for path in _found(results, *patterns):
             with suppress(OSError, ValueError, AttributeError):
                 ref = json.loads(path.read_text())["ref"]
                 pairs = [(ref.get(name, ""), ref.get(sha256, "")) for name, sha256 in WEIGHTS.items()]
                 yield path, {name: sha256 for name, sha256 in pairs if str(name).startswith(f"{kind}/")}
+
+
+def _found(results: Path, *patterns: str) -> list[Path]:
+    """Of all base models."""
+    return sorted({path for of in BASES for pattern in patterns for path in results.glob(pattern.format(of=of))})
 
 
 def digest(manifest: str | Path) -> str:

@@ -11,13 +11,13 @@ from statistics import fmean
 import numpy as np
 
 from regdpo.config.schema import Bootstrap
+from regdpo.core.model_names import BASE
 from regdpo.core.rows import REAL, AnswerRow, SampleRow, ScoreRow
 from regdpo.evaluate import gsb
 from regdpo.evaluate.gsb import Answer, Attention, ClipAnswer, Judgement
 from regdpo.evaluate.measures import Given, Metric
 from regdpo.evaluate.stats import Interval
 
-BASE = "base"
 AXES = {"VQ": "video quality", "PF": "prompt following"}
 METRICS = {"VQ": "people_vq", "PF": "people_pf"}
 """Axis -> key of its metric."""

@@ -211,7 +211,7 @@ class Levels:
     bases: int
     """Base models."""
     trainings: int
-    """Of each arm."""
+    """Of each arm on a base model."""
     samples: int
     """Of each clip."""
     sources: int
@@ -236,7 +236,7 @@ class Levels:
         """The levels that an interval cannot speak of, since there is one of them."""
         alone = {
             "this base model": self.bases == 1,
-            "this one training of each arm": self.trainings == 1,
+            "this one training of each arm" if self.bases == 1 else "this one training seed": self.trainings == 1,
             "this one sample of each clip": self.samples == 1,
             "this one video": self.sources == 1,
             "this one stretch of overlapping clips": self.stretches == 1,
@@ -256,10 +256,10 @@ class Levels:
         return f"{over} Of other levels they cannot speak: what the page says holds for {', '.join(self.silent)}."
 
 
-def seed_means(by_seed: Mapping[int, Iterable[Look]]) -> dict[int, float]:
-    """Mean over clips for each training seed, so that the spread over trainings can be seen beside the interval."""
-    means = {seed: list(clip_means(by_seed[seed]).values()) for seed in sorted(by_seed)}
-    return {seed: float(np.mean(values)) for seed, values in means.items() if values}
+def means(by_model: Mapping[str, Iterable[Look]]) -> dict[str, float]:
+    """Mean over clips for each model, so that the spread over models can be seen beside the interval."""
+    found = {model: list(clip_means(looks).values()) for model, looks in by_model.items()}
+    return {model: float(np.mean(values)) for model, values in found.items() if values}
 
 
 def standardised(winner: Iterable[float], loser: Iterable[float]) -> float:

@@ -69,7 +69,7 @@ class ModelRef(Section):
 class ModelFile(Section):
     """A ``model.json``: the base, or the outcome of one training."""
 
-    name: str  # base, pretrain/seedN or ARM/seedN
+    name: str  # base or ARM/seedN, of another base model than the first with its folder before it; or a generator's
     ref: ModelRef
     digest: str
     base_digest: str = ""
@@ -94,7 +94,7 @@ class ModelFile(Section):
         except (OSError, ValueError) as error:
             raise UserError(f"{path}: is not a model file of regdpo ({first_line(error)})") from None
         if store is not None:
-            model.ref.check_weights(store, base=model.name == "base")
+            model.ref.check_weights(store, base=not model.arm)
         return model
 
 

@@ -41,12 +41,12 @@ def outline(base: Base) -> dict[str, dict[str, Any]]:
     }
 
 
-def make(base: Base, videos: list[Tensor], captions: list[str], shift: float, folder: Path) -> float:
+def make(base: Base, seed: int, videos: list[Tensor], captions: list[str], shift: float, folder: Path) -> float:
     """Write the checkpoint to a folder.
 
     Args:
-        videos: uint8 (B, F, H, W, 3) of each size, the footage the codec is fitted to. captions: what the tokenizer
-            learns from.
+        seed: of the weights of transformer and text encoder. videos: uint8 (B, F, H, W, 3) of each size, the footage
+            the codec is fitted to. captions: what the tokenizer learns from.
         shift: of the scheduler that the pipeline carries.
 
     Returns:
@@ -54,7 +54,7 @@ def make(base: Base, videos: list[Tensor], captions: list[str], shift: float, fo
     """
     assert base.pretrain is not None
     codec, psnr = _codec(base, videos)
-    torch.manual_seed(base.pretrain.seed)
+    torch.manual_seed(seed)
     transformer = WanTransformer3DModel(**_transformer(base))
     tokenizer = _tokenizer(captions)
     text_encoder = UMT5EncoderModel(UMT5Config(**_text(base, len(tokenizer))))

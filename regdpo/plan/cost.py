@@ -101,13 +101,13 @@ def parts(asked: Asked) -> list[Part]:
     for name in settings.train.arms:
         arm = _of_arm(asked, name)
         it = chosen(arm, asked.machine)
-        seeds = len(settings.train.seeds)
+        trained = settings.trained
         what = f"{arm.settings.steps:,} steps of {it.seconds + it.seconds_before:.1f} s"
-        what += f" x {seeds} seeds" if seeds > 1 else ""
+        what += f" x {trained} trainings" if trained > 1 else ""
         what += f" ({it.name})" if it.parallel != arm.settings.parallel else ""
-        hours = seeds * training_seconds(asked, arm, it) * ranks / HOUR
+        hours = trained * training_seconds(asked, arm, it) * ranks / HOUR
         found.append(Part("train", f"training, {name}", what, hours, name))
-    models = 1 + len(settings.train.arms) * len(settings.train.seeds)
+    models = len(settings.models)
     videos = models * asked.sampled * len(settings.samples.seeds)
     what, hours = _sampling(asked, settings.samples.sampling, videos)
     found.append(Part("samples", f"samples of {models} models", what, hours))
@@ -127,7 +127,7 @@ def _faster(asked: Asked) -> list[str]:
     if name is None:
         return []
     one, embedded = negatives.named[name], asked.training.architecture.family.embeds_guidance
-    videos = math.ceil(asked.clips * one.share) * (one.per_clip or negatives.per_clip)
+    videos = math.ceil(asked.clips * one.share) * (one.per_clip or negatives.per_clip) * len(asked.settings.base.seeds)
     rows = faster.table(negatives.sampling_of(name), family, embedded, videos * asked.forward)
     return ["What would make the negatives cheaper, each alone (docs/how-to/negatives.md; blank: not countable):", rows]
 
@@ -142,6 +142,7 @@ def _negatives(asked: Asked, name: str) -> Part:
     except UserError:
         return Part("negatives", title, f"the architecture of {base.model} is not known: not counted", 0.0, "", name)
     videos = math.ceil(asked.clips * one.share) * (one.per_clip or negatives.per_clip)
+    videos *= 1 if one.model else len(asked.settings.base.seeds)
     what, hours = _sampling(other, negatives.sampling_of(name), videos)
     return Part("negatives", title, what, hours, generator=name)
 
@@ -207,14 +208,14 @@ def _why_not(asked: Asked) -> str:
 
 def times(asked: Asked) -> list[str]:
     """How long every arm trains in its layout, in a person's units; one line each, and one for all."""
-    seeds, ranks = len(asked.settings.train.seeds), asked.training.ranks
+    trained, ranks = asked.settings.trained, asked.training.ranks
     lines, whole = [], 0.0
     for name in asked.settings.train.arms:
         arm = _of_arm(asked, name)
         it = chosen(arm, asked.machine)
-        seconds = seeds * training_seconds(asked, arm, it)
+        seconds = trained * training_seconds(asked, arm, it)
         whole += seconds
-        many = f" x {seeds} seeds" if seeds > 1 else ""
+        many = f" x {trained} trainings" if trained > 1 else ""
         lines.append(f"{name}: {arm.settings.steps:,} steps{many}, {_long(seconds, ranks)} ({it.name})")
     return [*lines, f"all arms one after another: {_long(whole, ranks)}"]
 

@@ -8,10 +8,10 @@ from regdpo.config.schema import Rating
 from regdpo.config.stage_inputs import RateStage
 from regdpo.core.digests import text_digest
 from regdpo.core.errors import UserError
+from regdpo.core.model_names import BASE, ModelName
 from regdpo.core.rows import REAL, PairRow, SampleRow
 from regdpo.core.section import Section
 
-BASE = "base"
 SPOILED = "spoiled"
 """Stands for the arm of a gold pair's other half."""
 
@@ -69,12 +69,12 @@ class Turn:
 
 
 def arm_of(model: str) -> str:
-    """``reg_dpo/seed0`` -> ``reg_dpo``."""
-    return model.partition("/")[0]
+    """``reg_dpo/seed0`` -> ``reg_dpo``, on whichever base model."""
+    return ModelName.parse(model).arm
 
 
 class Samples:
-    """The samples by arm, prompt and seed; where an arm was trained with several seeds, prompts take turns with them.
+    """The samples by arm, prompt and seed; where there are several trainings of an arm, prompts take turns with them.
 
     Raises:
         UserError: a prompt is in no pair.
@@ -95,6 +95,14 @@ class Samples:
         """An arm's sample of a prompt. Real clips are of no seed."""
         rows = self.found[arm][prompt if arm != REAL else (prompt[0], -1)]
         return rows[turn % len(rows)]
+
+    def both(self, arms: tuple[str, str], prompt: tuple[str, int], turn: int) -> list[SampleRow]:
+        """A sample of each arm, on the same base model. Real clips are of none."""
+        found = {arm: self.found[arm][prompt if arm != REAL else (prompt[0], -1)] for arm in arms}
+        bases = sorted(set.intersection(*({_base(row) for row in found[arm]} for arm in arms if arm != REAL)))
+        of, turn = bases[turn % len(bases)], turn // len(bases)
+        mine = [[row for row in found[arm] if arm == REAL or _base(row) == of] for arm in arms]
+        return [rows[turn % len(rows)] for rows in mine]
 
     def exact(self, model: str, prompt: tuple[str, int]) -> SampleRow:
         """A model's sample of a prompt.
@@ -140,7 +148,7 @@ def pairs_shown(stage: RateStage, samples: Samples) -> list[Item]:
         if not prompts:
             raise UserError(f"rating.comparisons: {one} and {other} have no samples of the same prompt and seed")
         for turn, prompt in enumerate(_chosen(prompts, stage.rating)):
-            found.append(samples.item("pair", prompt, samples.of(one, prompt, turn), samples.of(other, prompt, turn)))
+            found.append(samples.item("pair", prompt, *samples.both((one, other), prompt, turn)))
     again = random.Random(f"{stage.rating.seed} repeats").sample(found, round(stage.rating.repeats * len(found)))  # noqa: S311
     return [*found, *(item.again() for item in again)]
 
@@ -191,6 +199,10 @@ def turns(items: Iterable[Item], seed: int, rater: str) -> list[Turn]:
         if again:
             placed.append((2 / 3 + rng.random() / 3, Turn(again, item.b is not None and not swapped)))
     return [turn for _, turn in sorted(placed, key=lambda it: it[0])]
+
+
+def _base(row: SampleRow) -> str:
+    return ModelName.parse(row.model).of
 
 
 def _chosen(prompts: list[tuple[str, int]], rating: Rating) -> list[tuple[str, int]]:

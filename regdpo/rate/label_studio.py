@@ -12,10 +12,11 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from regdpo.config.stage_inputs import RateStage
 from regdpo.core.errors import UserError
+from regdpo.core.model_names import BASE
 from regdpo.core.rows import REAL
 from regdpo.rate.answers import Answer, Answers, rater_name
 from regdpo.rate.forms import FORMS
-from regdpo.rate.items import BASE, Item, Samples, arm_of
+from regdpo.rate.items import Item, Samples, arm_of
 
 LARGEST = 2**28
 """Bytes of a file."""

@@ -29,7 +29,7 @@ class Model:
     """A model that is compared."""
 
     name: str
-    """``base``, or ARM/seedN."""
+    """``base``, or ARM/seedN; of another base model than the first with its folder before it, as ``base1/base``."""
     digest: str
     """Of all that shapes it."""
     base_digest: str
@@ -37,7 +37,7 @@ class Model:
     arm: str
     """Empty: it is the base."""
     seed: int
-    """Of the training."""
+    """Of the training, or of a base that was made here."""
     objective: str
     """Of the arm."""
     processes: int
@@ -127,7 +127,7 @@ class Contents:
     loading: dict[str, str]
     """Arm -> lines that load its first training."""
     models: list[Model]
-    """The base first."""
+    """The bases first."""
     manifests: dict[str, Manifest]
     """What the report was made from, by name."""
     packages: dict[str, str]
@@ -184,7 +184,7 @@ def shape(inputs: Inputs, codes: Mapping[str, str] | None = None) -> Contents:
         curves=curves.curves(inputs),
         marks=curves.marks(inputs),
         loading={arm: _loading(runs[0].model) for arm, runs in inputs.arms.items()},
-        models=[Model.of(file) for file in (inputs.base, *(run.model for run in inputs.runs))],
+        models=[Model.of(file) for file in (*inputs.bases.values(), *(run.model for run in inputs.runs))],
         manifests={name: Manifest(digest, rows) for name, (digest, rows) in inputs.digests.items()},
         packages=inputs.packages,
         code=dict(codes or {}),
@@ -194,7 +194,7 @@ def shape(inputs: Inputs, codes: Mapping[str, str] | None = None) -> Contents:
 
 def _levels(inputs: Inputs, split: footage.Split) -> Levels:
     return Levels(
-        bases=1,
+        bases=len(inputs.bases),
         trainings=len(inputs.config.train.seeds),
         samples=len(inputs.config.samples.seeds),
         sources=len(split.held_out_sources),

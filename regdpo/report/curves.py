@@ -19,6 +19,8 @@ class Line:
 
     arm: str
     """The arm."""
+    base: str
+    """The base model that it was trained on."""
     seed: int
     """Of the training."""
     steps: list[int]
@@ -65,6 +67,8 @@ class Marks:
 
     arm: str
     """The arm."""
+    base: str
+    """The base model that it was trained on."""
     seed: int
     """Of the training."""
     drift: list[int]
@@ -90,6 +94,7 @@ def marks(inputs: Inputs) -> list[Marks]:
     return [
         Marks(
             run.model.arm,
+            run.base,
             run.model.seed,
             _drift(run.metrics, inputs.config.train.arm_settings(arm).guards),
             _skipped(run.metrics),
@@ -126,6 +131,7 @@ def _line(curve: Curve, run: Run) -> Line | None:
     smooth = rows[curve.key].rolling(max(1, len(rows) // 20), center=True, min_periods=1).mean()
     return Line(
         run.model.arm,
+        run.base,
         run.model.seed,
         [int(step) for step in rows["step"][::stride]],
         _six(rows[curve.key][::stride]),

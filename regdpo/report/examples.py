@@ -4,12 +4,13 @@ import random
 from dataclasses import field
 from typing import TypeVar
 
+from regdpo.core.model_names import BASE
 from regdpo.core.rows import REAL, ClipRow, PairRow
 from regdpo.evaluate.measures import metrics
 from regdpo.evaluate.stats import clip_means
 from regdpo.report.gather import Inputs, position
 from regdpo.report.parts import part
-from regdpo.report.results import BASE, Scores, names
+from regdpo.report.results import Scores, names
 
 T = TypeVar("T")
 
@@ -124,7 +125,7 @@ def _chosen(inputs: Inputs, scores: Scores) -> dict[str, list[str]]:
     arms = inputs.arms
     arm = next((a for a, runs in arms.items() if runs[0].model.objective == "reg_dpo"), next(iter(arms)))
     metric = metrics()[inputs.config.scores.primary]
-    ours, base = (clip_means(scores.of(side, metric.key)) for side in (list(names(arms[arm]).values()), [BASE]))
+    ours, base = (clip_means(scores.of(side, metric.key)) for side in (names(arms[arm]), scores.bases))
     gains = {
         clip: metric.better * (ours[clip] - base[clip]) for clip in inputs.held_out if clip in ours and clip in base
     }

@@ -76,13 +76,17 @@ def forest(cells: dict[str, Cell], name: str) -> str:
         return svg(figure, name, f"{metric.label}: difference of each arm to base with its interval")
 
 
-def curve(shown: Curve, arms: list[str], seeds: list[int]) -> str:
-    """A panel: arms by colour, seeds by line style, raw values faint behind smooth ones."""
+def curve(shown: Curve, arms: list[str], trainings: list[tuple[str, int]]) -> str:
+    """A panel: arms by colour, trainings by line style, raw values faint behind smooth ones.
+
+    Args:
+        trainings: of each arm, by base model and seed.
+    """
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(4.1, 2.65), layout="constrained")
         axes = figure.subplots()
         for line in shown.lines:
-            dash = DASHES[seeds.index(line.seed) % len(DASHES)]
+            dash = DASHES[trainings.index((line.base, line.seed)) % len(DASHES)]
             _line(axes, line, colour(arms.index(line.arm)), dash)
         if shown.zero:
             axes.axhline(0, color=FAINT, lw=0.9)

@@ -15,6 +15,7 @@ from regdpo.core import frames, manifests
 from regdpo.core.digests import file_digest
 from regdpo.core.environment import locked
 from regdpo.core.errors import UserError
+from regdpo.core.model_names import BASE, ModelName
 from regdpo.core.rows import (
     AnswerRow,
     CaptionRow,
@@ -37,7 +38,7 @@ SHAPING = (
 )  # fmt: skip
 """Packages whose versions the page names."""
 
-MANIFESTS = ("clips", "captions", "negatives", "pairs", "halves", "scores", "answers")
+MANIFESTS = ("clips", "captions", "pairs", "halves", "scores", "answers")
 """Those there is one of, in the order in which the page names them."""
 
 
@@ -49,6 +50,7 @@ class Run:
     """
 
     model: ModelFile
+    base: str  # name of the base model that it is of
     metrics: pd.DataFrame
     evals: pd.DataFrame
 
@@ -59,20 +61,20 @@ class Files:
 
     clips: Path | None  # none, and neither captions nor negatives, where all pairs are of others
     captions: Path | None
-    negatives: Path | None
-    pairs: Path
+    pairs: Path  # of the first base model, as the halves
     halves: Path
     samples: Sequence[Path]
     scores: Path
     answers: Path
     models: Sequence[Path]
     lock: Path
+    negatives: Sequence[Path] = ()  # of each base model
     imports: Sequence[Path] = ()  # pairs that others made
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """Their content. Arms come in the configuration's order, and below an arm its training seeds."""
+    """Their content. Arms come in the configuration's order, and below an arm its base models and training seeds."""
 
     config: schema.Config
     shown_config: dict[str, Any]
@@ -80,13 +82,13 @@ class Inputs:
     cut: pd.DataFrame  # status and reason of what was cut of the footage
     clips: dict[str, ClipRow]  # these, and the winners that others chose
     captions: dict[str, CaptionRow]
-    negatives: list[NegativeRow]
-    pairs: list[PairRow]
+    negatives: dict[str, list[NegativeRow]]  # by base model
+    pairs: list[PairRow]  # of the first base model, as the halves
     halves: list[HalfRow]
     samples: list[SampleRow]
     scores: list[ScoreRow]
     answers: list[AnswerRow]  # of people, about these samples
-    base: ModelFile
+    bases: dict[str, ModelFile]  # by name, in the configuration's order
     runs: list[Run]
     digests: dict[str, tuple[str, int]]  # manifest -> SHA-256, and rows
     packages: dict[str, str]  # name -> locked version
@@ -97,9 +99,14 @@ class Inputs:
         return {arm: found for arm in self.config.train.arms if (found := [r for r in self.runs if r.model.arm == arm])}
 
     @property
+    def base(self) -> ModelFile:
+        """The first base model."""
+        return next(iter(self.bases.values()))
+
+    @property
     def held_out(self) -> list[str]:
-        """Clips that the base was sampled on, in the order of the footage."""
-        chosen = {row.clip_id for row in self.samples if row.model == "base"}
+        """Clips that a base was sampled on, in the order of the footage."""
+        chosen = {row.clip_id for row in self.samples if row.model in self.bases}
         return sorted(chosen, key=lambda clip: position(self.clips[clip]))
 
 
@@ -116,16 +123,25 @@ def gather(values: dict[str, Any], store: Store, files: Files) -> Inputs:
     """
     settings = schema.check(values, "--config")
     models = {path: ModelFile.read(path) for path in files.models}
-    bases = [model for model in models.values() if not model.arm]
-    if len(bases) != 1:
-        raise UserError(f"--models: {len(bases)} of the model files are a base model; give exactly one, and the arms")
+    bases = {model.name: model for model in models.values() if not model.arm}
+    wanted = [f"{of}{BASE}" for of in settings.base.folders]
+    if sorted(bases) != sorted(wanted) or len(bases) < sum(not model.arm for model in models.values()):
+        raise UserError(
+            f"--models: {len(bases)} of the model files are a base model; give exactly {', '.join(wanted)}, "
+            "and the arms"
+        )
     for path, model in models.items():
         if model.arm and model.arm not in settings.train.arms:
             raise UserError(f"{path}: arm {model.arm} is not in train.arms; make the report with its configuration")
-    if len(models) == 1:
+        if model.arm and (base := base_of(model.name)) not in bases:
+            raise UserError(f"{path}: was trained on {base}; make the report with its configuration (base.seeds)")
+    if len(models) == len(bases):
         raise UserError("--models: no arm was trained; give the model files of the arms beside the base's")
     order = list(settings.train.arms)
-    trained = sorted((m for m in models.values() if m.arm), key=lambda m: (order.index(m.arm), m.seed))
+    trained = sorted(
+        (m for m in models.values() if m.arm),
+        key=lambda m: (order.index(m.arm), wanted.index(base_of(m.name)), m.seed),
+    )
     cut = frames.read(files.clips, ClipRow, ["status", "reason"])
     cut["reason"] = cut["reason"].map({reason: without_folders(reason) for reason in cut["reason"].unique()})
     imported = [row for path in files.imports for row in manifests.read(path, ImportedRow)]
@@ -147,6 +163,12 @@ def gather(values: dict[str, Any], store: Store, files: Files) -> Inputs:
                     f"{files.clips or 'the imports'}: lacks clip {row.clip_id} of {what} {row.key}; make them again"
                 )
     named = {name: path for name in MANIFESTS if (path := getattr(files, name))}
+    if len(files.negatives) not in (0, len(wanted)):
+        raise UserError(
+            f"--negatives: {len(files.negatives)} manifests for {len(wanted)} base models; give one of each"
+        )
+    negatives = dict(zip(wanted, files.negatives, strict=False))
+    named |= {f"{ModelName.parse(base).of}negatives": path for base, path in negatives.items()}
     named |= {f"{path.parent.name}, part {path.stem}": path for path in files.imports}
     return Inputs(
         config=settings,
@@ -155,13 +177,13 @@ def gather(values: dict[str, Any], store: Store, files: Files) -> Inputs:
         cut=cut,
         clips=clips,
         captions=captions,
-        negatives=manifests.read(files.negatives, NegativeRow) if files.negatives else [],
+        negatives={base: manifests.read(path, NegativeRow) for base, path in negatives.items()},
         pairs=pairs,
         halves=_halves(files.halves, pairs),
         samples=every_sample,
         scores=[_relative(row, "missing") for row in manifests.read(files.scores, ScoreRow)],
         answers=manifests.read(files.answers, AnswerRow),
-        base=bases[0],
+        bases={name: bases[name] for name in wanted},
         runs=[_run(model, store) for model in trained],
         digests={name: _digest(path) for name, path in named.items()}
         | {f"samples of {rows[0].model}": _digest(path) for path, rows in samples.items()},
@@ -198,7 +220,12 @@ def _relative(row: R, field: str) -> R:
 
 def _run(model: ModelFile, store: Store) -> Run:
     folder = store.existing(model.run)
-    return Run(model, _lines(folder / "metrics.jsonl"), _lines(folder / "eval.jsonl"))
+    return Run(model, base_of(model.name), _lines(folder / "metrics.jsonl"), _lines(folder / "eval.jsonl"))
+
+
+def base_of(model: str) -> str:
+    """Name of the base model that a model is, or was trained on."""
+    return f"{ModelName.parse(model).of}{BASE}"
 
 
 def _lines(path: Path) -> pd.DataFrame:

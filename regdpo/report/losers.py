@@ -1,7 +1,9 @@
 """Who made the losers, and what of it was rejected, shaped for the page."""
 
 from collections import defaultdict
+from collections.abc import Mapping
 
+from regdpo.core.model_names import ModelName
 from regdpo.core.rows import NegativeRow
 from regdpo.report.parts import part
 
@@ -32,12 +34,22 @@ class Generator:
     """The most frequent first."""
 
 
-def generators(rows: list[NegativeRow]) -> list[Generator]:
-    """In the order of their names."""
-    by_name: dict[str, list[NegativeRow]] = defaultdict(list)
-    for row in rows:
-        by_name[row.generator].append(row)
-    return [Generator(name, _how(made[0]), len(made), _rejected(made)) for name, made in sorted(by_name.items())]
+def generators(rows: Mapping[str, list[NegativeRow]]) -> list[Generator]:
+    """In the order of their names. What a generator of its own made is the same for all base models, and counts once.
+
+    Args:
+        rows: by base model.
+    """
+    made: dict[tuple[str, str], list[NegativeRow]] = {}
+    named = {}
+    for base, of_base in rows.items():
+        for key in sorted({(row.generator, row.model) for row in of_base} - made.keys()):
+            made[key] = [row for row in of_base if (row.generator, row.model) == key]
+            named[key] = f"{ModelName.parse(base).of}{key[0]}"
+    return [
+        Generator(named[key], _how(made[key][0]), len(made[key]), _rejected(made[key]))
+        for key in sorted(made, key=named.__getitem__)
+    ]
 
 
 def _how(row: NegativeRow) -> str:

@@ -42,6 +42,8 @@ def render(contents: Contents, store: Store) -> str:
     """The page as text, from its content and the videos that it shows."""
     config = schema.check(contents.configuration)
     arms = [verdict.arm for verdict in contents.verdicts]
+    bases = {model.name: model.seed for model in contents.models if not model.arm}
+    trainings = [(base, seed) for base in bases for seed in config.train.seeds]
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -57,11 +59,13 @@ def render(contents: Contents, store: Store) -> str:
         **vars(contents),
         config=config,
         arms=arms,
+        bases=bases,
+        trainings=trainings,
         primary=contents.metrics[config.scores.primary],
         error=HELD_OUT_ERROR,
         colours={arm: index % figures.PALETTE for index, arm in enumerate(arms)},
         forests=_forests(contents, arms),
-        panels=[(curve, Markup(figures.curve(curve, arms, config.train.seeds))) for curve in contents.curves],  # noqa: S704
+        panels=[(curve, Markup(figures.curve(curve, arms, trainings))) for curve in contents.curves],  # noqa: S704
         yaml=yaml.safe_dump(contents.configuration, sort_keys=False, allow_unicode=True, width=100),
     )
 

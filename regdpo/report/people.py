@@ -5,6 +5,7 @@ What was not answered is there too, with the reason.
 
 import math
 
+from regdpo.core.model_names import BASE
 from regdpo.core.rows import REAL, AnswerRow
 from regdpo.evaluate import gsb, people
 from regdpo.evaluate.measures import Metric, columns
@@ -12,7 +13,6 @@ from regdpo.evaluate.people import AXES, METRICS, Agreement
 from regdpo.evaluate.stats import Interval
 from regdpo.report.gather import Inputs
 from regdpo.report.parts import part
-from regdpo.report.results import BASE
 
 NOBODY = "nobody has answered yet (snakemake rate)"
 FAILED = "all who answered failed the gold pairs"

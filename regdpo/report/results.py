@@ -3,12 +3,12 @@
 import dataclasses
 import math
 from collections import defaultdict
-from collections.abc import Mapping
 from dataclasses import field
 
 from pydantic import computed_field
 
 from regdpo.core.errors import UserError
+from regdpo.core.model_names import BASE, ModelName
 from regdpo.core.rows import REAL
 from regdpo.evaluate import stats
 from regdpo.evaluate.measures import Metric, columns, metrics
@@ -16,7 +16,6 @@ from regdpo.evaluate.stats import Interval, Look
 from regdpo.report.gather import Inputs, Run
 from regdpo.report.parts import part
 
-BASE = "base"
 TOO_LITTLE = "too little to say"
 
 
@@ -32,8 +31,8 @@ class Cell:
     """Difference to base, paired."""
     distance: Interval | None = None
     """Of a metric without direction: how much further from the real clips than base."""
-    seeds: dict[int, float] = field(default_factory=dict)
-    """Training seed -> mean."""
+    each: dict[str, float] = field(default_factory=dict)
+    """Model -> its mean; of an arm's trainings, or of several base models."""
     lost: int = 0
     """Values that are missing."""
     reasons: tuple[str, ...] = ()
@@ -62,13 +61,15 @@ class Cell:
 
 
 class Scores:
-    """Score rows by model and metric. ``real`` and ``base`` are models, an arm is the union of its trainings.
+    """Score rows by model and metric. ``real`` is a model; ``base`` is the union of the base models, and an arm that of
+    its trainings.
 
     Raises:
         UserError: a metric that no measure declares: the page would not know how to read it.
     """
 
     def __init__(self, inputs: Inputs):
+        self.bases = list(inputs.bases)
         self.bootstrap = inputs.config.scores.bootstrap
         self.minimum = inputs.config.report.minimum
         self.places = stats.places(inputs.clips[clip] for clip in {row.clip_id for row in inputs.scores})
@@ -84,7 +85,8 @@ class Scores:
             elif not math.isfinite(row.value):
                 self.missing[key].append("not a finite number")
             else:
-                self.values[key].append(Look(BASE, _training(row.model), row.seed, row.clip_id, row.value))
+                model = ModelName.parse(row.model)
+                self.values[key].append(Look(model.of, model.seed, row.seed, row.clip_id, row.value))
 
     def of(self, models: list[str], metric: str) -> list[Look]:
         """All values of these models."""
@@ -102,12 +104,12 @@ class Scores:
         """Of what the comparison of two sets of models has less than ``report.minimum`` asks; empty: enough of all."""
         ours, theirs = ({look.clip for look in self.of(side, metric)} for side in (models, others))
         clips = ours & theirs
-        trained = [[name for name in side if name not in (REAL, BASE)] for side in (models, others)]
+        trained = [[name for name in side if name not in (REAL, *self.bases)] for side in (models, others)]
         seeds = min(sum((name, metric) in self.values for name in side) for side in trained if side)
         found = {
             "source": (len({self.places[clip].source for clip in clips}), self.minimum.sources),
             "clip": (len(clips), self.minimum.clips),
-            "training seed": (seeds, self.minimum.seeds),
+            "training": (seeds, self.minimum.seeds),
         }
         return tuple(
             f"{there} {what}{'' if there == 1 else 's'} where {asked} {'is' if asked == 1 else 'are'} asked for"
@@ -115,36 +117,35 @@ class Scores:
             if there < asked
         )
 
-    def cell(self, models: Mapping[int, str] | str, metric: Metric) -> Cell:
-        """The cell of ``real``, ``base`` or of an arm, given as training seed -> model."""
-        names = [models] if isinstance(models, str) else list(models.values())
+    def cell(self, names: list[str], metric: Metric) -> Cell:
+        """The cell of real footage, of the base models or of an arm's trainings."""
         values = self.of(names, metric.key)
         reasons = [reason for name in names for reason in self.missing.get((name, metric.key), [])]
         if not values:
-            if models == REAL and metric.footage:
+            if names == [REAL] and metric.footage:
                 reasons = [metric.footage]
             return Cell(metric, None, reasons=tuple(dict.fromkeys(reasons)) or ("no row in the scores",))
-        base, real = self.of([BASE], metric.key), self.of([REAL], metric.key)
-        compared = models not in (REAL, BASE)
+        base, real = self.of(self.bases, metric.key), self.of([REAL], metric.key)
+        compared = names not in ([REAL], self.bases)
         towards = compared and not metric.better
         return Cell(
             metric,
             stats.interval(values, self.places, self.bootstrap),
-            self.delta(names, [BASE], metric.key) if compared else None,
+            self.delta(names, self.bases, metric.key) if compared else None,
             self._delta(stats.distances(values, real), stats.distances(base, real)) if towards else None,
-            {} if isinstance(models, str) else self.seeds(models, metric.key),
+            self.means(names, metric.key) if compared or len(names) > 1 else {},
             len(reasons),
             tuple(dict.fromkeys(reasons)),
-            self.short(names, [BASE], metric.key) if compared else (),
+            self.short(names, self.bases, metric.key) if compared else (),
         )
 
     def told(self, p: float) -> bool:
         """Whether a corrected p is small enough for a word."""
         return p <= 1 - self.bootstrap.confidence
 
-    def seeds(self, models: Mapping[int, str], metric: str) -> dict[int, float]:
-        """Mean of each training."""
-        return stats.seed_means({seed: self.of([model], metric) for seed, model in models.items()})
+    def means(self, models: list[str], metric: str) -> dict[str, float]:
+        """Mean of each."""
+        return stats.means({model: self.of([model], metric) for model in models})
 
     def reasons(self, metric: str) -> list[str]:
         """Why values of this metric are missing, each reason once."""
@@ -165,15 +166,9 @@ def asked(inputs: Inputs) -> dict[str, Metric]:
     return columns(inputs.config.scores, inputs.config.base.task)
 
 
-def names(runs: list[Run]) -> dict[int, str]:
-    """Training seed -> model name in the scores."""
-    return {run.model.seed: run.model.name for run in runs}
-
-
-def _training(model: str) -> int | None:
-    """The training seed in a model's name; None: it is no arm's."""
-    _, found, seed = model.rpartition("/seed")
-    return int(seed) if found else None
+def names(runs: list[Run]) -> list[str]:
+    """Of the models, as the scores have them."""
+    return [run.model.name for run in runs]
 
 
 def table(inputs: Inputs, scores: Scores) -> dict[str, dict[str, Cell]]:
@@ -184,7 +179,7 @@ def table(inputs: Inputs, scores: Scores) -> dict[str, dict[str, Cell]]:
     Raises:
         UserError: ``scores.primary`` is no metric that could be better.
     """
-    rows: dict[str, Mapping[int, str] | str] = {REAL: REAL, BASE: BASE}
+    rows = {REAL: [REAL], BASE: list(inputs.bases)}
     rows |= {arm: names(runs) for arm, runs in inputs.arms.items()}
     shown = asked(inputs).items()
     found = {name: {key: scores.cell(models, metric) for key, metric in shown} for name, models in rows.items()}

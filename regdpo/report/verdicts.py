@@ -5,11 +5,12 @@ from statistics import fmean
 
 import pandas as pd
 
+from regdpo.core.model_names import BASE
 from regdpo.evaluate.measures import metrics
 from regdpo.evaluate.stats import Interval, holm
 from regdpo.report.gather import Inputs, Run
 from regdpo.report.parts import part
-from regdpo.report.results import BASE, TOO_LITTLE, Cell, Scores, names, word
+from regdpo.report.results import TOO_LITTLE, Cell, Scores, names, word
 
 NEAR_ONE = 0.95
 """Accuracy from which an arm tells winner from loser nearly always."""
@@ -133,7 +134,7 @@ def _against_sft(inputs: Inputs, scores: Scores, table: dict[str, dict[str, Cell
     if not yardsticks:
         alone = AgainstSft("", None, "No SFT arm was trained: whether SFT alone explains this cannot be told.")
         return {arm: [alone] for arm in arms}
-    models = {arm: list(names(inputs.arms[arm]).values()) for arm in (*arms, *yardsticks)}
+    models = {arm: names(inputs.arms[arm]) for arm in (*arms, *yardsticks)}
     primary = inputs.config.scores.primary
     deltas = {(arm, sft): scores.delta(models[arm], models[sft], primary) for arm in arms for sft in yardsticks}
     known = {pair: delta.p for pair, delta in deltas.items() if delta and delta.p is not None}

@@ -91,7 +91,7 @@ def from_scratch(stage: BaseStage, pairs: list[PairRow], store: Store) -> ModelF
         videos = [torch.from_numpy(np.stack(those)) for those in alike.values()]
         with store.writing(path) as folder:
             captions = [pair.caption for pair in pairs]
-            psnr = wan_scratch.make(base, videos, captions, stage.shift or 1.0, folder)
+            psnr = wan_scratch.make(base, stage.seed, videos, captions, stage.shift or 1.0, folder)
             (folder / PSNR).write_text(json.dumps({"codec_psnr": round(psnr, 2)}))
     folder = store.existing(path)
     file = _file(stage, "store", path, None, store.digest(path))

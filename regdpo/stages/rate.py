@@ -13,6 +13,7 @@ from regdpo.config.stage_inputs import RateStage
 from regdpo.core import manifests
 from regdpo.core.digests import text_digest
 from regdpo.core.errors import UserError
+from regdpo.core.model_names import ModelName
 from regdpo.core.rows import AnswerRow, LabelRow, PairRow, SampleRow
 from regdpo.core.store import Store
 from regdpo.data.video import read_stored, write_frames
@@ -81,13 +82,16 @@ def read(stage: RateStage) -> tuple[Samples, dict[str, PairRow]]:
     Raises:
         UserError: a manifest is missing, with what makes it, or damaged.
     """
-    results = Path(stage.paths.results)
-    pairs, files = results / "pairs.parquet", [results / f"samples/{model}.parquet" for model in stage.models]
-    if lacking := [path for path in (pairs, *files) if not path.exists()]:
+    results, models = Path(stage.paths.results), [ModelName.parse(model) for model in stage.models]
+    pairs = [results / f"{of}pairs.parquet" for of in dict.fromkeys(model.of for model in models)]
+    files = [results / model.table("samples") for model in models]
+    if lacking := [path for path in (*pairs, *files) if not path.exists()]:
         raise UserError(f"{lacking[0]}: is not there yet; `snakemake rate` with the same --configfile makes it")
     rows = [row for path in files for row in manifests.read(path, SampleRow)]
     clips = {row.clip_id for row in rows}
-    by_clip = {pair.clip_id: pair for pair in manifests.read_where(pairs, PairRow, clip_id=clips.__contains__)}
+    by_clip = {
+        pair.clip_id: pair for path in pairs for pair in manifests.read_where(path, PairRow, clip_id=clips.__contains__)
+    }
     return Samples(stage, rows, by_clip.values()), by_clip
 
 

@@ -20,8 +20,13 @@ def chosen(samples: Samples, pairs: list[PairRow]) -> list[PairRow]:
     return rows
 
 
-def real(stage: SamplesStage, pairs: list[PairRow]) -> list[SampleRow]:
-    """The real clips in the place of samples."""
+def real(stage: SamplesStage, every: list[list[PairRow]]) -> list[SampleRow]:
+    """The real clips in the place of samples.
+
+    Args:
+        every: the pairs of each base model.
+    """
+    clips = {pair.clip_id: pair for pairs in every for pair in chosen(stage.samples, pairs)}
     return [
         SampleRow(
             sample_id=f"{REAL}|{pair.clip_id}|-1",
@@ -37,7 +42,7 @@ def real(stage: SamplesStage, pairs: list[PairRow]) -> list[SampleRow]:
             real=pair.winner,
             real_sha256=pair.winner_sha256,
         )
-        for pair in chosen(stage.samples, pairs)
+        for pair in (clips[clip_id] for clip_id in sorted(clips))
     ]
 
 

@@ -6,6 +6,7 @@ from regdpo.config.run_file import current
 from regdpo.config.stage_inputs import TrainStage
 from regdpo.core.digests import canonical, file_digest, text_digest
 from regdpo.core.environment import environment
+from regdpo.core.model_names import ModelName
 from regdpo.core.store import Store
 from regdpo.launch.launcher import train
 from regdpo.launch.options import LaunchOptions
@@ -20,7 +21,8 @@ def outcome(
     """Train once per content, and describe what came out.
 
     Args:
-        name: ARM/seedN. code: digest of what shapes the training beside its inputs (code and environment).
+        name: of the model, with its base's folder before it. code: digest of what shapes the training beside its inputs
+            (code and environment).
     """
     shaped = stage.model_dump(mode="json")
     others = (model.digest, file_digest(latents), code)
@@ -61,7 +63,7 @@ def outcome(
         ref=model.ref.model_copy(update={**tuned, "digest": digest}),
         digest=digest,
         base_digest=model.ref.digest,
-        arm=name.split("/")[0],
+        arm=ModelName.parse(name).arm,
         seed=stage.seed,
         objective=stage.objective,
         run=run,

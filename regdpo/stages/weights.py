@@ -5,6 +5,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from regdpo.config.stage_inputs import TrainStage
+from regdpo.core.model_names import ModelName
 from regdpo.core.rows import Geometry
 from regdpo.core.store import Store
 from regdpo.core.temporaries import atomic, link_or_copy
@@ -71,7 +72,7 @@ def text(training: TrainStage, geometries: list[Geometry], model: ModelFile, sto
     packages = f"diffusers {version('diffusers')}{' and peft' if ref.lora else ''}"
     what = "Adapters (LoRA) for" if ref.lora else "A transformer, tuned in full, of"
     parts = [
-        f"# {model.arm}, seed {model.seed}",
+        f"# {model.arm}, seed {model.seed}{f', of {of}base' if (of := ModelName.parse(model.name).of) else ''}",
         f"{what} a {ref.family} model for {'image' if ref.task == 'i2v' else 'text'}-to-video, in diffusers' layout.",
         "\n".join(f"- {fact}" for fact in facts),
         "## Load it",

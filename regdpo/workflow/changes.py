@@ -173,6 +173,8 @@ def _place(path: tuple[str, ...], job: Job, settings: Config) -> str:
             return f"clips.{key}"
     if job.stage == "report":
         return ".".join(rest) if first == "config" else f"train.{first}"
+    if first == "seed" and job.stage == "base":
+        return "base.seeds"
     if job.rule == "pretrain":
         return ".".join(["base.pretrain", *path])
     if job.stage == "train":
@@ -223,8 +225,11 @@ def touched(jobs: Iterable[Job]) -> str:
         elif stage in ("weights", "samples", "scores") and numbers["train"]:
             words.append(f"{own}{stage}")
             own = ""
-        elif stage in ("base", "report"):
-            words.append("the base model" if stage == "base" else "the report")
+        elif stage == "base":
+            bases = len({job.wildcards["of"] for job in jobs if job.stage == stage and "of" in job.wildcards})
+            words.append("the base model" if bases < 2 else f"{bases} base models")
+        elif stage == "report":
+            words.append("the report")
         elif shards:
             words.append(f"{shards} shard{'s' if shards > 1 else ''} of {stage}")
         else:

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import suppress
 from logging import Logger
 from pathlib import Path
@@ -136,7 +136,7 @@ def causes(failed: Iterable[Any], begun: float) -> list[str]:
         found[_said_last(job.log, begun)].append(job)
     lines = []
     for cause, those in found.items():
-        name = " ".join([those[0].rule.name, *those[0].wildcards])
+        name = " ".join(filter(None, [those[0].rule.name, *those[0].wildcards]))
         more = f" and {len(those) - 1} more jobs" if len(those) > 1 else ""
         log = f" ({those[0].log[0]})" if those[0].log else ""
         lines.append(f"error: {name}{more}: {cause}{log}")
@@ -174,9 +174,10 @@ def draw_timeline(root: Path, results: str, logs: str, log: Logger) -> None:
         log.warning(f"timeline: {said or f'exit code {done.returncode}'}")
 
 
-def say_where(results: str, arms: Sequence[str], seeds: Sequence[int], log: Logger) -> None:
+def say_where(settings: Config, log: Logger) -> None:
     """Where a finished run has left what it was for."""
+    results, seeds = settings.paths.results, settings.train.seeds
     log.info(f"report:  {results}/report/index.html")
-    for arm in arms:
-        folders = ", ".join(f"{results}/weights/{arm}/seed{seed}" for seed in seeds)
+    for arm in settings.train.arms:
+        folders = ", ".join(f"{results}/{of}weights/{arm}/seed{seed}" for of in settings.base.folders for seed in seeds)
         log.info(f"weights: {folders} (README.md there says how to load them)")

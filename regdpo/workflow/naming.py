@@ -17,7 +17,7 @@ def comment_of(rule: str, wildcards: Iterable[str], folder: Path) -> str:
     Args:
         folder: that Snakemake runs in.
     """
-    values = "_".join(wildcards)
+    values = "_".join(filter(None, wildcards))
     behind = f"_wildcards_{values}" if values else ""
     return f"rule_{rule}{behind} of {folder}"
 
@@ -25,7 +25,7 @@ def comment_of(rule: str, wildcards: Iterable[str], folder: Path) -> str:
 def read_comment(comment: str) -> tuple[str, str, str]:
     """Rule, wildcards and folder of a comment; each empty where it is not told."""
     found = _COMMENT.fullmatch(comment)
-    return (found[1], found[2] or "", found[3] or "") if found else ("", "", "")
+    return (found[1], (found[2] or "").lstrip("_"), found[3] or "") if found else ("", "", "")
 
 
 def events_of(log: str) -> Path:

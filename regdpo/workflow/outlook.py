@@ -84,7 +84,7 @@ def gpu_hours(of: "Asked", jobs: Sequence[Job]) -> dict[str, float]:
             for job in jobs
             if job.stage == part.stage and job.counts and part.generator in ("", job.wildcards.get("generator"))
         ]
-        share = arms[part.arm] / len(of.settings.train.seeds) if part.arm else sum(mine) / max(1, len(mine))
+        share = arms[part.arm] / of.settings.trained if part.arm else sum(mine) / max(1, len(mine))
         hours[part.stage] += part.hours * share
     return hours
 
@@ -98,7 +98,7 @@ def room(settings: Config, of: "Asked | None" = None) -> str:
     if of is None:
         return line
     bytes_each = 4 if settings.latents.dtype == "fp32" else 2
-    halves = of.clips * (1 + settings.negatives.a_clip)
+    halves = of.clips * (1 + settings.negatives.a_clip) * len(settings.base.seeds)
     each = of.training.mean(math.prod(one.latent) for one in of.training.each) * bytes_each
     return f"{line}; latents take about {halves * each / GB:,.1f} GB"
 

@@ -13,6 +13,7 @@ from regdpo.config.locations import located
 from regdpo.config.mistakes import refuse_twice
 from regdpo.config.run_file import RUN, SUFFIX, RunFile
 from regdpo.core import environment, portable
+from regdpo.core.model_names import ModelName
 from regdpo.data.captioner_registry import CAPTIONERS
 from regdpo.evaluate.measures import MEASURES
 
@@ -86,18 +87,34 @@ class ModelFiles:
 
     def of(self, wildcards: Any) -> str:
         """The model.json behind a name among the models."""
-        folder = "base" if wildcards.model == "base" else f"train/{wildcards.model}"
-        return f"{self.results}/{folder}/model.json"
+        return f"{self.results}/{ModelName.parse(f'{wildcards.of}{wildcards.model}').file}"
 
     def of_generator(self, wildcards: Any) -> str:
         """The model.json of a generator."""
         of_its_own = self.settings.negatives.named[wildcards.generator].model
-        return f"{self.results}/{f'generators/{wildcards.generator}' if of_its_own else 'base'}/model.json"
+        return (
+            f"{self.results}/{f'generators/{wildcards.generator}' if of_its_own else f'{wildcards.of}base'}/model.json"
+        )
+
+    def negatives(self, wildcards: Any) -> list[str]:
+        """The shards of all losers for the pairs of a base model. What other models make is the same for all bases."""
+        negatives = self.settings.negatives
+        return [
+            f"{self.results}/{'' if generator.model else wildcards.of}negatives/{name}/{shard}.parquet"
+            for name, generator in negatives.named.items()
+            for shard in range(negatives.shards)
+        ]
+
+    def encoded(self, wildcards: Any) -> Mapping[str, str]:
+        """What is encoded, the pairs or the clips that a base made here learns from, and by which model."""
+        of = wildcards.of
+        pairs, model = (of, "base/model.json") if wildcards.pairs == "gt" else ("base/", "base/untrained.json")
+        return {"pairs": f"{self.results}/{pairs}pairs.parquet", "model": f"{self.results}/{of}{model}"}
 
     def scored(self, wildcards: Any) -> Mapping[str, str]:
         """What a measure reads of a model."""
         if MEASURES[wildcards.measure].reads == "samples":
-            samples = {"samples": f"{self.results}/samples/{wildcards.model}.parquet"}
-            pairs = {"pairs": f"{self.results}/pairs/gt.parquet"}
+            samples = {"samples": f"{self.results}/{wildcards.of}samples/{wildcards.model}.parquet"}
+            pairs = {"pairs": f"{self.results}/{wildcards.of}pairs.parquet"}
             return samples | (pairs if MEASURES[wildcards.measure].captions else {})
-        return {"model": self.of(wildcards), "latents": f"{self.results}/latents/gt.parquet"}
+        return {"model": self.of(wildcards), "latents": f"{self.results}/{wildcards.of}latents/gt.parquet"}

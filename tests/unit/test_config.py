@@ -10,6 +10,7 @@ import yaml
 from regdpo.config import documents, locations, schema, stage_inputs
 from regdpo.config.run_file import SUFFIX, RunFile
 from regdpo.core.errors import UserError
+from regdpo.core.model_names import ModelName
 from regdpo.workflow.params import Params
 
 ROOT = Path(__file__).parents[2]
@@ -76,6 +77,14 @@ def test_shipped_configurations_are_valid(path):
         ("train.arms.dpo.bta", 1, r"train.arms.dpo.bta: unknown key; did you mean beta\?"),
         ("train.arms.dpo.settings", {"lora": {"rnk": 1}}, r"settings.lora.rnk: unknown key; did you mean rank\?"),
         ("xyzzy", 1, r"xyzzy: unknown key \(config"),
+        ("base.pretrain.seed", 3, r"base: `pretrain.seed` is `seeds` now, beside `pretrain`; write seeds: \[3\]"),
+        ("base.seeds", [1, 1], r"base: seeds: one occurs twice"),
+        (
+            "base",
+            {"model": "a/b", "revision": "0" * 40, "seeds": [0, 1]},
+            r"base: `seeds` are of what `pretrain` makes",
+        ),
+        ("train.arms.base3", {"objective": "dpo", "beta": 7}, r"train: arms.base3: that name is taken"),
     ],
 )
 def test_mistakes_are_refused_with_their_path(path, value, message):
@@ -270,7 +279,7 @@ def test_comfyui_is_refused_where_its_names_are_not_known():
 
 
 def test_a_stage_by_hand_and_from_its_rule_are_the_same(tmp_path):
-    values = changed("base.pretrain.seed", 3)
+    values = changed("base.seeds", [3, 4])
     values["report"] = {"title": "{shard} " * 20_000}
     whole = tmp_path / "config.yaml"
     whole.write_text(yaml.safe_dump(values, sort_keys=False))
@@ -280,7 +289,8 @@ def test_a_stage_by_hand_and_from_its_rule_are_the_same(tmp_path):
     for stage, *which in [
         (stage_inputs.ReportStage,),
         (stage_inputs.TrainStage, "dpo", 1),
-        (stage_inputs.TrainStage, "pretrain", 3),
+        (stage_inputs.TrainStage, "pretrain", 4),
+        (stage_inputs.BaseStage, 4),
     ]:
         assert stage_inputs.read(stage, whole, *which) == stage_inputs.read(stage, run, *which)
     assert stage_inputs.read(stage_inputs.ReportStage, run).config["report"]["title"] == values["report"]["title"]
@@ -292,6 +302,21 @@ def test_a_job_finds_out_no_digest_of_code_that_it_was_given():
     found = controlling.code("clips", "regdpo.data.cut")
     assert controlling.codes == {"clips regdpo.data.cut": found}
     assert Params(settings, Path("nowhere"), controlling.codes).code("clips", "regdpo.data.cut") == found
+
+
+def test_every_base_model_but_the_first_has_a_folder_and_names_of_its_own():
+    values = changed("base.seeds", [5, 1, -2])
+    values["train"] |= {"seeds": [0], "arms": {"dpo": {"objective": "dpo", "beta": 50}}}
+    settings = schema.check(values)
+    assert settings.base.folders == {"": 5, "base1/": 1, "base-2/": -2}
+    assert settings.models == ["base", "dpo/seed0", "base1/base", "base1/dpo/seed0", "base-2/base", "base-2/dpo/seed0"]
+    names = [ModelName.parse(name) for name in settings.models]
+    assert [(name.of, name.arm, name.seed) for name in names[3:5]] == [("base1/", "dpo", 0), ("base-2/", "base", None)]
+    assert [name.file for name in names[2:4]] == ["base1/base/model.json", "base1/train/dpo/seed0/model.json"]
+    assert names[3].table("samples") == "base1/samples/dpo/seed0.parquet"
+    for name in ("base1", "base1/", "../base", "base1/real/seed0/x", "dpo", "dpo/seed"):
+        with pytest.raises(UserError, match="is no model's name"):
+            ModelName.parse(name)
 
 
 def test_parts_that_are_not_there_or_not_ours(tmp_path):

@@ -74,6 +74,17 @@ def test_gpu_hours_by_hand():
     assert number(listed["**all**"][1]) == pytest.approx(sum(number(listed[stage][1]) for stage in stages), abs=4)
 
 
+def test_every_base_model_has_its_negatives_and_arms():
+    settings = schema.load(RECIPE)
+    several = settings.model_copy(update={"base": settings.base.model_copy(update={"seeds": [0, 1, 2]})})
+    one, three = ({part.name: part.hours for part in cost.parts(asked(settings=it))} for it in (settings, several))
+    assert three.pop("samples of 15 models") == pytest.approx(3 * one.pop("samples of 5 models"))
+    assert three == pytest.approx({name: 3 * hours for name, hours in one.items()})
+    arms = [Job(n, "train_arm", "train", {"of": of, "arm": "dpo"}) for n, of in enumerate(several.base.folders)]
+    hours = outlook.gpu_hours(asked(settings=several), [*arms[:2], replace(arms[2], runs=False)])
+    assert hours["train"] == pytest.approx(2 * one["training, dpo"])
+
+
 def test_each_generator_has_its_cost():
     """A second model of the same architecture with half the steps, for half of the clips; one of which nothing is known."""
     base = schema.load(RECIPE).base

@@ -83,14 +83,14 @@ def inputs(rows):
         row.clip_id: ClipRow(clip_id=row.clip_id, status="accepted", source=row.clip_id, source_digest="")
         for row in rows
     }
-    return SimpleNamespace(scores=rows, config=config, clips=clips)
+    return SimpleNamespace(scores=rows, config=config, clips=clips, bases={"base": None})
 
 
 def test_a_measure_is_scored_and_shown(monkeypatch, tmp_path):
     monkeypatch.setitem(MEASURES, "toy", Measure(f"{__name__}:length", (LENGTH,)))
     rows = scores.score("toy", Given(Store(tmp_path), "cpu", samples=(sample("cat"), sample("mouse"))))
     assert metrics()["length"] is LENGTH
-    cell = Scores(inputs(rows)).cell("base", LENGTH)
+    cell = Scores(inputs(rows)).cell(["base"], LENGTH)
     assert cell.mean.mean == 4.0
 
 

@@ -125,7 +125,7 @@ def test_the_page_has_what_base_and_arms_make(world, tmp_path, monkeypatch):
         "videos": {"root": "none"},
         "clips": {**tiny.GEOMETRY, "short_side": 32},
         "base": tiny.base_config(),
-        "train": {"arms": {"dpo": {"objective": "dpo", "beta": 50}}},
+        "train": {"seeds": [0, 1], "arms": {"dpo": {"objective": "dpo", "beta": 50}}},
         "samples": {"sampling": tiny.SAMPLING},
         "launch": {"device": "cpu"},
     }
@@ -156,7 +156,7 @@ def test_the_page_has_what_base_and_arms_make(world, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="--size: clips are not of 64x32; there are 32x32"):
         main()
     monkeypatch.setattr(sys, "argv", [*arguments, "--models", "sft"])
-    with pytest.raises(UserError, match="--models: there is no sft; there are base, dpo"):
+    with pytest.raises(UserError, match="--models: there is no sft; there are base, dpo/seed0, dpo/seed1"):
         main()
     monkeypatch.setattr(sys, "argv", [*arguments, "--models", "dpo/seed1"])
     with pytest.raises(UserError, match=r"results/train/dpo/seed1/model.json: is not there; `snakemake results/train"):

@@ -171,7 +171,11 @@ def test_a_model_has_the_bytes_that_its_file_names(tmp_path):
         ("sft/seed0", arm, store.resolve(tuned), "pretrain"),
     ]
     for name, ref, place, rule in cases:
-        path.write_text(ModelFile(name=name, ref=ModelRef(**ref), digest="d").model_dump_json())
+        path.write_text(
+            ModelFile(
+                name=name, ref=ModelRef(**ref), digest="d", arm=name.partition("/seed")[0] if "/" in name else ""
+            ).model_dump_json()
+        )
         ModelFile.read(path, store)
         (place / "weights").write_bytes(b"hood")
         with pytest.raises(UserError, match=rf"{place}.*--forcerun {rule}"):

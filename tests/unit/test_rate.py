@@ -86,6 +86,13 @@ def page(made, found, tmp_path):
     return Page(made, found, tmp_path)
 
 
+def test_an_arm_is_shown_beside_the_base_model_that_it_was_trained_on(made):
+    again = [row.model_copy(update={"model": f"base1/{row.model}"}) for row in made.samples if row.model != "real"]
+    samples = items.Samples(made.stage, [*again, *made.samples], made.pairs)
+    models = {(it.a.model, it.b.model) for it in items.pairs_shown(made.stage, samples) if it.a.arm == "sft"}
+    assert models == {(f"{of}sft/seed{seed}", f"{of}base") for of in ("", "base1/") for seed in (0, 1)}
+
+
 def test_every_comparison_is_balanced_over_the_sides_and_repeats_are_the_other_way_round(tmp_path):
     many = rate_inputs.make(tmp_path, prompts=9, repeats=0.5, gold=3)
     shown = items.pairs_shown(many.stage, items.Samples(many.stage, many.samples, many.pairs))
@@ -429,7 +436,7 @@ def test_answers_of_label_studio(made, samples, tmp_path):
         ("{", "is no JSON export of Label Studio"),
         ([{"id": 1, "data": {}}], "0.data.clip: is no JSON export of Label Studio .Field required"),
         ([task(data={"clip": "clip1", "left": "base"})], "task 7: data needs `left` and `right`, or `video`"),
-        ([task(data={"clip": "clip1", "left": "base", "right": "you"})], "task 7: you has no sample of clip clip1"),
+        ([task(data={"clip": "clip1", "left": "base", "right": "you"})], "task 7: you: is no model's name"),
         ([task(data={"clip": "../x", "left": "base", "right": "sft/seed0"})], "task 7: .* has no sample of clip ../x"),
         ([task(data={"clip": "clip1", "video": "base"})], "task 7: from_name 'vq' is none of generated, product"),
         (

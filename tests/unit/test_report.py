@@ -1,6 +1,7 @@
 """The page says what the numbers say, loads nothing, and is the same every time."""
 
 import base64
+import dataclasses
 import json
 import re
 import subprocess
@@ -237,7 +238,7 @@ def test_a_word_needs_the_minimum_of_evidence(inputs):
     assert "Whether SFT alone explains this cannot be told." in html
     one_seed = schema.Minimum(sources=1, clips=1, seeds=3)
     few = configured(inputs, report=inputs.config.report.model_copy(update={"minimum": one_seed}))
-    assert judged(few)[0].primary.short == ("2 training seeds where 3 are asked for",)
+    assert judged(few)[0].primary.short == ("2 trainings where 3 are asked for",)
 
 
 def test_measures_that_disagree_are_mixed(inputs):
@@ -286,7 +287,7 @@ def test_not_finite_is_missing_not_averaged(inputs):
     lost = rescored(
         inputs, lambda r: {"value": float("inf")} if (r.model, r.clip_id) == ("sft/seed0", "clip008") else None
     )
-    cell = Scores(lost).cell({0: "sft/seed0"}, metrics()["psnr"])
+    cell = Scores(lost).cell(["sft/seed0"], metrics()["psnr"])
     assert (cell.lost, cell.reasons, cell.mean.n) == (1, ("not a finite number",), 5)
     assert "1 value is missing and not in the mean: not a finite number" in cards(rendered(lost))["sft"]
 
@@ -361,6 +362,48 @@ def test_a_primary_measure_that_is_none_is_refused(inputs, primary, task):
 def test_the_page_says_which_levels_it_cannot_speak_of(html):
     assert "this base model alone" in html
     assert "Intervals are over 2 trainings of each arm and 5 stretches of one video." in html
+
+
+def over_bases(inputs, *shifts):
+    """The same on further base models, of which everything has other values by a shift and a wobble."""
+    found = vars(inputs) | {"bases": dict(inputs.bases), "runs": list(inputs.runs), "scores": list(inputs.scores)}
+    for number, shift in enumerate(shifts, start=1):
+        base = f"base{number}/base"
+        found["bases"][base] = inputs.base.model_copy(update={"name": base, "seed": number})
+        for run in inputs.runs:
+            model = run.model.model_copy(update={"name": f"base{number}/{run.model.name}"})
+            found["runs"].append(dataclasses.replace(run, model=model, base=base))
+        for row in inputs.scores:
+            if row.model != "real" and row.value is not None:
+                off = shift + (0.01 * number if row.model != "base" else 0)
+                changed = {"model": f"base{number}/{row.model}", "value": row.value + off}
+                found["scores"].append(row.model_copy(update=changed))
+    return gather.Inputs(**found)
+
+
+def test_an_arm_is_held_against_the_base_model_that_it_was_trained_on(inputs):
+    """Base models lie far apart; what an arm changes in each is nearly the same."""
+    one, several = ({v.arm: v.primary for v in judged(it)} for it in (inputs, over_bases(inputs, -5, 5)))
+    for arm, cell in several.items():
+        assert cell.delta.mean == pytest.approx(one[arm].delta.mean + 0.01)
+        assert cell.delta.high - cell.delta.low < 0.5
+        assert cell.mean.high - cell.mean.low > 5
+        assert list(cell.each) == [f"{of}{arm}/seed{seed}" for of in ("", "base1/", "base2/") for seed in (0, 1)]
+    scores = Scores(over_bases(inputs, -5, 5))
+    far = [look for look in scores.of(["base1/sft/seed0"], "held_out_error") if look.clip == "clip008"]
+    near = [look for look in scores.of(["base1/base"], "held_out_error") if look.clip == "clip008"]
+    paired = stats.paired(far, scores.of(scores.bases, "held_out_error"))
+    assert [it.value for it in paired] == [far[0].value - near[0].value]
+
+
+def test_the_page_speaks_of_several_base_models(inputs):
+    html = rendered(over_bases(inputs, 1, 2))
+    assert "Intervals are over 3 base models and 5 stretches of one video." in html
+    assert "this base model alone" not in html
+    assert "compared with the base models, each arm with the one that it was trained on, on 6 held-out clips" in html
+    assert "pairs and differences here are those of the first" in html
+    assert "base model 2, seed 1" in html
+    assert re.search(r'scope="row">base2/reg_<wbr>dpo/seed1', html)
 
 
 def test_drift_and_sft(inputs):
@@ -456,6 +499,11 @@ def test_rejected_losers_are_counted_by_generator(inputs, html):
     assert (base.name, base.how, base.made) == ("base", "wan i2v, 20 steps, guidance 1", len(inputs.pairs) + 1)
     assert [(why.kind, why.videos) for why in base.rejected] == [("black", 1)]
     assert "black: in every frame" in html
+    rows = inputs.negatives["base"]
+    others = [row.model_copy(update={"generator": "else", "model": "e" * 64}) for row in rows[:2]]
+    its_own = [row.model_copy(update={"model": "d" * 64}) for row in rows[:3]]
+    found = losers.generators({"base": [*rows, *others], "base1/base": [*its_own, *others]})
+    assert [(it.name, it.made) for it in found] == [("base", len(rows)), ("base1/base", 3), ("else", 2)]
 
 
 def test_pairs_that_others_made_stand_on_the_page(made, tmp_path):
@@ -493,15 +541,19 @@ def test_bad_inputs_are_one_line(made, tmp_path):
         with pytest.raises(UserError, match=match):
             gather.gather(made.values, made.store, gather.Files(**(vars(made.files) | changes)))
 
-    refuse("exactly one", models=made.files.models[1:])
+    refuse("exactly base, and the arms", models=made.files.models[1:])
     refuse("no arm was trained", models=made.files.models[:1])
+    other = json.loads(made.files.models[1].read_text()) | {"name": "base1/sft/seed0"}
+    (tmp_path / "other.json").write_text(json.dumps(other))
+    refuse(r"was trained on base1/base; .*base.seeds", models=[*made.files.models, tmp_path / "other.json"])
     stranger = json.loads(made.files.models[1].read_text()) | {"arm": "stranger"}
     (tmp_path / "model.json").write_text(json.dumps(stranger))
     refuse("stranger is not in train.arms", models=[*made.files.models, tmp_path / "model.json"])
     manifests.write(tmp_path / "clips.parquet", [], ClipRow)
     refuse("lacks clip", clips=tmp_path / "clips.parquet")
     refuse("cannot be read as a parquet table", scores=tmp_path / "none.parquet")
-    refuse("none.parquet: cannot be read", negatives=tmp_path / "none.parquet")
+    refuse("none.parquet: cannot be read", negatives=[tmp_path / "none.parquet"])
+    refuse("2 manifests for 1 base models", negatives=[made.files.negatives[0]] * 2)
     halves = manifests.read(made.files.halves, HalfRow)
     for other in (halves[1:], [*halves[:-1], halves[-1].model_copy(update={"sha256": "0" * 64})]):
         manifests.write(tmp_path / "halves.parquet", other, HalfRow)

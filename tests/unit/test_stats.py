@@ -217,8 +217,8 @@ def test_what_an_interval_cannot_speak_of_is_said(levels, sentence):
     assert levels.sentence == sentence
 
 
-def test_seed_means_keep_trainings_apart():
-    assert stats.seed_means({1: clips([1.0, 3.0]), 0: clips([5.0, 7.0]), 2: []}) == {0: 6.0, 1: 2.0}
+def test_means_keep_models_apart():
+    assert stats.means({"b": clips([1.0, 3.0]), "a": clips([5.0, 7.0]), "c": []}) == {"a": 6.0, "b": 2.0}
 
 
 def test_standardised_difference():

@@ -147,7 +147,7 @@ def _rows(
         elif attempt.local and before.intersection(attempt.launched):
             continue
         elif attempt.slurm or attempt.local or attempt.ended:  # else it may never have been submitted
-            job = attempt.slurm or f"{attempt.rule} {attempt.wildcards}".strip()
+            job = attempt.slurm or f"{attempt.rule} {attempt.named}".strip()
             times[job] += 1
             yield _logged(run, attempt, f"{run.name}/{job}/{times[job]}")
     for found in jobs.values():  # submitted at the moment in which Snakemake was killed
@@ -157,7 +157,7 @@ def _rows(
 
 def _accounted(run: Run, told: Allocation, time: int, attempt: Attempt | None, last: bool) -> JobRow:
     """A job of Slurm. Snakemake's log tells the rule, and the end that accounting does not know yet."""
-    rule, wildcards = (attempt.rule, attempt.wildcards) if attempt else read_comment(told.comment)[:2]
+    rule, wildcards = (attempt.rule, attempt.named) if attempt else read_comment(told.comment)[:2]
     state, ended, source, running = told.state, told.ended, "sacct", told.seconds
     if attempt and last and attempt.ended:
         if not ended:
@@ -183,7 +183,7 @@ def _logged(run: Run, attempt: Attempt, row_id: str) -> JobRow:
     gpus = None if attempt.local else _gpus(attempt)
     limit = None if attempt.local else _number(attempt.resources.get("runtime"), 60)
     return JobRow(
-        row_id=row_id, run=run.name, rule=attempt.rule, wildcards=attempt.wildcards, job=attempt.slurm,
+        row_id=row_id, run=run.name, rule=attempt.rule, wildcards=attempt.named, job=attempt.slurm,
         source="snakemake",
         state="" if attempt.succeeded is None else DONE if attempt.succeeded else FAILED,
         nodes=run.host if attempt.local else "",

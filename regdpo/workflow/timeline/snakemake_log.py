@@ -48,6 +48,11 @@ class Attempt:
     succeeded: bool | None = None  # None: the log tells no end
     group: int = 0  # number of the group that it is a member of
 
+    @property
+    def named(self) -> str:
+        """Its wildcards, but for empty ones."""
+        return ", ".join(pair for pair in self.wildcards.split(", ") if not pair.endswith("="))
+
 
 @dataclass
 class Run:
@@ -167,7 +172,7 @@ def _merged(slurm: str, members: list[Attempt]) -> Attempt:
     ends = [member.ended for member in members if member.ended]
     return Attempt(
         rule="+".join(sorted({member.rule for member in members})),
-        wildcards="; ".join(dict.fromkeys(member.wildcards for member in members if member.wildcards)),
+        wildcards="; ".join(dict.fromkeys(member.named for member in members if member.named)),
         began=min(member.began for member in members),
         local=False,
         threads=max(member.threads for member in members),
