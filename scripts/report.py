@@ -14,7 +14,7 @@ LOCK = Path(__file__).resolve().parents[1] / "envs/regdpo.lock"
 
 SHAPING = (
     *("clips", "merge_clips", "splits", "captions", "base", "negatives", "imports", "pairs", "halves", "latents"),
-    *("train", "samples", "scores", "merge", "report"),
+    *("train", "samples", "scores", "suite_samples", "suite_scores", "suite_totals", "merge", "report"),
 )
 """Scripts whose code shapes what the report says."""
 
@@ -33,6 +33,7 @@ def main() -> None:
         "--negatives", nargs="*", default=[], type=Path, help="the same of negatives, one per base model"
     )
     parser.add_argument("--imports", nargs="*", default=[], type=Path, help="manifests of pairs that others made")
+    parser.add_argument("--suites", nargs="*", default=[], type=Path, help="totals of VBench's suites")
     parser.add_argument("--samples", required=True, nargs="+", type=Path, help="manifests of samples, one per model")
     parser.add_argument(
         "--models", required=True, nargs="+", type=Path, help="model.json of the bases and of every arm"

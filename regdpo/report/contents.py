@@ -10,7 +10,7 @@ from regdpo.evaluate.measures import Metric, metrics
 from regdpo.evaluate.stats import Levels
 from regdpo.models.loading import lines
 from regdpo.models.spec import ModelFile
-from regdpo.report import curves, examples, footage, funnel, halves, losers, people, results, verdicts, words
+from regdpo.report import curves, examples, footage, funnel, halves, losers, people, results, suites, verdicts, words
 from regdpo.report.curves import Curve, Marks
 from regdpo.report.gather import Inputs, without_folders
 from regdpo.report.parts import part
@@ -82,6 +82,8 @@ class Contents:
     """Row (real, base, every arm) -> metric -> cell."""
     reasons: dict[str, int]
     """Why something is missing -> its number in the page's footnotes."""
+    suites: list[suites.Suite]
+    """Of VBench, with prompts of its own; those that the configuration asks for."""
     people: people.People
     """What people said."""
     levels: Levels
@@ -160,6 +162,7 @@ def shape(inputs: Inputs, codes: Mapping[str, str] | None = None) -> Contents:
         reasons=_reasons(table),
         verdicts=(found := verdicts.verdicts(inputs, scores, table)),
         summary=verdicts.summary(found),
+        suites=inputs.suites,
         people=people.shape(inputs),
         levels=_levels(inputs, split),
         comparisons=sum(cell.p is not None for row in table.values() for cell in row.values()),

@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,8 @@ from regdpo.core.rows import (
 )
 from regdpo.core.store import Store
 from regdpo.models.spec import ModelFile
+from regdpo.report.suites import Suite
+from regdpo.report.suites import read as read_suite
 
 SHAPING = (
     "torch", "diffusers", "transformers", "peft", "accelerate", "safetensors", "numpy", "scipy", "av", "imageio-ffmpeg",
@@ -70,6 +72,7 @@ class Files:
     lock: Path
     negatives: Sequence[Path] = ()  # of each base model
     imports: Sequence[Path] = ()  # pairs that others made
+    suites: Sequence[Path] = ()  # totals of VBench's
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,7 @@ class Inputs:
     runs: list[Run]
     digests: dict[str, tuple[str, int]]  # manifest -> SHA-256, and rows
     packages: dict[str, str]  # name -> locked version
+    suites: list[Suite] = field(default_factory=list)  # of VBench
 
     @property
     def arms(self) -> dict[str, list[Run]]:
@@ -188,6 +192,7 @@ def gather(values: dict[str, Any], store: Store, files: Files) -> Inputs:
         digests={name: _digest(path) for name, path in named.items()}
         | {f"samples of {rows[0].model}": _digest(path) for path, rows in samples.items()},
         packages=_pinned(files.lock),
+        suites=[read_suite(path) for path in files.suites],
     )
 
 

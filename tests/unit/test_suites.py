@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import cv2
+import jinja2
 import numpy as np
 import pytest
 
@@ -22,6 +23,7 @@ from regdpo.evaluate import prompts, vbench, vbench_run, vbench_weights
 from regdpo.evaluate.prompts import Prompt
 from regdpo.evaluate.suites import DIMENSIONS, SUITES, WEIGHTS, expanded
 from regdpo.evaluate.vbench_run import Found, Setting
+from regdpo.report import page, suites
 from regdpo.stages import suite_samples, suite_scores, suite_totals
 
 ROOT = Path(__file__).parents[2]
@@ -289,6 +291,15 @@ def test_a_suite_comes_to_the_published_total():
     assert whole.scores["color"] == pytest.approx(0.9292)
 
 
+def page_of(found: list[suites.Suite]) -> str:
+    """The section of the report."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(ROOT / "regdpo/report"), undefined=jinja2.StrictUndefined, autoescape=True
+    )
+    environment.filters |= {"num": page.number, "breakable": page.breakable}
+    return environment.get_template("suites.html").render(suites=found)
+
+
 @pytest.mark.parametrize(
     ("changes", "settings", "partial"),
     [
@@ -308,6 +319,17 @@ def test_there_is_no_total_of_a_part(changes, settings, partial, tmp_path):
     assert written["dimensions"]["motion_smoothness"]["score"] == pytest.approx(0.9773)
     assert written["dimensions"]["motion_smoothness"]["normalised"] == pytest.approx((97.73 - 70.6) / (99.75 - 70.6))
     assert partial in suite_totals.text(asked, found)
+    read = suites.read(tmp_path / "t2v.json")
+    assert read.models["base"].partial == partial
+    html = page_of([read])
+    assert html.count(partial) == 2  # of the cell of the total, and below the table
+    assert ("97.73" in html, "93.07" in html) == (True, True)  # as it is, and on VBench's scale
+    lost = sum(row.missing != "" for row in read.models["base"].dimensions.values())
+    assert html.count('title="needs Tag2Text"') == (1 if "scene" in changes else 0)
+    assert html.count(">missing</abbr>") == lost
+    (tmp_path / "t2v.json").write_text("{}")
+    with pytest.raises(UserError, match="holds no totals of a suite"):
+        suites.read(tmp_path / "t2v.json")
 
 
 def test_first_frames_are_the_crops_nearest_to_the_videos(tmp_path):

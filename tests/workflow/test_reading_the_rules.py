@@ -18,6 +18,7 @@ from regdpo.config.locations import located
 from regdpo.config.run_file import SUFFIX, RunFile
 from regdpo.config.schema import Config, check
 from regdpo.core.digests import canonical
+from regdpo.evaluate.suites import SUITES
 from regdpo.workflow.params import placeless
 
 JOBS = """
@@ -49,13 +50,21 @@ def written(project: Project) -> set[str]:
 def test_a_dry_run_writes_nothing_and_starts_nothing(fresh: Project):
     """VBench's Python is named by the configuration, which may be a stranger's. What was read is known to the next."""
     values = copy.deepcopy(CONFIG)
-    program = fresh.folder / "python"
+    program = fresh.folder / "vbench/bin/python"
+    prompts = program.parents[1] / "lib/python3.11/site-packages/vbench/VBench_full_info.json"
+    for path in (program, prompts):
+        path.parent.mkdir(parents=True)
+    prompts.write_text(json.dumps([{"prompt_en": "a dog", "dimension": list(SUITES["t2v"].dimensions)}]))
+    values["base"]["task"] = "t2v"
+    values["scores"]["vbench"] |= {"suites": ["t2v"], "shards": 3}
     program.write_text(f"#!/bin/sh\ntouch {fresh.folder}/started\necho 3 11\n")
     program.chmod(0o755)
     values["scores"]["vbench"]["python"] = str(program)
     fresh.configure(values)
     before = written(fresh)
-    assert fresh.planned()["cut_clips"] == 2
+    planned = fresh.planned()
+    assert planned["cut_clips"] == 2
+    assert planned["render_suite"] == planned["score_suite"] == 3 * 3  # shards of the base and two arms
     notes = fresh.folder / ".snakemake/regdpo/digests.json"
     known = dict.fromkeys(json.loads(notes.read_text()), "0" * 64)
     assert len(known) == 2
