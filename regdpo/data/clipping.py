@@ -232,8 +232,10 @@ def _rows_of_one_size(spans: list[Span], every: schema.Clips, store: Store) -> I
         what = (source.path, source.probe, wanted, scaled, windows, clips, kept)
         for first, taken in cut.spans(*what) if missing else ():
             cuts = missing.pop(first)
-            seen = looks[first : first + len(taken.looks)]
-            other = filters.first_other(taken.looks, seen, min(SHORT_SIDE, *scaled))
+            other = None
+            if taken.looks is not None:
+                seen = looks[first : first + len(taken.looks)]
+                other = filters.first_other(taken.looks, seen, min(SHORT_SIDE, *scaled))
             if other is not None:
                 yield [
                     cuts.rejected(f"frames: frame {other} of the clip is not what was seen there when shots were found")

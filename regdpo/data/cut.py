@@ -78,7 +78,7 @@ def windows(
 class Taken:
     """What is kept of a span's scaled frames, which may be far larger than its clips."""
 
-    looks: np.ndarray  # uint8 (F, 8, 8): ``fingerprint.look`` of each frame
+    looks: np.ndarray | None  # uint8 (F, 8, 8): ``fingerprint.look`` of each frame; of kept ones none
     cuts: list[np.ndarray]  # of each crop window: uint8 (F, 3 height / 2 * width), planes of yuv420p
 
 
@@ -115,15 +115,16 @@ def spans(
     else:
         numbers = sorted({number for first, count in wanted.items() for number in range(first, first + count)})
         frames = ((number, kept.frame(number)) for number in numbers)
-    recent: deque[tuple[np.ndarray, list[np.ndarray]]] = deque(maxlen=max(wanted.values()))
+    recent: deque[tuple[np.ndarray | None, list[np.ndarray]]] = deque(maxlen=max(wanted.values()))
     left = deque(sorted(wanted.items()))
     for number, planes in frames:
         first, count = left[0]
         if number >= first:
-            recent.append((look(planes), [cropped(planes, window, clips.width, clips.height) for window in windows]))
+            cuts = [cropped(planes, window, clips.width, clips.height) for window in windows]
+            recent.append((None if kept else look(planes), cuts))
         if number == first + count - 1:
-            looks, cuts = zip(*islice(recent, len(recent) - count, None), strict=True)
-            yield first, Taken(np.stack(looks), [np.stack(one) for one in zip(*cuts, strict=True)])
+            looks, every = zip(*islice(recent, len(recent) - count, None), strict=True)
+            yield first, Taken(None if kept else np.stack(looks), [np.stack(one) for one in zip(*every, strict=True)])
             left.popleft()
         if not left:
             return

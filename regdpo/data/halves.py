@@ -85,6 +85,7 @@ def _half(which: str, path: Path, digest: str, clips: schema.Clips, store: Store
     try:
         taken = next((taken for _, taken in cut.spans(path, probe, {0: clips.frames}, scaled, windows, clips)), None)
         assert taken is not None, "a pass that ends early raises"
+        assert taken.looks is not None, "nothing was kept"
         with store.writing(relative) as temporary:
             cut.write(temporary, taken.cuts[0], clips)
             if (frames := video.count_frames(temporary)) != clips.frames:

@@ -296,6 +296,7 @@ def test_a_frame_that_is_not_what_was_seen_rejects_its_clip(tmp_path, monkeypatc
             yield first, taken
 
     monkeypatch.setattr(cut, "spans", frozen)
+    monkeypatch.setattr(clipping, "KEPT", 0)
     rows = rows_of(path, width=96, height=96)
     other = "frames: frame 5 of the clip is not what was seen there when shots were found"
     assert [row.reason for row in rows] == ["", other, "", "", ""]
