@@ -302,7 +302,7 @@ def _scores(name: str, clip_id: str) -> list[ScoreRow]:
         values["held_out_error"] = ERRORS[arm] + hard + rng.gauss(0, 0.008)
         values["psnr"] = PSNRS[arm] - 8 * hard + rng.gauss(0, 0.15)
         values["ssim"] = None if name == "reg_dpo/seed1" and clip_id == "clip009" else 0.55 - hard + rng.gauss(0, 0.02)
-    for metric in columns("spectrum", "", ["temporal_flickering"]).values():  # declared since
+    for metric in columns(schema.Scores(), "").values():  # declared since
         if not (arm == "real" and metric.footage):
             values.setdefault(metric.key, None if metric.key in METRICS.values() else 0.5 + rng.gauss(0, 0.01))
     lost = {"vbench_temporal_flickering": NO_VBENCH} | dict.fromkeys(METRICS.values(), NOBODY)
