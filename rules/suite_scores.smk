@@ -20,7 +20,7 @@ rule score_suite:
             stage_inputs.SuiteStage, lambda wildcards: (wildcards.suite,)
         ),
         code=declare.code("suite_scores"),
-        env=declare.measure_env("vbench"),
+        env=declare.env("vbench", "decord", "numpy", lock="vbench"),
         available=lambda wildcards: declare.suite_there(wildcards.suite),
         prompts=lambda wildcards: found.suite(wildcards.suite),
         shards=settings.scores.vbench.shards,

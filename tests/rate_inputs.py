@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import report_inputs
 import yaml
 
 from regdpo.config import schema, stage_inputs
@@ -73,6 +74,21 @@ def make(root: Path, prompts: int = 4, **rating) -> Made:
     manifests.write(root / "results/pairs.parquet", pairs, PairRow)
     stage = stage_inputs.read(stage_inputs.RateStage, config)
     return Made(root, config, store, stage, samples, pairs)
+
+
+def of_report(made: report_inputs.Made) -> Made:
+    """The samples of a report's inputs, to be compared: two prompts of one arm and base."""
+    config, paths = made.root / "my.yaml", {name: str(made.root / name) for name in ("results", "store", "ratings")}
+    rating = {"gold": 0, "repeats": 0, "prompts": 2, "comparisons": [["sft", "base"]]}
+    config.write_text(yaml.safe_dump({**yaml.safe_load(report_inputs.CONFIG), "paths": paths, "rating": rating}))
+    samples = [row for path in made.files.samples for row in manifests.read(path, SampleRow)]
+    samples = [row.model_copy(update={"seed": -1}) if row.model == REAL else row for row in samples]
+    for model in {row.model for row in samples}:
+        rows = [row for row in samples if row.model == model]
+        manifests.write(made.root / f"results/samples/{model}.parquet", rows, SampleRow)
+    pairs = manifests.read(made.files.pairs, PairRow)
+    manifests.write(made.root / "results/pairs.parquet", pairs, PairRow)
+    return Made(made.root, config, made.store, stage_inputs.read(stage_inputs.RateStage, config), samples, pairs)
 
 
 def answer(rater, prompt, answer, axis="VQ", arm="sft", other="base", **changes):

@@ -235,10 +235,7 @@ MEASURES: dict[str, Measure] = {
             if it.custom
         ),
         stage="VBenchStage",
-        packages=(
-            *("vbench", "decord", "numpy", "torchvision", "timm", "openai-clip", "open-clip-torch", "dreamsim"),
-            *("pyiqa", "omegaconf", "easydict", "einops"),
-        ),
+        packages=("vbench", "decord", "numpy"),
         lock="vbench",
         gpu=True,
         memory=(3000, 16000),
@@ -279,6 +276,9 @@ def metrics(task: str = "") -> dict[str, Metric]:
 
 def columns(scores: Scores, task: str) -> dict[str, Metric]:
     """The metrics that are measured, the primary one (``scores.primary``) first.
+
+    Args:
+        vbench: those of VBench's dimensions that are asked for.
 
     Raises:
         UserError: it is none of them, or has no direction, so that nothing could be better by it.

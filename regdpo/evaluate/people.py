@@ -11,7 +11,7 @@ from statistics import fmean
 import numpy as np
 
 from regdpo.config.schema import Bootstrap
-from regdpo.core.model_names import BASE
+from regdpo.core.model_names import BASE, ModelName
 from regdpo.core.rows import REAL, AnswerRow, SampleRow, ScoreRow
 from regdpo.evaluate import gsb
 from regdpo.evaluate.gsb import Answer, Attention, ClipAnswer, Judgement
@@ -97,7 +97,7 @@ def measure(given: Given) -> list[ScoreRow]:
                 worth[other, row.prompt_id, row.seed].append(WORTH[row.answer] * (-1 if turned else 1))
                 worth[base, row.prompt_id, row.seed].append(0)
         found += [_score(metric, *where, value=fmean(values)) for where, values in sorted(worth.items())]
-        arms = {model.partition("/")[0] for model, _, _ in worth} | {REAL}
+        arms = {ModelName.parse(model).arm for model, _, _ in worth} | {REAL}
         found += [_none(metric, sample, given.answers, axis) for sample in given.samples if _arm(sample) not in arms]
     return found
 
@@ -155,7 +155,7 @@ def _judgement(row: AnswerRow) -> Judgement:
 
 
 def _arm(sample: SampleRow) -> str:
-    return sample.model.partition("/")[0]
+    return ModelName.parse(sample.model).arm
 
 
 def _score(metric: str, model: str, clip: str, seed: int, value: float | None = None, missing: str = "") -> ScoreRow:

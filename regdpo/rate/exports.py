@@ -31,7 +31,7 @@ def pairs(rows: Iterable[AnswerRow]) -> list[dict[str, str | int]]:
             both = (row.path_b, row.path_a) if turned else (row.path_a, row.path_b)
             votes[both][row.axis] += WORTH[row.answer] * (-1 if turned else 1)
             about[both] = row
-    found = []
+    found: list[dict[str, str | int]] = []
     for both, counted in sorted(votes.items()):
         signs = {(vote > 0) - (vote < 0) for vote in counted.values()} - {0}
         if len(signs) == 1:

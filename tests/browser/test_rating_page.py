@@ -1,4 +1,4 @@
-"""The rating page in a real browser, by keyboard alone, from the first key to the exported table."""
+"""The rating page in a real browser, by keyboard alone, from the first key to the numbers in the report."""
 
 import re
 import subprocess
@@ -8,18 +8,40 @@ from pathlib import Path
 
 import pytest
 import rate_inputs
+import report_inputs
 from chromium import CHROMIUM
 
+from regdpo.config import stage_inputs
 from regdpo.core import manifests
 from regdpo.core.rows import AnswerRow
+from regdpo.stages import answers, report
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright (make installs it: envs/dev.lock)")
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def made(tmp_path):
-    return rate_inputs.make(tmp_path, prompts=2, gold=0, repeats=0, comparisons=[["sft", "base"]])
+def pages(tmp_path):
+    """What the report's page is made of; the rating page shows the same samples."""
+    return report_inputs.make(tmp_path)
+
+
+@pytest.fixture
+def made(pages):
+    return rate_inputs.of_report(pages)
+
+
+def reported(pages, made) -> Path:
+    """The page, once the answers were taken in, as the workflow does it."""
+    taken = stage_inputs.read(stage_inputs.AnswersStage, made.config)
+    rows = answers.about(taken, made.samples)
+    manifests.write(pages.files.answers, rows, AnswerRow)
+    others = [row for row in pages.scores if not row.metric.startswith("people")]
+    pages.write_scores([*others, *answers.scores(taken, made.samples, rows, made.store)])
+    out = made.root / "report/index.html"
+    stage = stage_inputs.read(stage_inputs.ReportStage, made.config)
+    report.write(stage, made.store, pages.files, {}, out, out.with_name("report.json"))
+    return out
 
 
 def serve(config, port=0):
@@ -33,7 +55,7 @@ def serve(config, port=0):
 
 
 @pytest.mark.skipif(not CHROMIUM, reason="needs Debian's package chromium, or Chrome")
-def test_a_rater_answers_by_keyboard_and_a_killed_server_is_waited_for(made):
+def test_a_rating_session_by_keyboard_ends_in_the_report(pages, made):
     server, address = serve(made.config)
     port = address.split(":")[2].partition("/")[0]
     try:
@@ -65,6 +87,18 @@ def test_a_rater_answers_by_keyboard_and_a_killed_server_is_waited_for(made):
                 "Left video", "Right video"
             ]  # fmt: skip
             assert not page.evaluate("document.documentElement.scrollWidth > innerWidth")
+            keys = page.get_by_role("checkbox", name="Single keys")  # WCAG 2.1.4
+            keys.focus()
+            page.keyboard.press("Space")
+            expect(page.get_by_role("status")).to_have_text("Single keys are off.")
+            assert not page.locator("[aria-keyshortcuts]").count()
+            page.keyboard.press("1")
+            page.keyboard.press("z")
+            keys.focus()
+            page.keyboard.press("Space")
+            expect(page.get_by_role("status")).to_have_text("Single keys are on.")
+            assert "1 of 2" in page.locator("#count").inner_text()
+            assert not page.locator("[aria-pressed=true]").count()  # nothing was answered
 
             both = "all => Math.max(...all.map(it => it.currentTime)) - Math.min(...all.map(it => it.currentTime))"
             page.locator("video").evaluate_all(
@@ -95,6 +129,16 @@ def test_a_rater_answers_by_keyboard_and_a_killed_server_is_waited_for(made):
             page.keyboard.press("2")
             expect(page.locator("#all")).to_have_text("You have answered all 2.")
             assert {url.split("/")[2] for url in requests if not url.startswith("data:")} == {f"127.0.0.1:{port}"}
+            server.terminate()
+            assert server.wait(20) == 0
+            page.goto(reported(pages, made).as_uri())
+            numbers = "all => all.map(row => [...row.cells].slice(0, 4).map(it => it.innerText))"
+            told = [
+                page.get_by_role("region", name=f"Comparisons by people, {axis}")
+                .locator("tbody tr")
+                .evaluate_all(numbers)
+                for axis in ("VQ", "PF")
+            ]
             browser.close()
     finally:
         server.terminate()
@@ -105,3 +149,6 @@ def test_a_rater_answers_by_keyboard_and_a_killed_server_is_waited_for(made):
     assert {(row.axis, row.answer == row.left) for row in first} == {("VQ", True), ("PF", False)}
     assert {(row.arm_a, row.arm_b) for row in rows} == {("sft", "base")}
     assert all(row.seconds > 0 for row in rows)
+    sided = {row.axis: row.answer for row in first}
+    good_same_bad = {"a": ["1", "1", "0"], "b": ["0", "1", "1"]}  # of two prompts one is the same
+    assert told == [[["sft against base", *good_same_bad[sided[axis]]]] for axis in ("VQ", "PF")]

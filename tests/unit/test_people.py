@@ -77,6 +77,16 @@ def test_the_score_of_a_sample_is_how_much_better_than_bases_it_was_found():
     assert len(lacking) == 6
 
 
+def test_an_arm_on_another_base_model_is_held_against_that_one():
+    others = {"model_a": "base1/sft/seed0", "model_b": "base1/base"}
+    samples = [sample(model, "clip008") for model in ("base", "base1/base", "sft/seed0", *others.values(), "real")]
+    asked = Given(
+        None, "cpu", given([]).stage, samples=tuple(samples), answers=(answer("ann", "clip008", "a", **others),)
+    )
+    rows = [row for row in people.measure(asked) if row.metric == "people_vq"]
+    assert {row.model: row.value for row in rows} == {"base1/sft/seed0": 1.0, "base1/base": 0.0}
+
+
 def test_without_an_answer_that_counts_each_score_says_why():
     asked = [row for row in ROWS if row.rater == "rater 3"]
     for rows, why in (([], people.NOBODY), (asked, people.INATTENTIVE)):
