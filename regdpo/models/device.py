@@ -39,6 +39,13 @@ def cpu() -> torch.device:
     return torch.device("cpu")
 
 
+def hardware(device: torch.device) -> str:
+    """The GPU or processor that numbers made on a device hold for; empty: they are portable."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return "" if portable.active() else portable.processor()
+
+
 @cache
 def _exact_roots() -> torch.library.Library:
     """Have torch take square roots by the processor's own instruction, whose result IEEE 754 fixes. MKL's, which it

@@ -79,6 +79,7 @@ class ModelFile(Section):
     run: str = ""  # below the store: folder with metrics.jsonl, eval.jsonl and tensorboard
     processes: int = 0
     device: str = ""
+    hardware: str = ""  # processor or GPU that its numbers hold for; empty: they are portable
     attention: str = ""
     codec_psnr: float | None = None  # dB, of real clips through encode and decode; for codecs fitted here
 

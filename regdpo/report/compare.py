@@ -236,7 +236,11 @@ def _stages(code: Mapping[str, str]) -> dict[str, str]:
 
 
 def _hardware(run: Contents) -> dict[str, str]:
-    return {it.name: f"{it.processes} on {it.device}, attention {it.attention}" for it in run.models if it.processes}
+    return {
+        it.name: f"{it.processes} on {it.hardware or it.device}, attention {it.attention}"
+        for it in run.models
+        if it.processes
+    }
 
 
 def _title(run: Contents) -> str:

@@ -44,6 +44,8 @@ class Model:
     """That trained it; 0: it came as it is."""
     device: str
     """That it was trained on."""
+    hardware: str
+    """Processor or GPU that its numbers hold for; empty: all with AVX2, or it was not trained here."""
     attention: str
     """The backend of attention."""
     codec_psnr: float | None
@@ -130,6 +132,8 @@ class Contents:
     """Arm -> lines that load its first training."""
     models: list[Model]
     """The bases first."""
+    numbers: str
+    """Which machines make the same numbers."""
     manifests: dict[str, Manifest]
     """What the report was made from, by name."""
     packages: dict[str, str]
@@ -187,7 +191,8 @@ def shape(inputs: Inputs, codes: Mapping[str, str] | None = None) -> Contents:
         curves=curves.curves(inputs),
         marks=curves.marks(inputs),
         loading={arm: _loading(runs[0].model) for arm, runs in inputs.arms.items()},
-        models=[Model.of(file) for file in (*inputs.bases.values(), *(run.model for run in inputs.runs))],
+        models=(models := [Model.of(it) for it in (*inputs.bases.values(), *(run.model for run in inputs.runs))]),
+        numbers=_numbers(models),
         manifests={name: Manifest(digest, rows) for name, (digest, rows) in inputs.digests.items()},
         packages=inputs.packages,
         code=dict(codes or {}),
@@ -203,6 +208,15 @@ def _levels(inputs: Inputs, split: footage.Split) -> Levels:
         sources=len(split.held_out_sources),
         stretches=split.stretches,
     )
+
+
+def _numbers(models: list[Model]) -> str:
+    """Where the same bits come out, by what trained the models."""
+    hardware = sorted({model.hardware for model in models} - {""})
+    if not hardware:
+        return "Numbers are portable: made so that every x86-64 machine with AVX2 gives the same bits."
+    made = " and ".join([", ".join(hardware[:-1]), hardware[-1]] if hardware[1:] else hardware)
+    return f"Numbers are not portable: they hold for {made}; others round differently, and verdicts may turn over."
 
 
 def _captioner(name: str) -> str:

@@ -40,6 +40,7 @@ class Ran(Section):
     """``ran.json`` of a run folder, of the last start."""
 
     device: str
+    hardware: str = ""  # processor or GPU that the numbers hold for; empty: they are portable
     attention: str
     places: list[str]  # of each rank: machine, GPU, layout
 

@@ -69,6 +69,7 @@ def outcome(
         run=run,
         processes=options.processes,
         device=ran.device,
+        hardware=ran.hardware,
         attention=ran.attention,
         codec_psnr=model.codec_psnr,
     )

@@ -26,6 +26,7 @@ from regdpo.core.errors import UserError
 from regdpo.core.rows import LatentRow
 from regdpo.core.store import Store
 from regdpo.core.temporaries import atomic
+from regdpo.models.device import hardware
 from regdpo.models.family import open_family
 from regdpo.objectives.registry import OBJECTIVES
 from regdpo.objectives.schedule import EVAL_PAIRS, generator
@@ -174,7 +175,12 @@ class Trainer:
         dist.all_gather_object(placements, place)
         if self.layout.first:
             with atomic(self.run / RAN) as temporary:
-                ran = Ran(device=self.device.type, attention=self.attention, places=placements)
+                ran = Ran(
+                    device=self.device.type,
+                    hardware=hardware(self.device),
+                    attention=self.attention,
+                    places=placements,
+                )
                 temporary.write_text(ran.model_dump_json(indent=2))
 
     def _remember(self) -> float:

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from statistics import fmean
@@ -115,6 +116,15 @@ def test_the_content_has_a_documented_schema(inputs, tmp_path):
     (tmp_path / "other").write_text(text.replace('"schema_version": 1', '"schema_version": 2'))
     with pytest.raises(UserError, match=r"other: is not a report of version 1 of the schema .*schema_version"):
         document.read(tmp_path / "other")
+
+
+def test_the_page_names_the_hardware_where_numbers_are_not_portable(inputs, html):
+    assert "Numbers are portable: made so that every x86-64 machine with AVX2 gives the same bits." in html
+    first, *others = inputs.runs
+    trained = first.model.model_copy(update={"hardware": "NVIDIA H100 80GB HBM3"})
+    base = inputs.base.model_copy(update={"hardware": "AMD EPYC (AuthenticAMD 25 1)"})
+    shaped = contents.shape(replace(inputs, bases={"base": base}, runs=[replace(first, model=trained), *others]))
+    assert "hold for AMD EPYC (AuthenticAMD 25 1) and NVIDIA H100 80GB HBM3; others round" in shaped.numbers
 
 
 def test_it_says_how_to_load_each_arm(html, inputs):
