@@ -114,7 +114,6 @@ DIRECTIONS: dict[str, Literal[1]] = dict.fromkeys(("aesthetic_quality", "imaging
 ITSELF = "measured against the real footage itself"
 
 TRANSFORMERS = ("torch", "transformers", "tokenizers", "numpy", "av")
-VISION = (*TRANSFORMERS, "torchvision")
 
 MEASURES: dict[str, Measure] = {
     "held_out": Measure(
@@ -191,7 +190,7 @@ MEASURES: dict[str, Measure] = {
         (Metric("hps3", "HPS v3", "", 1, 2, "mean over frames; a proxy of what people prefer"),),
         on="hps3",
         captions=True,
-        packages=VISION,
+        packages=TRANSFORMERS,
         environment="captioning",
         gpu=True,
         memory=(40000, 40000),
@@ -206,7 +205,7 @@ MEASURES: dict[str, Measure] = {
         ),
         on="video_score2",
         captions=True,
-        packages=VISION,
+        packages=TRANSFORMERS,
         environment="captioning",
         gpu=True,
         memory=(40000, 40000),
@@ -221,7 +220,7 @@ MEASURES: dict[str, Measure] = {
         ),
         on="video_reward",
         captions=True,
-        packages=VISION,
+        packages=TRANSFORMERS,
         environment="captioning",
         gpu=True,
         memory=(16000, 16000),

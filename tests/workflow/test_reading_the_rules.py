@@ -110,6 +110,7 @@ def test_text_reaches_the_stages_as_it_was_written(fresh: Project):
     assert {"negatives.sampling.negative_prompt", "report.title", "videos.include[]"} < paths
     for path in paths - {"launch.gpu", "base.model", "base.revision"}:  # known names; what is made here has none
         placed(values, path, TEXT)
+    values["scores"]["frechet"]["features"] = "video_mae"
     values["videos"]["include"].append("**")
     (own / "settings" / TEXT / "a.mp4").touch()
     (own / "settings/my.yaml").write_text(yaml.safe_dump(values))
