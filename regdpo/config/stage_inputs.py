@@ -26,8 +26,10 @@ class ClipsStage(Section):
 
     @classmethod
     def of(cls, config: c.Config) -> dict[str, Any]:
-        off = WEIGHTS - set(config.clips.weights)
-        return {"videos": _dump(config.videos), "clips": _dump(config.clips, exclude={"shards", *off})}
+        clips = _dump(config.clips, exclude={"shards", *(WEIGHTS - set(config.clips.weights))})
+        if "shots" not in config.clips.models:
+            del clips["shots"]["weights"]
+        return {"videos": _dump(config.videos), "clips": clips}
 
 
 class MergeStage(Section):

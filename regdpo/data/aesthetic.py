@@ -18,6 +18,7 @@ from regdpo.core.errors import UserError, first_line
 from regdpo.core.packaged import weights_file
 from regdpo.core.store import Store
 from regdpo.data.judges import Judge, model_digest, model_folder, seen, some
+from regdpo.data.weight_files import tensors
 from regdpo.runtime.hub import BROKEN
 
 if TYPE_CHECKING:
@@ -97,32 +98,22 @@ def read_head(path: Path, width: int) -> "list[tuple[torch.Tensor, torch.Tensor 
     """Weights and biases of a chain of linear layers, in the order of their names' numbers.
 
     Args:
-        path: a safetensors file, or one of torch, of which tensors alone are read. width: of the embedding.
+        path: a safetensors file, or one of torch. width: of the embedding.
 
     Raises:
         UserError: it is no such chain from the embedding to one number.
     """
-    import pickle
-
-    import torch
-    from safetensors.torch import load_file
-
-    try:
-        found = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
-    except (*BROKEN, pickle.UnpicklingError, EOFError) as error:
-        raise UserError(f"{KEY}.head: {path} cannot be read ({first_line(error)})") from None
-    tensors = found if isinstance(found, dict) else {}
-    tensors = {name: it.float() for name, it in tensors.items() if isinstance(it, torch.Tensor)}
-    names = [name for name, it in tensors.items() if it.ndim == 2]
+    found = tensors(f"{KEY}.head", path)
+    names = [name for name, it in found.items() if it.ndim == 2]
     names.sort(key=lambda name: [int(part) for part in re.findall(r"\d+", name)])
-    layers = [(tensors[name], tensors.get(f"{name.removesuffix('weight')}bias")) for name in names]
+    layers = [(found[name], found.get(f"{name.removesuffix('weight')}bias")) for name in names]
     widths = [width, *(len(weight) for weight, _ in layers)]
     if (
         not layers
         or widths[-1] != 1
         or any(weight.shape[1] != w for (weight, _), w in zip(layers, widths, strict=False))
     ):
-        shapes = ", ".join(f"{name} {tuple(tensors[name].shape)}" for name in names) or "no matrix"
+        shapes = ", ".join(f"{name} {tuple(found[name].shape)}" for name in names) or "no matrix"
         raise UserError(
             f"{KEY}.head: {path} is no chain of linear layers from an embedding of {width} numbers to one ({shapes}); "
             "the predictor has to be the one for this CLIP"

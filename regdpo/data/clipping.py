@@ -18,6 +18,7 @@ from regdpo.config import schema
 from regdpo.core.code_digest import code_digest
 from regdpo.core.digests import canonical, file_digest, text_digest
 from regdpo.core.environment import versions
+from regdpo.core.packaged import weights_file
 from regdpo.core.rows import ClipRow, Geometry
 from regdpo.core.store import Store
 from regdpo.data import buckets, cut, filters, video
@@ -150,8 +151,9 @@ def _seen(
     Raises:
         BrokenVideo: the part cannot be used.
     """
-    settings = canonical({"fps": clips.fps, "shots": clips.shots.model_dump(), "part": part})
-    key = text_digest(digest, settings, _tools("regdpo.data.shots"))
+    shots = clips.shots.model_dump(exclude={"weights"})
+    settings = canonical({"fps": clips.fps, "shots": shots, "part": part})
+    key = text_digest(digest, settings, _tools("regdpo.data.shots"), _network(clips.shots))
     frames, told_in = store.relative("shots", key, ".npz"), store.relative("shots", key, ".json")
     known = recall(store, told_in)
     if known is not None and store.resolve(frames).exists() and known["seen"] == file_digest(store.resolve(frames)):
@@ -405,6 +407,18 @@ def _damaged(frames: slice, damage: list[Damage]) -> str:
         if start < end:
             return f"damaged: frames {start - frames.start} to {end - 1 - frames.start} of the clip ({one.reason})"
     return ""
+
+
+def _network(shots: schema.Shots) -> str:
+    """What finds the shots beside that: a network's weights and what runs them; empty if none does."""
+    if shots.detector != "transnetv2":
+        return ""
+    return _weighed(weights_file("clips.shots.weights", shots.weights))
+
+
+@cache
+def _weighed(path: Path) -> str:
+    return file_digest(path) + versions("torch")
 
 
 @cache

@@ -1,4 +1,4 @@
-"""What is seen of a video in one pass over it, small: its shots, by PySceneDetect, and frame by frame what it shows.
+"""What is seen of a video in one pass over it, small: its shots, by PySceneDetect or TransNetV2, and what frames show.
 
 ffmpeg decodes the chosen stream at the normalised rate: PySceneDetect would choose a stream by itself, and so a cut's
 frame number is the number that cutting uses.
@@ -7,7 +7,7 @@ frame number is the number that cutting uses.
 from array import array
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -15,6 +15,7 @@ from scenedetect import AdaptiveDetector, ContentDetector, FrameTimecode
 from scenedetect.detector import SceneDetector
 
 from regdpo.config import schema
+from regdpo.core.packaged import weights_file
 from regdpo.data import bars
 from regdpo.data.bars import NONE, Bars
 from regdpo.data.cut import longest_step, normalised, scaled_size
@@ -23,6 +24,9 @@ from regdpo.data.dissolve import Transitions
 from regdpo.data.fingerprint import fingerprint, look
 from regdpo.data.picture import Format, Picture
 from regdpo.data.video import NEAR, PLACES, BrokenVideo, Probe, formats
+
+if TYPE_CHECKING:
+    from regdpo.data.transnet import TransNet
 
 SHORT_SIDE = 144
 """Pixels in which a video is seen: PySceneDetect would scale to about as much by itself."""
@@ -97,11 +101,15 @@ def watch(path: str | Path, source: Probe, clips: schema.Clips, part: int = 0, k
     """
     size = scaled_size(source, 2, 2, SHORT_SIDE)
     decoding = normalised(path, source, size, clips, watched=True, kept=kept)
+    network = _network(clips.shots)
     detector, transitions = _detector(clips.shots), Transitions()
     looks, black, cuts = [], array("i"), []
     for number, planes in enumerate(decoding.frames()):
         frame = cv2.cvtColor(planes, cv2.COLOR_YUV2BGR_I420)
-        cuts += detector.process_frame(FrameTimecode(number, clips.fps), frame)
+        if network:
+            network.add(frame)
+        else:
+            cuts += detector.process_frame(FrameTimecode(number, clips.fps), frame)
         luma = planes[: len(planes) * 2 // 3]
         if clips.shots.gradual:
             transitions.add(luma)
@@ -110,7 +118,14 @@ def watch(path: str | Path, source: Probe, clips: schema.Clips, part: int = 0, k
     total = len(looks)
     if not total:
         raise BrokenVideo(f"no frame can be decoded ({_last_error(decoding)})")
-    cuts += detector.post_process(FrameTimecode(total - 1, clips.fps))
+    mixed = transitions.spans()
+    if network:
+        told = network.transitions(clips.shots.threshold, clips.shots.gradual)
+        numbers = [start for start, end in told if start == end]
+        mixed = _joined([*mixed, *((start, end) for start, end in told if start < end)])
+    else:
+        cuts += detector.post_process(FrameTimecode(total - 1, clips.fps))
+        numbers = [cut.frame_num for cut in cuts]
     times = np.array(decoding.log.times)[decoding.shown]
     steps = np.diff(times)
     jumps = (np.flatnonzero((steps < 0) | (steps > longest_step(clips))) + 1).tolist()
@@ -125,9 +140,9 @@ def watch(path: str | Path, source: Probe, clips: schema.Clips, part: int = 0, k
         raise BrokenVideo("its format does not change there when it is read again")
     edges = [it.start for it in parts]
     apart = _apart(
-        [cut.frame_num for cut in cuts],
+        numbers,
         [*jumps, *edges[1:]],
-        transitions.spans(),
+        mixed,
         max(begin, edges[part]),
         [*edges, total][part + 1],
     )
@@ -140,6 +155,14 @@ def watch(path: str | Path, source: Probe, clips: schema.Clips, part: int = 0, k
         for (start, end), beside in zip(spans, found, strict=True)
     ]
     return Seen(shots, _damage(decoding), np.stack(looks), decoding.shown, times, parts)
+
+
+def _network(shots: schema.Shots) -> "TransNet | None":
+    if shots.detector != "transnetv2":
+        return None
+    from regdpo.data.transnet import TransNet
+
+    return TransNet(weights_file("clips.shots.weights", shots.weights))
 
 
 def _detector(shots: schema.Shots) -> SceneDetector:
@@ -164,6 +187,17 @@ def _apart(
     starts, ends = [begin, *(end for _, end in between)], [*(start for start, _ in between), total]
     found = [(max(start, begin), min(end, total)) for start, end in zip(starts, ends, strict=True)]
     return [(start, end) for start, end in found if start < end]
+
+
+def _joined(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """In order, those that meet as one."""
+    found: list[tuple[int, int]] = []
+    for start, end in sorted(spans):
+        if found and start <= found[-1][1]:
+            found[-1] = (found[-1][0], max(end, found[-1][1]))
+        else:
+            found.append((start, end))
+    return found
 
 
 def _parts(decoding: Decoding, times: np.ndarray, formats: list[tuple[float, Format]]) -> list[Part]:

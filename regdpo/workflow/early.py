@@ -127,11 +127,14 @@ def _is_of_the_task(base: Base, files: Mapping[str, Any]) -> None:
 
 
 def judges(settings: Config, conda: bool = False) -> None:
-    """Refuse filters whose weights are not there; of the hub's the first job tells.
+    """Refuse filters and shots whose weights are not there; of the hub's the first job tells.
 
     Raises:
         UserError: naming what is missing.
     """
+    shots = settings.clips.shots
+    if "shots" in settings.clips.models and not (conda and package_of(shots.weights)):
+        weights_file("clips.shots.weights", shots.weights)
     for key in settings.clips.weights:
         section = getattr(settings.clips, key)
         asks = f"clips.{key}"

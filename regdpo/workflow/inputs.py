@@ -136,9 +136,8 @@ class Inputs:
 
     @property
     def judges(self) -> list[str]:
-        """The weights that filters of clips need."""
-        clips = self.settings.clips
-        return [name for key in clips.weights for name in getattr(clips, key).named.values()]
+        """The weights that shots and filters of clips need."""
+        return [name for named in self.settings.clips.models.values() for name in named.values()]
 
     def of_measure(self, key: str) -> list[str]:
         """The weights that a measure reads, by its section's key."""

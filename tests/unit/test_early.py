@@ -114,6 +114,11 @@ def test_filters_without_their_weights(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"^clips.ocr: onnxruntime is not installed here; run `make filters`$"):
         early.check(there)
     early.judges(there, conda=True)
+    shots = {"detector": "transnetv2", "weights": str(tmp_path / "none.pth")}
+    with pytest.raises(UserError, match=r"^clips.shots.weights: there is no file .*none.pth; download the weights"):
+        early.check(configured(clips={"shots": shots}))
+    assert Inputs(configured(clips={"shots": shots}), tmp_path / "notes", print).judges == [shots["weights"]]
+    assert ClipsStage.of(configured(clips={"shots": {"weights": "other"}})) == reads
     clip = tmp_path / "clip"
     clip.mkdir()
     head = {"filters": {"min_aesthetic": 4}, "aesthetic": {"model": str(clip), "head": "nowhere.pth"}}
