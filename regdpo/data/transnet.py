@@ -137,8 +137,9 @@ def logits(weights: "dict[str, torch.Tensor]", frames: "torch.Tensor") -> "torch
                 space, time = (weights[f"{name}.Conv3D_{far}.layers.{n}.weight"] for n in (0, 1))
                 y = fn.conv3d(x, space, padding=(0, 1, 1))
                 parts.append(fn.conv3d(y, time, padding=(far, 0, 0), dilation=(far, 1, 1)))
-            norm = [weights[f"{name}.bn.{it}"] for it in ("running_mean", "running_var", "weight", "bias")]
-            x = fn.batch_norm(torch.cat(parts, 1), *norm, eps=1e-3).relu_()
+            norm = ("running_mean", "running_var", "weight", "bias")
+            mean, variance, scale, shift = (weights[f"{name}.bn.{it}"] for it in norm)
+            x = fn.batch_norm(torch.cat(parts, 1), mean, variance, scale, shift, eps=1e-3).relu_()
             first = x if first is None else first
         assert first is not None
         x = fn.avg_pool3d(x + first, (1, 2, 2))
