@@ -20,6 +20,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARDS = 64
+DRY = ("-n", "-q", "all")
 A_FOLDER = 1000
 """Videos of a folder."""
 
@@ -38,12 +39,12 @@ def project(folder: Path, count: int) -> None:
     (folder / "my.yaml").write_text(yaml.safe_dump(values))
 
 
-def seconds(folder: Path) -> tuple[float, float]:
-    """CPU and wall clock of a dry run."""
+def seconds(folder: Path, *what: str) -> tuple[float, float]:
+    """CPU and wall clock of Snakemake, with what it is asked for."""
     before, begun = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
     command = [sys.executable, "-m", "snakemake", "-s", str(ROOT / "workflow/Snakefile"), "--configfile", "my.yaml"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run([*command, "-n", "-q", "all"], cwd=folder, env=environment, capture_output=True, text=True)
+    done = subprocess.run([*command, *what], cwd=folder, env=environment, capture_output=True, text=True)
     if done.returncode:
         sys.exit(done.stdout + done.stderr)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -58,15 +59,16 @@ def main() -> None:
     print(
         f"`python benchmarks/dag.py`: `snakemake -n all`, {SHARDS} shards of clips, {os.cpu_count()} cores, Python "
         f"{platform.python_version()}, Snakemake {version('snakemake')}. First: the videos' bytes are read; then they "
-        "are known.\n"
+        "are known. Parse: `snakemake --list-rules`, which reads the rules as each job does.\n"
     )
-    print("| videos | first, CPU s | then, CPU s | then, s |\n|---|---|---|---|")
+    print("| videos | first, CPU s | then, CPU s | then, s | parse, CPU s |\n|---|---|---|---|---|")
     for count in args.videos:
         with tempfile.TemporaryDirectory() as folder:
             project(Path(folder), count)
-            first, _ = seconds(Path(folder))
-            again, wall = seconds(Path(folder))
-            print(f"| {count:,} | {first:.1f} | {again:.1f} | {wall:.1f} |", flush=True)
+            first, _ = seconds(Path(folder), *DRY)
+            again, wall = seconds(Path(folder), *DRY)
+            parse, _ = seconds(Path(folder), "--list-rules")
+            print(f"| {count:,} | {first:.1f} | {again:.1f} | {wall:.1f} | {parse:.1f} |", flush=True)
 
 
 if __name__ == "__main__":
