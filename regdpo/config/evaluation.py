@@ -242,8 +242,12 @@ class Minimum(Section):
     """Evidence that the page asks for before it uses a word like better; with less it says "too little to say"."""
 
     sources: Count = Field(3, description="Videos that the held-out clips are of.")
-    clips: Count = Field(10, description="Held-out clips that both sides of a comparison have.")
-    seeds: Count = Field(2, description="Trainings of an arm (`train.seeds`).")
+    clips: Count = Field(
+        10,
+        description="Held-out clips that both sides of a comparison have; those of one shot that overlap in time lie "
+        "on one stretch of footage, and count as one.",
+    )
+    seeds: Count = Field(2, description="Trainings of an arm, over all base models (`base.seeds`, `train.seeds`).")
     pairs: Count = Field(10, description="Pairs, for how far winners and losers differ in standard deviations.")
 
 

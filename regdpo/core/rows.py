@@ -82,6 +82,7 @@ class SplitRow(Row):
     split: str
     clips: int
     sources: int  # videos that they are of
+    stretches: int = 0  # of footage, that they lie on; clips of one shot that overlap in time lie on one
     way: str = ""  # "source": a video belongs to one split; "segment": shots are cut in time
 
 

@@ -107,12 +107,12 @@ class Scores:
         trained = [[name for name in side if name not in (REAL, *self.bases)] for side in (models, others)]
         seeds = min(sum((name, metric) in self.values for name in side) for side in trained if side)
         found = {
-            "source": (len({self.places[clip].source for clip in clips}), self.minimum.sources),
-            "clip": (len(clips), self.minimum.clips),
-            "training": (seeds, self.minimum.seeds),
+            ("source", "sources"): (len({self.places[clip].source for clip in clips}), self.minimum.sources),
+            ("stretch", "stretches"): (len({self.places[clip] for clip in clips}), self.minimum.clips),
+            ("training", "trainings"): (seeds, self.minimum.seeds),
         }
         return tuple(
-            f"{there} {what}{'' if there == 1 else 's'} where {asked} {'is' if asked == 1 else 'are'} asked for"
+            f"{there} {what[there != 1]} where {asked} {'is' if asked == 1 else 'are'} asked for"
             for what, (there, asked) in found.items()
             if there < asked
         )

@@ -4,6 +4,7 @@ import itertools
 import re
 from collections import Counter
 
+import pandas as pd
 import pytest
 from tables import frame, rows_of
 
@@ -367,8 +368,20 @@ def test_pretraining_takes_known_footage_whole():
 
 
 def test_held_out_footage_that_the_report_will_call_too_little_is_told_once_it_is_counted():
-    rows = [SplitRow(split=name, clips=clips, sources=2, way="source") for name, clips in (("test", 12), ("train", 9))]
+    rows = [SplitRow(split="test", clips=40, sources=2, stretches=12), SplitRow(split="train", clips=9, sources=2)]
     asked = {"minimum": {"sources": 3, "clips": 10}, "split": "test"}
     line = pairs.too_few(rows, MinimumStage.model_validate(asked))
-    assert line.startswith("test has 12 clips of 2 videos; the report says a word like better only from 10 clips of 3")
+    assert line.startswith(
+        "test has 40 clips on 12 stretches of 2 videos; the report says a word like better only from 10"
+    )
     assert not pairs.too_few(rows, MinimumStage.model_validate({**asked, "minimum": {"sources": 2, "clips": 12}}))
+    assert pairs.too_few(rows, MinimumStage.model_validate({**asked, "minimum": {"sources": 2, "clips": 13}}))
+
+
+def test_clips_of_one_shot_that_overlap_lie_on_one_stretch():
+    """Also where a short one lies within a long one; each by hand."""
+    spans = [("a", 0, 0, 9), ("a", 0, 40, 5), ("a", 0, 8, 9), ("a", 0, 9, 2), ("a", 0, 16, 9), ("a", 0, 25, 9)]
+    spans += [("a", 1, 0, 9), ("b", 0, 0, 9), ("b", 0, 0, 9)]
+    frame = pd.DataFrame(spans, columns=["source", "shot", "start", "frames"])
+    assert pairs.stretches(frame) == 5  # of a: 0 to 25, 25 to 34, 40 to 45, and its second shot; of b one
+    assert pairs.stretches(frame[:0]) == 0

@@ -240,7 +240,7 @@ def test_a_word_needs_the_minimum_of_evidence(inputs):
     few = configured(inputs, report=inputs.config.report.model_copy(update={"minimum": schema.Minimum()}))
     html = rendered(few)
     for text in cards(html).values():
-        assert "too little to say There is 1 source where 3 are asked for, 6 clips where 10 are asked for." in text
+        assert "too little to say There is 1 source where 3 are asked for, 5 stretches where 10 are asked for." in text
         assert not re.search(
             "better|worse|closer|further|no difference", text.partition("No drift")[0].partition("Drifts")[0]
         )
