@@ -288,7 +288,7 @@ def test_a_stage_by_hand_and_from_its_rule_are_the_same(tmp_path):
     RunFile(parts=stage_inputs.parts(settings)).write(run)
     for stage, *which in [
         (stage_inputs.ReportStage,),
-        (stage_inputs.TrainStage, "dpo", 1),
+        (stage_inputs.TrainStage, "dpo", 0),
         (stage_inputs.TrainStage, "pretrain", 4),
         (stage_inputs.BaseStage, 4),
     ]:
