@@ -341,4 +341,4 @@ def _interval(value: float, drawn: np.ndarray, n: int, bootstrap: Bootstrap) -> 
         for at, beyond in ((tail, -math.inf), (1 - tail, math.inf))
     ]
     low, high = (float(bound) if math.isfinite(bound) else None for bound in bounds)
-    return Interval(value, low, high, n)
+    return Interval(value, low, high, n, why="too few prompts" if low is None and high is None else "")

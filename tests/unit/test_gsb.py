@@ -102,6 +102,13 @@ def test_a_ratio_without_end_has_no_upper_bound():
     assert gsb.compare(answers((6, 0, 0)), "reg_dpo", "base", SETTINGS).ratio is None
 
 
+def test_where_there_is_no_interval_it_says_why():
+    found = gsb.bradley_terry(answers((1, 1, 0)), SETTINGS)  # half of the resamples have no strengths
+    assert {(it.low, it.high, it.why) for it in found.values()} == {(None, None, "too few prompts")}
+    assert gsb.compare(answers((0, 1, 0)), "reg_dpo", "base", SETTINGS).net.why == "one prompt"
+    assert gsb.compare(answers((0, 3, 0)), "reg_dpo", "base", SETTINGS).net.why == "all prompts agree"
+
+
 def test_the_sign_test_is_the_binomial_sum():
     tail = sum(math.comb(20, k) for k in range(5, 16))
     assert gsb.sign_test(4, 16) == pytest.approx(1 - tail / 2**20)
