@@ -322,11 +322,13 @@ def test_there_is_no_total_of_a_part(changes, settings, partial, tmp_path):
     read = suites.read(tmp_path / "t2v.json")
     assert read.models["base"].partial == partial
     html = page_of([read])
-    assert html.count(partial) == 2  # of the cell of the total, and below the table
+    assert html.count(partial) == 1  # of the cell of the total
+    assert f"{partial.capitalize()}; so there is no total." in html
     assert ("97.73" in html, "93.07" in html) == (True, True)  # as it is, and on VBench's scale
     lost = sum(row.missing != "" for row in read.models["base"].dimensions.values())
     assert html.count('title="needs Tag2Text"') == (1 if "scene" in changes else 0)
     assert html.count(">missing</abbr>") == lost
+    assert html.count("<li>") == min(lost, 1)
     (tmp_path / "t2v.json").write_text("{}")
     with pytest.raises(UserError, match="holds no totals of a suite"):
         suites.read(tmp_path / "t2v.json")
