@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--store", default="store")
     args = parser.parse_args()
     store, folder = Store(args.store), Path(__file__).parent
-    shot((args.results / "clips.html").resolve().as_uri(), folder / "clips.png")
+    shot((args.results / "clips.html").resolve().as_uri(), folder / "clips.png", 2000)
     rows = pair(args.results, store) + held_out(args.results, store)
     montage(rows).quantize(256).save(folder / "pairs.png", optimize=True)
     page = (args.results / "report/index.html").resolve().as_uri()
@@ -82,10 +82,10 @@ def montage(rows: list[tuple[str, np.ndarray]]) -> Image.Image:
     return picture
 
 
-def shot(page: str, path: Path) -> None:
+def shot(page: str, path: Path, height: int = HEIGHT) -> None:
     """The top of a page, in few colours."""
     subprocess.run(
-        ["chromium", "--headless", "--no-sandbox", "--hide-scrollbars", f"--window-size={WIDTH},{HEIGHT}",
+        ["chromium", "--headless", "--no-sandbox", "--hide-scrollbars", f"--window-size={WIDTH},{height}",
          f"--screenshot={path}", page],
         check=True, capture_output=True,
     )  # fmt: skip
