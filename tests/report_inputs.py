@@ -37,7 +37,7 @@ base:
 pairs: {{split: segment, validation: 0.2, test: 0.2}}
 train:
   seeds: [0, 1]
-  settings: {{steps: 60, lr: 1.0e-5, tuning: full}}
+  settings: {{steps: 60, lr: 1.0e-5, tuning: full, guards: {{drift_steps: 20}}}}
   arms:
     sft: {{objective: sft}}
     dpo: {{objective: dpo, beta: 50}}

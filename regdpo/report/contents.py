@@ -10,7 +10,20 @@ from regdpo.evaluate.measures import Metric, metrics
 from regdpo.evaluate.stats import Levels
 from regdpo.models.loading import lines
 from regdpo.models.spec import ModelFile
-from regdpo.report import curves, examples, footage, funnel, halves, losers, people, results, suites, verdicts, words
+from regdpo.report import (
+    curves,
+    examples,
+    footage,
+    funnel,
+    halves,
+    losers,
+    people,
+    results,
+    suites,
+    totals,
+    verdicts,
+    words,
+)
 from regdpo.report.curves import Curve, Marks
 from regdpo.report.gather import Inputs, without_folders
 from regdpo.report.parts import part
@@ -82,6 +95,8 @@ class Contents:
     """The table's columns, the primary measure (``scores.primary``) first."""
     table: dict[str, dict[str, Cell]]
     """Row (real, base, every arm) -> metric -> cell."""
+    totals: totals.Totals
+    """All measures at a glance: normalised, and as a total of ranks."""
     reasons: dict[str, int]
     """Why something is missing -> its number in the page's footnotes."""
     suites: list[suites.Suite]
@@ -163,6 +178,7 @@ def shape(inputs: Inputs, codes: Mapping[str, str] | None = None) -> Contents:
         regdpo=regdpo.__version__,
         metrics=results.asked(inputs),
         table=table,
+        totals=totals.totals(table),
         reasons=_reasons(table),
         verdicts=(found := verdicts.verdicts(inputs, scores, table)),
         summary=verdicts.summary(found),

@@ -1,22 +1,26 @@
 """Figures as inline SVG. Colours are CSS variables of the page, so that light and dark follow the reader's choice."""
 
 import io
+import math
 import re
+from bisect import bisect_right
+from collections.abc import Sequence
 from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from regdpo.report.curves import Curve, Line
+from regdpo.report.curves import Curve, Line, Marks
 from regdpo.report.results import Cell
 
 PALETTE = 8
 """Colours of arms in style.css (Okabe and Ito's, safe for colour-blind eyes); further arms begin again."""
 DASHES = ["-", (0, (4, 2)), (0, (1, 1.4)), (0, (5, 1.5, 1, 1.5))]
 
-INK, FAINT, LINE = "#010101", "#010102", "#010103"
-VARIABLES = {INK: "var(--ink)", FAINT: "var(--muted)", LINE: "var(--line)"} | {
+INK, FAINT, LINE, BASE, WARN = "#010101", "#010102", "#010103", "#010104", "#010105"
+NAMES = {INK: "ink", FAINT: "muted", LINE: "line", BASE: "base", WARN: "warn"}
+VARIABLES = {sentinel: f"var(--{name})" for sentinel, name in NAMES.items()} | {
     f"#0202{i:02x}": f"var(--arm{i})" for i in range(PALETTE)
 }
 STYLE: Any = {
@@ -51,10 +55,10 @@ def colour(index: int) -> str:
 def forest(cells: dict[str, Cell], name: str) -> str:
     """Differences to base of one metric: a row an arm, a dot with its interval, zero marked."""
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(4.1, 0.75 + 0.4 * len(cells)), layout="constrained")
+        figure = Figure(figsize=(4.1, 0.75 + 0.48 * len(cells)), layout="constrained")
         axes = figure.subplots()
         for row, (arm, cell) in enumerate(cells.items()):
-            axes.text(0, row - 0.3, arm, transform=axes.get_yaxis_transform(), va="center")
+            axes.text(0, row - 0.38, arm, transform=axes.get_yaxis_transform(), va="center")
             if cell.delta is None:
                 axes.annotate("missing", (0, row), color=FAINT, va="center", ha="left", xytext=(4, 0),
                               textcoords="offset points")  # fmt: skip
@@ -76,8 +80,9 @@ def forest(cells: dict[str, Cell], name: str) -> str:
         return svg(figure, name, f"{metric.label}: difference of each arm to base with its interval")
 
 
-def curve(shown: Curve, arms: list[str], trainings: list[tuple[str, int]]) -> str:
-    """A panel: arms by colour, trainings by line style, raw values faint behind smooth ones.
+def curve(shown: Curve, arms: list[str], trainings: list[tuple[str, int]], marks: list[Marks]) -> str:
+    """A panel: arms by colour, trainings by line style, raw values faint behind smooth ones. Where guards spoke is
+    marked on the win gap: a triangle for drift, a cross for a step that was skipped.
 
     Args:
         trainings: of each arm, by base model and seed.
@@ -88,6 +93,8 @@ def curve(shown: Curve, arms: list[str], trainings: list[tuple[str, int]]) -> st
         for line in shown.lines:
             dash = DASHES[trainings.index((line.base, line.seed)) % len(DASHES)]
             _line(axes, line, colour(arms.index(line.arm)), dash)
+        if shown.key == "win_gap":
+            _mark(axes, shown.lines, marks)
         if shown.zero:
             axes.axhline(0, color=FAINT, lw=0.9)
         if shown.log:
@@ -99,6 +106,40 @@ def curve(shown: Curve, arms: list[str], trainings: list[tuple[str, int]]) -> st
         axes.set_title(shown.title)
         axes.set_xlabel("optimiser step")
         return svg(figure, shown.key, f"{shown.title} over steps: {shown.unit}")
+
+
+def _mark(axes: Axes, lines: Sequence[Line], marks: list[Marks]) -> None:
+    """On the smooth line; a step that was skipped has no value, so it is marked where the line was before it."""
+    of = {(line.arm, line.base, line.seed): line for line in lines}
+    for mark in marks:
+        line = of.get((mark.arm, mark.base, mark.seed))
+        if line is None:
+            continue
+        for steps, symbol in ((mark.drift, "^"), (mark.skipped, "x")):
+            heights = [line.smooth[max(0, bisect_right(line.steps, step) - 1)] for step in steps]
+            axes.plot(steps, heights, symbol, color=WARN, ms=6.5, mew=1.4, zorder=5)
+
+
+def radar(names: list[str], lines: dict[str, list[float]]) -> str:
+    """An axis a measure, from 0 in the middle to 1.
+
+    Args:
+        names: of the axes. lines: colour -> value on each.
+    """
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(5.2, 4.1), layout="constrained")
+        axes: Any = figure.add_subplot(projection="polar")
+        angles = [2 * math.pi * number / len(names) for number in range(len(names))]
+        for number, (color, values) in enumerate(lines.items()):
+            dash = "--" if color == BASE else "-"
+            axes.plot([*angles, angles[0]], [*values, values[0]], color=color, lw=1.8, ls=dash, marker="o", ms=3.5,
+                      alpha=0.9, zorder=3 + number)  # fmt: skip
+        axes.set(ylim=(min(0, *map(min, lines.values())), 1.04), theta_zero_location="N", theta_direction=-1)
+        axes.set_thetagrids([math.degrees(angle) for angle in angles], names, color=INK)
+        axes.tick_params(axis="x", pad=9)
+        axes.set_rgrids([0.25, 0.5, 0.75, 1], [""] * 4)
+        axes.spines["polar"].set_visible(False)
+        return svg(figure, "radar", "Normalised scores of base and arms; the table has the same numbers")
 
 
 def _line(axes: Axes, line: Line, color: str, dash: object) -> None:

@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from regdpo.config import schema
 from regdpo.config.training import Arm
+from regdpo.core.model_names import BASE
 from regdpo.core.store import Store
 from regdpo.core.temporaries import atomic
 from regdpo.evaluate.measures import HELD_OUT_ERROR
@@ -65,9 +66,24 @@ def render(contents: Contents, store: Store) -> str:
         error=HELD_OUT_ERROR,
         colours={arm: index % figures.PALETTE for index, arm in enumerate(arms)},
         forests=_forests(contents, arms),
-        panels=[(curve, Markup(figures.curve(curve, arms, trainings))) for curve in contents.curves],  # noqa: S704
+        radar=_radar(contents, arms),
+        panels=[
+            (curve, Markup(figures.curve(curve, arms, trainings, contents.marks)))  # noqa: S704
+            for curve in contents.curves
+        ],
         yaml=yaml.safe_dump(contents.configuration, sort_keys=False, allow_unicode=True, width=100),
     )
+
+
+def _radar(contents: Contents, arms: list[str]) -> Markup | None:
+    """None where there are too few measures for a shape."""
+    found = contents.totals
+    if len(found.metrics) < 3:
+        return None
+    colours = {name: figures.BASE if name == BASE else figures.colour(arms.index(name)) for name in found.rows}
+    axes = {key: contents.metrics[key].label for key in found.metrics}
+    lines = {colours[name]: [row.normalised[key] for key in axes] for name, row in found.rows.items()}
+    return Markup(figures.radar(list(axes.values()), lines))  # noqa: S704
 
 
 def _forests(contents: Contents, arms: list[str]) -> list[Markup]:

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from dataclasses import replace
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from statistics import fmean
@@ -27,7 +28,7 @@ from regdpo.evaluate.measures import columns, metrics
 from regdpo.evaluate.people import NOBODY
 from regdpo.evaluate.stats import Interval
 from regdpo.objectives.registry import OBJECTIVES
-from regdpo.report import contents, document, examples, footage, gather, losers, page, people, videos
+from regdpo.report import contents, document, examples, figures, footage, gather, losers, page, people, totals, videos
 from regdpo.report.halves import differences
 from regdpo.report.results import Scores, table, word
 from regdpo.report.verdicts import verdicts
@@ -62,7 +63,7 @@ class Elements(HTMLParser):
 def cards(html):
     """Arm -> the words of its card, tags removed."""
     found = re.findall(r'<article class="card".*?</article>', html, re.S)
-    texts = [" ".join(re.sub(r"<[^>]+>", " ", card.replace("<wbr>", "")).split()) for card in found]
+    texts = [" ".join(unescape(re.sub(r"<[^>]+>", " ", card.replace("<wbr>", ""))).split()) for card in found]
     return {text.split()[0]: text for text in texts}
 
 
@@ -203,9 +204,11 @@ def test_all_missing_says_so(inputs):
 
 def test_verdicts_follow_the_numbers(html, inputs):
     found = cards(html)
-    assert "of base: better" in found["sft"]
-    assert "against 0.769 of base: worse (difference +0.066" in found["dpo"]
-    assert re.search(r"Held-out error 0\.628 \[0\.\d+, 0\.\d+\] against 0\.769 of base: better", found["reg_dpo"])
+    sign = f"[+{page.MINUS}]"
+    ends = rf"\[{sign}0\.\d+, {sign}0\.\d+\] \(95 % interval, n = 6 clips , p < \.001\)\."
+    assert re.search(rf"sft is better than the base model by Held-out error: {page.MINUS}0\.142 {ends}", found["sft"])
+    assert re.search(rf"dpo is worse than the base model by Held-out error: \+0\.066 {ends}", found["dpo"])
+    assert re.search(r"Held-out error 0\.628 \[0\.\d+, 0\.\d+\] against 0\.769 \[.*?\] of base", found["reg_dpo"])
 
     def swap(row):
         other = {"dpo/seed0": "reg_dpo/seed0", "dpo/seed1": "reg_dpo/seed1"}
@@ -213,8 +216,8 @@ def test_verdicts_follow_the_numbers(html, inputs):
         return {"model": other.get(row.model, row.model)}
 
     swapped = cards(rendered(rescored(inputs, swap)))
-    assert "of base: better" in swapped["dpo"]
-    assert "of base: worse" in swapped["reg_dpo"]
+    assert "dpo is better than the base model" in swapped["dpo"]
+    assert "reg_dpo is worse than the base model" in swapped["reg_dpo"]
     assert "no gain over base to explain" in swapped["reg_dpo"]
 
 
@@ -222,6 +225,9 @@ def test_equal_arms_do_not_differ(inputs):
     base = {(r.metric, r.clip_id): r.value for r in inputs.scores if r.model == "base"}
     same = rescored(inputs, lambda row: {"value": base[row.metric, row.clip_id]} if row.model != "real" else None)
     assert {verdict.word for verdict in judged(same)} == {"no difference seen"}
+    assert all(
+        "is not distinguishable from the base model by Held-out error" in it for it in cards(rendered(same)).values()
+    )
 
 
 def test_one_clip_is_too_little_to_say(inputs):
@@ -240,7 +246,8 @@ def test_a_word_needs_the_minimum_of_evidence(inputs):
     few = configured(inputs, report=inputs.config.report.model_copy(update={"minimum": schema.Minimum()}))
     html = rendered(few)
     for text in cards(html).values():
-        assert "too little to say There is 1 source where 3 are asked for, 5 stretches where 10 are asked for." in text
+        told = r"too little to say about \w+ : there is 1 source where 3 are asked for, 5 stretches where 10 are"
+        assert re.search(told, text)
         assert not re.search(
             "better|worse|closer|further|no difference", text.partition("No drift")[0].partition("Drifts")[0]
         )
@@ -275,7 +282,7 @@ def test_a_model_of_captions_is_not_held_to_a_continuation(inputs, html):
     shown = re.sub(r"<details>.*?</details>", "", text, flags=re.DOTALL)
     assert set(re.findall(r"PSNR|SSIM|first frame", shown)) == {"PSNR", "SSIM"}
     assert shown.count("PSNR") == shown.count("which a model of captions alone is never asked for") - 1 == 1
-    assert all("of base: " in card for card in cards(text).values())
+    assert all("than the base model" in card for card in cards(text).values())
 
 
 def test_hashes_are_out_of_the_way(html):
@@ -291,6 +298,66 @@ def test_the_page_counts_pairs_and_the_rows_of_manifests(html, inputs):
 
 def test_the_page_explains_its_words(html):
     assert re.findall(r"<dt>(.*?)</dt>", html)[:6] == ["SFT", "DPO", "Reg-DPO", "beta (β)", "DGR", "r"]
+
+
+def test_ranks_and_normalised_scores(inputs, html):
+    """By hand, of the means: errors .627, .835 and .628 against .769 of base; PSNR 19.99, 18.03, 19.86 and 19.01."""
+    cells = table(inputs, Scores(inputs))
+    found = totals.totals(cells)
+    by = {name: row.points for name, row in found.rows.items()}
+    assert [by[name]["held_out_error"] for name in ("base", "sft", "dpo", "reg_dpo")] == [2, 4, 1, 3]
+    assert [by[name]["psnr"] for name in ("base", "sft", "dpo", "reg_dpo")] == [2, 4, 1, 3]
+    assert by["dpo"]["motion"] == 1  # 6.9 where the footage has 4.2, and base 3.0
+    assert all(row.total == sum(row.points.values()) for row in found.rows.values())
+    mean = {name: cells[name]["psnr"].mean.mean for name in found.rows}
+    expected = (mean["base"] - mean["dpo"]) / (mean["sft"] - mean["dpo"])
+    assert found.rows["base"].normalised["psnr"] == pytest.approx(expected)
+    assert found.left_out["vbench_temporal_flickering"] == "missing for dpo"
+    assert "Flickering (missing for dpo)" in html
+    assert re.search(r"<th scope=.row.>Rank total.*<b>\d+</b>", html)
+
+    def measured(row):
+        return {"value": 0.9 if row.model.startswith("dpo") else 0.95} if row.metric.startswith("vbench_") else None
+
+    found = totals.totals(table(rescored(inputs, measured), Scores(rescored(inputs, measured))))
+    assert found.rows["dpo"].normalised["vbench_temporal_flickering"] == pytest.approx((0.9 - 0.6293) / (1 - 0.6293))
+    nothing = totals.totals(table(one := rescored(inputs, lambda row: {"value": None, "missing": "-"}), Scores(one)))
+    assert (nothing.metrics, nothing.rows) == ([], {})
+
+
+BACKGROUNDS = ("paper", "card", "soft")
+OWN = {"good": "good-bg", "bad": "bad-bg", "warn": "warn-bg"}
+LINES = {"line", "shade"}
+"""Rules between rows, and shadows: they tell nothing."""
+
+
+def luminance(colour):
+    """Relative luminance of #rrggbb (WCAG 2.2)."""
+    parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return sum(share * part for share, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+def contrast(one, other):
+    """WCAG's ratio, 1 to 21."""
+    darker, lighter = sorted((luminance(one), luminance(other)))
+    return (lighter + 0.05) / (darker + 0.05)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_pair_of_colours_can_be_read(scheme):
+    """At 4.5:1 (WCAG 2.2, AA for text): every colour on all that it may lie on, lines and dots of arms too."""
+    assert contrast("#ffffff", "#000000") == pytest.approx(21)
+    assert contrast("#767676", "#ffffff") == pytest.approx(4.54, abs=0.01)
+    light, _, rest = (ROOT / "regdpo/report/style.css").read_text().partition("@media (prefers-color-scheme: dark)")
+    declared = {"light": light, "dark": rest.partition("* {")[0]}[scheme]
+    colours = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", declared))
+    inks = set(colours) - {*BACKGROUNDS, *OWN.values()} - LINES
+    assert {"ink", "muted", "accent", "base", *OWN, *(f"arm{index}" for index in range(figures.PALETTE))} <= inks
+    pairs = [(ink, under) for ink in inks for under in (*BACKGROUNDS, *filter(None, [OWN.get(ink)]))]
+    pairs.append(("ink", "line"))
+    low = {pair: ratio for pair in pairs if (ratio := contrast(*(colours[name] for name in pair))) < 4.5}
+    assert not low
 
 
 def test_not_finite_is_missing_not_averaged(inputs):
@@ -352,9 +419,9 @@ def test_the_page_leads_with_the_declared_measure(inputs, html):
     assert "<b>PSNR</b>: to the real continuation, higher is better" in html
     assert "Held-out error stands beside it" in html
     assert re.findall(r'aria-label="([^:"]*): difference of each arm', html) == ["PSNR", "Held-out error", "SSIM"]
-    assert re.search(r"<th>Model</th><th>PSNR ↑", html)
+    assert re.search(r"<th>Model</th><th>PSNR\s↑", html)
     sft = cards(html)["sft"]
-    assert re.search(r"PSNR 19\.\d\d \[.*? against 19\.\d\d of base: better", sft)
+    assert re.search(r"sft is better than the base model by PSNR: .* PSNR 19\.\d\d \[.*? against 19\.\d\d \[", sft)
     assert sft.index("PSNR") < sft.index("Held-out error better")
 
     def worse(row):
@@ -571,7 +638,7 @@ def test_bad_inputs_are_one_line(made, tmp_path):
 
 
 def test_steps_that_were_skipped_and_drift_are_marked(made, inputs):
-    """As the guard marks them: where over 100 steps accuracy is near 1 while the winners get worse, from the first."""
+    """As the guard marks them: where over 20 steps accuracy is near 1 while the winners get worse, from the first."""
     run = next(run for run in inputs.runs if run.model.name == "dpo/seed1")
     path = made.store.existing(run.model.run) / "metrics.jsonl"
     whole = path.read_text()
@@ -585,8 +652,8 @@ def test_steps_that_were_skipped_and_drift_are_marked(made, inputs):
     finally:
         path.write_text(whole)
     marks = {(it.arm, it.seed): it for it in found.marks}
-    turns = 101  # the first step at which there are 100; 51 of them are worse, 49 better
-    assert (marks["dpo", 1].drift, marks["dpo", 1].skipped, marks["dpo", 1].over) == ([turns], [7], 100)
+    turns = 61  # of the 20 steps up to it 11 are worse and 9 better
+    assert (marks["dpo", 1].drift, marks["dpo", 1].skipped, marks["dpo", 1].over) == ([turns], [7], 20)
     assert marks["sft", 0].drift == marks["sft", 0].skipped == []
     line = next(line for curve in found.curves for line in curve.lines if (line.arm, line.seed) == ("dpo", 1))
     assert 7 not in line.steps
