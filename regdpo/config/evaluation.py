@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from regdpo.config.footage import HubModel, Weights
 from regdpo.config.sampling import Sampling
-from regdpo.core.section import Count, InputPath, Positive, Section
+from regdpo.core.section import Count, InputPath, NonNegative, Positive, Section
 from regdpo.evaluate.suites import CUSTOM, OF_PROMPTS, expanded
 
 
@@ -114,6 +114,27 @@ class VBench(Section):
         return expanded(self.dimensions)
 
 
+class OmniScore(Section):
+    """One number of how a video looks and fits its text (docs/reference/scores.md): our definition, of VBench's
+    dimensions. `vbench.dimensions` has to name those that weigh something."""
+
+    weights: dict[Dimension, NonNegative] = Field(
+        {name: 0.5 if name == "dynamic_degree" else 1.0 for name in CUSTOM},
+        description="Dimension -> weight; the default is VBench's own of quality, and 1 of overall consistency.",
+    )
+
+    @model_validator(mode="after")
+    def _something_weighs(self) -> Self:
+        if not self.weighing or "custom" in self.weights:
+            raise ValueError(f"weights: of {', '.join(CUSTOM)}, at least one above 0")
+        return self
+
+    @property
+    def weighing(self) -> dict[str, float]:
+        """Those above 0."""
+        return {name: weight for name, weight in self.weights.items() if weight}
+
+
 class TextImage(HubModel):
     """A model of CLIP's form, asked of frames and their prompt."""
 
@@ -192,6 +213,7 @@ class Scores(Section):
     )
     error: HeldOutError = HeldOutError()
     vbench: VBench = VBench()
+    omniscore: OmniScore | None = Field(None, description="Empty: not made.")
     frechet: Frechet | None = Field(Frechet(), description="Empty: not measured.")
     clip_score: TextImage | None = Field(
         None, description="CLIP score, a proxy of how well a prompt is followed; empty: not measured, as of the next."
@@ -202,6 +224,13 @@ class Scores(Section):
     video_score2: VideoScore2 | None = Field(None, description="A proxy of people's VQ and PF.")
     video_reward: VideoReward | None = Field(None, description="A proxy of people's VQ, motion quality and PF.")
     bootstrap: Bootstrap = Bootstrap()
+
+    @model_validator(mode="after")
+    def _omniscore_is_measured(self) -> Self:
+        lacking = set(self.omniscore.weighing) - set(self.vbench.measured) if self.omniscore else set()
+        if lacking:
+            raise ValueError(f"omniscore: vbench.dimensions lacks {', '.join(sorted(lacking))}")
+        return self
 
     @property
     def judges(self) -> dict[str, Weights]:

@@ -250,10 +250,13 @@ class ErrorsStage(Section):
 
 class VBenchStage(Section):
     dimensions: list[str]
+    omniscore: dict[str, float] | None = None  # weights of dimensions; none: it is not made
 
     @classmethod
     def of(cls, config: c.Config) -> dict[str, Any]:
-        return {"dimensions": config.scores.vbench.measured}
+        omniscore = config.scores.omniscore
+        made = {"omniscore": omniscore.weighing} if omniscore else {}
+        return {"dimensions": config.scores.vbench.measured, **made}
 
 
 class SuiteStage(Section):

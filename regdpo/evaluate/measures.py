@@ -111,6 +111,7 @@ VBENCH = "vbench_"
 """How the metrics of VBench's dimensions begin."""
 DIRECTIONS: dict[str, Literal[1]] = dict.fromkeys(("aesthetic_quality", "imaging_quality", "overall_consistency"), 1)
 """Dimensions of VBench of which more is better by itself; of the others a still, or a storm, is highest."""
+OMNISCORE = "omniscore"
 ITSELF = "measured against the real footage itself"
 
 TRANSFORMERS = ("torch", "transformers", "tokenizers", "numpy", "av")
@@ -228,10 +229,13 @@ MEASURES: dict[str, Measure] = {
     ),
     "vbench": Measure(
         "regdpo.evaluate.vbench_run:measure",
-        tuple(
-            Metric(f"{VBENCH}{name}", it.label, "VBench", DIRECTIONS.get(name, 0), 4, it.note)
-            for name, it in DIMENSIONS.items()
-            if it.custom
+        (
+            *(
+                Metric(f"{VBENCH}{name}", it.label, "VBench", DIRECTIONS.get(name, 0), 4, it.note)
+                for name, it in DIMENSIONS.items()
+                if it.custom
+            ),
+            Metric(OMNISCORE, "OmniScore", "%", 1, 2, "VBench's quality and overall consistency in one, ours"),
         ),
         stage="VBenchStage",
         packages=("vbench", "decord", "numpy"),
@@ -284,6 +288,7 @@ def columns(scores: Scores, task: str) -> dict[str, Metric]:
     """
     here = {metric.key for measure in asked(scores.judges).values() for metric in measure.metrics}
     here -= {f"{VBENCH}{name}" for name in DIMENSIONS} - {f"{VBENCH}{name}" for name in scores.vbench.measured}
+    here -= set() if scores.omniscore else {OMNISCORE}
     found = {key: it for key, it in metrics(task).items() if key in here}
     possible = [key for key, metric in found.items() if metric.better]
     primary = scores.primary

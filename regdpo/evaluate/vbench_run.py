@@ -25,7 +25,7 @@ from regdpo.core.progress import track
 from regdpo.core.rows import SampleRow, ScoreRow
 from regdpo.core.store import DIGESTS, Store
 from regdpo.core.temporaries import scratch
-from regdpo.evaluate import vbench_weights, vbench_worker
+from regdpo.evaluate import omniscore, vbench_weights, vbench_worker
 from regdpo.evaluate.measures import VBENCH, Given
 from regdpo.evaluate.suites import VIDEOS, needs
 
@@ -98,7 +98,9 @@ def ready(dimensions: Sequence[str], python: str, weights: str) -> str:
 def measure(given: Given) -> list[ScoreRow]:
     """As declared in ``measures``."""
     setting = Setting(given.python, Path(given.weights), given.device, given.store)
-    return score(given.stage, setting, list(given.samples))
+    stage: VBenchStage = given.stage
+    rows = score(stage, setting, list(given.samples))
+    return rows + (omniscore.rows(given.samples, rows, stage.omniscore) if stage.omniscore else [])
 
 
 def score(stage: VBenchStage, setting: Setting, samples: list[SampleRow]) -> list[ScoreRow]:

@@ -19,8 +19,9 @@ from regdpo.core.errors import UserError
 from regdpo.core.rows import SampleRow
 from regdpo.core.store import Store
 from regdpo.data import aesthetic, video
-from regdpo.evaluate import frechet, text_image
+from regdpo.evaluate import frechet, omniscore, text_image
 from regdpo.evaluate.measures import MEASURES, Given, asked, columns
+from regdpo.evaluate.proxies import row
 from regdpo.evaluate.video_score import read_scores
 
 RNG = np.random.default_rng(0)
@@ -216,3 +217,23 @@ def test_a_measure_that_is_off_is_no_column_and_leads_nothing(clip):
 )
 def test_scores_are_read_from_what_is_written(text, numbers):
     assert tuple(read_scores(text).values()) == numbers
+
+
+def test_omniscore_is_a_weighted_mean_of_normalised_dimensions(world):
+    """By hand: subject .5731 is halfway up its scale, overall .182 of its own; partial without one of them."""
+    weights = {"subject_consistency": 1.0, "overall_consistency": 3.0, "dynamic_degree": 0.5}
+    values = {"subject_consistency": 0.5731, "overall_consistency": 0.182, "dynamic_degree": 1.0}
+    assert omniscore.omniscore(values, weights) == pytest.approx(100 * (0.5 + 1.5 + 0.5) / 4.5, rel=1e-6)
+    _, samples = world
+    scores = [row("base", f"vbench_{name}", "a", 0, value) for name, value in values.items()]
+    scores += [row("base", "vbench_dynamic_degree", "b", 0, 1)]
+    first, second = omniscore.rows(samples[:2], scores, weights)
+    assert first.value == pytest.approx(250 / 4.5)
+    assert second.missing == "partial: 1 of 3 dimensions, without subject_consistency, overall_consistency"
+    on = Scores(vbench={"dimensions": ["dynamic_degree"]}, omniscore={"weights": {"dynamic_degree": 1}})
+    assert "omniscore" in columns(on, "i2v")
+    assert "omniscore" not in columns(Scores(), "i2v")
+    with pytest.raises(ValidationError, match=r"omniscore: vbench.dimensions lacks aesthetic_quality, background"):
+        Scores(omniscore={})
+    with pytest.raises(ValidationError, match=r"at least one above 0"):
+        Scores(omniscore={"weights": {"dynamic_degree": 0}})
