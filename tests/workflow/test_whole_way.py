@@ -8,7 +8,6 @@ from project import CONFIG, Project
 
 from regdpo.core import manifests
 from regdpo.core.rows import NegativeRow, PairRow, ScoreRow
-from regdpo.evaluate.measures import MEASURES
 from regdpo.models.spec import ModelFile
 from regdpo.workflow.timeline.rows import JobRow
 
@@ -60,5 +59,5 @@ def test_from_footage_to_the_page_over_two_base_models(tmp_path: Path):
     assert project.planned() == {}
     values["base"]["seeds"] = [0]
     project.configure(values)
-    footage = {"real_samples": 1, "score": sum(measure.reads == "samples" for measure in MEASURES.values())}
-    assert project.planned() == {"all": 1, **footage, "merge_scores": 1, "report_page": 1}
+    footage = {"real_samples": 1, "score": len([*(results / "scores/real").glob("*.parquet")])}
+    assert project.planned() == {"all": 1, **footage, "answers": 1, "merge_scores": 1, "report_page": 1}
