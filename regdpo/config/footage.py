@@ -165,6 +165,15 @@ class Ocr(Weights):
     frames: Count = Field(3, description="Frames of a clip that are looked at.")
 
 
+class Dover(Weights):
+    """DOVER, for `filters.min_dover`."""
+
+    model: Annotated[str, InputPath()] = Field(
+        description="ONNX file that `convert_to_onnx.py` of DOVER's repository writes; of its technical input as many "
+        "parts of a clip are shown as it was exported for."
+    )
+
+
 class Embeddings(HubModel):
     """A model of pictures, for `filters.max_similar`."""
 
@@ -210,6 +219,7 @@ class Clips(Section):
     filters: Filters = Filters()
     aesthetic: Aesthetic | None = None
     ocr: Ocr = Ocr()
+    dover: Dover | None = None
     embeddings: Embeddings | None = None
     encode: Encode = Encode()
     limits: Limits = Limits()

@@ -241,6 +241,20 @@ FILTERS: dict[str, Filter] = {
         weights="aesthetic",
         packages=("torch", "transformers"),
     ),
+    "poor": Filter(
+        score="dover",
+        function="regdpo.data.dover:Dover",
+        key="min_dover",
+        bound="least",
+        default=None,
+        kind=Fraction | None,
+        description="Least score of DOVER, from 0 to 1, of which half is the middle of its authors' data; below: poor. "
+        "Needs `clips.dover` and what `make filters` installs, and is asked of clips that nothing else rejects.",
+        says="DOVER scores it {score:.2f}, less than {limit:g}",
+        measures="score of DOVER, technical and aesthetic quality in one",
+        weights="dover",
+        packages=("onnxruntime", "opencv-python-headless"),
+    ),
     "text": Filter(
         score="text",
         function="regdpo.data.ocr:Ocr",
