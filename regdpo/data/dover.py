@@ -117,5 +117,5 @@ def pieces(height: int, width: int) -> dict[tuple[int, int], tuple[int, int]]:
 
 def normalised(frames: np.ndarray) -> np.ndarray:
     """Uint8 RGB (F, H, W, 3) as the networks take them, float32 (1, 3, F, H, W)."""
-    values: np.ndarray = (frames.astype(np.float32) - np.float32(MEAN)) / np.float32(STD)
+    values: np.ndarray = (frames - np.array(MEAN, np.float32)) / np.array(STD, np.float32)
     return np.ascontiguousarray(values.transpose(3, 0, 1, 2)[None])

@@ -128,7 +128,9 @@ def shape(inputs: Inputs) -> People:
     sorted_out = people.counted(inputs.answers, rating.attention)
     kept = sorted_out.rows
     measured = [
-        it for it in columns(inputs.config.scores, inputs.config.base.task).values() if it.key not in METRICS.values()
+        it
+        for it in columns(inputs.config.scores, inputs.config.base.task).values()
+        if it.key not in METRICS.values() and (it.better or not it.footage)
     ]
     return People(
         answers=len(kept),
