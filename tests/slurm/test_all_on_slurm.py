@@ -5,7 +5,9 @@ import re
 from project import CONFIG
 from slurm_project import SlurmProject
 
+from regdpo.config.evaluation import Scores
 from regdpo.core import manifests
+from regdpo.evaluate import measures
 from regdpo.evaluate.measures import MEASURES
 from regdpo.workflow.timeline.rows import JobRow
 
@@ -27,7 +29,7 @@ ASKED = {  # rule, of scores with the measure -> partition, GPUs, MB of a node, 
             2 + (it.reads == "samples"),
         )
     )
-    for name, it in MEASURES.items()
+    for name, it in measures.asked(Scores().judges).items()
     if it.reads != "answers"
 }
 SMALL_BASE = {"base_from_scratch": ("cpu", 0, 4000, 1, 60), "pretrain": ("gpu", 2, 4000, 2, 240)}
