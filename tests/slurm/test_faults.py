@@ -21,7 +21,7 @@ from project import Project
 from sandbox import Sandbox
 from slurm_project import SETTINGS
 
-from regdpo.core import manifests
+from regdpo.core import manifests, portable
 from regdpo.core.digests import folder_digest
 from regdpo.runs.job import Job
 from regdpo.workflow.timeline.rows import JobRow
@@ -242,6 +242,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Training]
             values = Job.read(training.run / "job.json").model_copy(update={"run": str(run)})
             job.write_text(values.model_dump_json())
             options = training.project.command()[1]
+            options["env"] = portable.environment(options["env"])
             subprocess.run([sys.executable, "-c", HERE, str(job)], check=True, **options)
         return run
 
