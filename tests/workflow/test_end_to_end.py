@@ -15,12 +15,13 @@ import pytest
 from project import CONFIG, ROOT, Project
 from safetensors.numpy import load_file
 
+from regdpo.config.evaluation import Scores
 from regdpo.core import manifests
 from regdpo.core.rows import ClipRow, NegativeRow, PairRow, ScoreRow, SplitRow
-from regdpo.evaluate.measures import MEASURES
+from regdpo.evaluate.measures import asked
 from regdpo.workflow.timeline.rows import JobRow
 
-BY_MODEL = [measure for measure in MEASURES.values() if measure.reads != "answers"]
+BY_MODEL = [measure for measure in asked(Scores().judges).values() if measure.reads != "answers"]
 SCORES = sum(3 + (measure.reads == "samples") for measure in BY_MODEL)
 """Of base, two arms and, where videos are measured, real footage."""
 
@@ -63,7 +64,7 @@ def test_everything_was_made(finished: Project):
     assert {row.model for row in scores} == {"real", "base", "dpo/seed0", "reg_dpo_lora/seed0"}
     for row in scores:
         assert (row.value is None) == bool(row.missing)
-        assert row.value is not None or row.metric.startswith(("vbench", "people"))
+        assert row.value is not None or row.metric.startswith(("vbench", "people", "frechet"))
 
 
 def test_no_network_was_there(finished: Project, alone: list[str]):
