@@ -121,7 +121,7 @@ def test_a_worker_with_a_stale_copy(fresh):
     told = {kind: {str(shard): "" for shard in range(8)} for kind in ("videos", "sidecars")}
     for stale in ("nothing", "torch", "regdpo"):
         code.write_text(text + ("MORE = 1\n" if stale == "regdpo" else "# A comment.\n"))
-        environments = re.sub(r"torch==\S+", "torch==2.0", seen) if stale == "torch" else seen
+        environments = re.sub(r"\btorch==\S+", "torch==2.0", seen) if stale == "torch" else seen
         RunFile(environment=environments, digests=told | {"weights": {}}).write(run)
         worker = ["env", f"{RUN}={run}"]
         done = fresh.snakemake("clips", "--mode", "remote", "--dry-run", before=worker)
