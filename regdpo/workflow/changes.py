@@ -64,6 +64,7 @@ PLACES = {
     "static": "scores.vbench.static",
     "limit": "scores.vbench.prompts",
     "geometry": "clips.buckets",
+    "omniscore": "scores.omniscore.weights",
 }
 """What parts of the configuration are called by ``stage_inputs`` -> where they stand in it."""
 OF_SUITES = {"seed": "scores.vbench.seed", "sampling": "samples.sampling"}
