@@ -169,7 +169,10 @@ def test_one_arms_beta_makes_that_arm_alone_stale(project: Project):
     assert said.returncode == 0, said.stderr
     lines = [line.split() for line in said.stdout.splitlines()]
     assert ["train", "1", "2"] in lines
-    assert "  train.arms.dpo.beta 50 -> 51: one training, its weights, samples, answers, scores, the report\n" in said.stdout
+    assert (
+        "  train.arms.dpo.beta 50 -> 51: one training, its weights, samples, answers, scores, the report\n"
+        in said.stdout
+    )
     assert said.stdout.endswith("look first at: snakemake --cores 2 train --configfile config/config.yaml\n")
 
 
