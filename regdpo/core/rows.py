@@ -275,6 +275,7 @@ class LatentRow(Row):
     encoder: str  # digest of the model whose codec and text encoder were used
     shape: str  # of `winner`, C,F,H,W
     has_loser: bool
+    origin: str = "gt"  # as of the pair
     weight: float = 1.0  # of the pair's loss
     empty: str = ""  # file of the empty caption's `text`; none for models that are given the guidance scale
     empty_sha256: str = ""

@@ -84,6 +84,7 @@ def encode(
             encoder=model.ref.digest,
             shape=shapes[size],
             has_loser=bool(pair.loser),
+            origin=pair.origin,
             weight=pair.weight,
             **empty,
         )

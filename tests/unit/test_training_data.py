@@ -186,6 +186,7 @@ def test_a_flipped_bit_in_a_latent_or_a_clip_is_refused(world, tmp_path):
     with pytest.raises(UserError, match=rf"^pair {row.pair_id}: .* is damaged \(sha256 .*--forcerun encode_latents$"):
         read_latents(row, store)
     encoded = LatentsStage.model_validate({"latents": {"dtype": "fp32"}})
+    pair, row = (it.model_copy(update={"origin": "others"}) for it in (pair, row))  # where it is from stays with it
     assert latents.encode(encoded, world.model, [pair], Store(store.root), CPU) == [row]  # who makes it puts it aside
     assert path.read_bytes() == world.store.existing(row.path).read_bytes()
     shutil.copy(store.existing(pair.loser), store.existing(pair.winner))
