@@ -155,8 +155,12 @@ def rejections(kinds: Iterable[str], negatives: int) -> str:
     return f"{counts.total()} of {negatives} negatives are rejected and make no pair: {told}"
 
 
+Label = Literal["", "good", "bad"]
+"""Of a sample by itself, which lies where a winner does, without loser. Empty: a pair, or a clip to pretrain on."""
+
+
 class PairRow(Row):
-    """Winner (real) and loser (generated) of the same caption; pretraining rows have no loser."""
+    """Winner (real) and loser (generated) of the same caption; a labelled sample and pretraining rows have no loser."""
 
     pair_id: str
     split: Literal["train", "validation", "test"]
@@ -177,6 +181,8 @@ class PairRow(Row):
     origin: str = "gt"  # its source, by name in pairs.sources
     generator: str = ""  # the name of who made the loser
     weight: float = 1.0  # of the pair's loss
+    label: Label = ""
+    segments: str = ""  # comma-joined, of equal time each: 1 winner better, -1 loser better, 0 neither; empty: all 1
 
 
 class Geometry(Section):
@@ -277,6 +283,8 @@ class LatentRow(Row):
     has_loser: bool
     origin: str = "gt"  # as of the pair
     weight: float = 1.0  # of the pair's loss
+    label: Label = ""
+    segments: str = ""  # comma-joined, of equal time each: 1 winner better, -1 loser better, 0 neither; empty: all 1
     empty: str = ""  # file of the empty caption's `text`; none for models that are given the guidance scale
     empty_sha256: str = ""
 

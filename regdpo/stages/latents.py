@@ -86,6 +86,8 @@ def encode(
             has_loser=bool(pair.loser),
             origin=pair.origin,
             weight=pair.weight,
+            label=pair.label,
+            segments=pair.segments,
             **empty,
         )
         for path, pair, size in zip(paths, pairs, sizes, strict=True)

@@ -84,6 +84,17 @@ def test_captions_cannot_be_dropped_for_one_that_is_not_there(world):
         dataset.check(rows, world.model.ref.digest, True, world.store, 0.1)
 
 
+def test_what_is_said_of_a_pair_goes_with_its_latents(world):
+    sample = {"pair_id": "sample", "label": "bad", "loser": "", "loser_sha256": ""}
+    pairs = [world.pairs[0].model_copy(update=what) for what in (sample, {"segments": "-1,0,1"})]
+    encode = LatentsStage.model_validate({"latents": {"dtype": "fp32"}})
+    rows = latents.encode(encode, world.model, pairs, world.store, CPU)
+    assert [(row.label, row.segments, row.has_loser) for row in rows] == [("bad", "", False), ("", "-1,0,1", True)]
+    tensors = [read_latents(row, world.store) for row in rows]
+    assert "loser" not in tensors[0]
+    assert torch.equal(tensors[0]["winner"], tensors[1]["winner"])
+
+
 def test_every_epoch_takes_every_pair_once(world):
     rows = world.latents
     order = dataset.Order(rows, 4, seed=1)
