@@ -1,0 +1,222 @@
+"""MUG-V's denoiser and autoencoder against vectors that its published code gave on small random weights
+(tests/golden/README.md), in fp32 and in float64."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from regdpo.models import mugv_transformer as denoiser
+from regdpo.models.mugv_autoencoder import AutoencoderMugV
+from regdpo.models.mugv_transformer import MugVTransformer3DModel
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+NEAR = {"out": 5e-5, "ref64": 1e-9}
+"""Of the greatest value of a tensor, as the vectors' makers say of a fair implementation."""
+DENOISER = {
+    "in_channels": 6,
+    "num_attention_heads": 4,
+    "attention_head_dim": 12,
+    "num_layers": 2,
+    "text_dim": 20,
+}
+AUTOENCODER = {
+    "latent_channels": 6,
+    "block_out_channels": (8, 8, 16, 16),
+    "norm_num_groups": 4,
+    "temporal_filters": 8,
+    "temporal_multipliers": (1, 2, 2, 3),
+    "temporal_layers": 2,
+    "temporal_norm_num_groups": 4,
+    "micro_frames": 16,
+    "latents_mean": (0.0,) * 6,
+    "latents_std": (1.0,) * 6,
+}
+GRADIENTS = (
+    "blocks.0.attn.qkv.weight",
+    "blocks.0.scale_shift_table",
+    "blocks.1.attn.k_norm.weight",
+    "blocks.1.cross_attn.kv_linear.bias",
+    "final_layer.scale_shift_table",
+    "fps_embedder.mlp.2.bias",
+    "start_token",
+)
+
+
+class Vectors:
+    """One file of them in one precision."""
+
+    def __init__(self, name: str, kind: str):
+        self.kind, self.tensors = kind, load_file(GOLDEN / f"{name}.safetensors")
+        self.dtype = torch.float64 if kind == "ref64" else torch.float32
+
+    def given(self, name: str) -> Tensor | None:
+        tensor = self.tensors.get(f"in.{name}")
+        return tensor.to(self.dtype) if tensor is not None and tensor.is_floating_point() else tensor
+
+    def weights(self, part: str) -> dict[str, Tensor]:
+        start = f"weights.{part}."
+        return {name.removeprefix(start): it.to(self.dtype) for name, it in self.tensors.items() if start in name}
+
+    def same(self, name: str, ours: Tensor) -> None:
+        """Tensors that have no twin in float64 (masks) are the same in both."""
+        theirs = self.tensors.get(f"{self.kind}.{name}", self.tensors[f"out.{name}"])
+        assert ours.shape == theirs.shape, name
+        worst = (ours.double() - theirs.double()).abs().max() / theirs.double().abs().max()
+        assert worst <= NEAR[self.kind], f"{name}: {worst:.1e}"
+
+
+@pytest.fixture(params=NEAR)
+def kind(request, monkeypatch) -> str:
+    if request.param == "ref64":
+        monkeypatch.setattr(Tensor, "float", Tensor.double)
+    return request.param
+
+
+@pytest.fixture
+def dit(kind) -> tuple[Vectors, MugVTransformer3DModel]:
+    vectors = Vectors("mugv_dit", kind)
+    model = MugVTransformer3DModel(**DENOISER).to(vectors.dtype).eval()
+    model.load_state_dict(vectors.weights("dit"))
+    return vectors, model
+
+
+def asked(vectors: Vectors, model: MugVTransformer3DModel, case: str) -> Tensor:
+    text = vectors.given(f"{case}.y")
+    assert text is not None
+    return model(
+        vectors.given(f"{case}.x"),
+        vectors.given(f"{case}.timestep"),
+        vectors.given(f"{case}.fps"),
+        text.squeeze(1),
+        vectors.given(f"{case}.mask"),
+        vectors.given(f"{case}.x_mask"),
+        vectors.given(f"{case}.frame_indice"),
+    )[0]
+
+
+@pytest.mark.parametrize("case", ["t2v", "i2v", "odd", "mix"])
+def test_the_denoisers_answers(dit, case):
+    """Text of several lengths; a clean frame; a patch that has to be filled up; places beyond the table."""
+    vectors, model = dit
+    with torch.no_grad():
+        vectors.same(f"{case}.out", asked(vectors, model, case))
+
+
+@pytest.mark.parametrize("case", ["t2v", "i2v"])
+def test_the_denoisers_gradients(dit, case):
+    vectors, model = dit
+    target = vectors.given(f"{case}.grad_target")
+    loss = ((asked(vectors, model, case)[:, :6] - target) ** 2).mean()
+    loss.backward()
+    vectors.same(f"{case}.loss", loss.detach().view(1))
+    parameters = dict(model.named_parameters())
+    for name in GRADIENTS:
+        vectors.same(f"{case}.grad.{name}", parameters[name].grad)
+
+
+def test_what_is_inside_of_the_denoiser(dit):
+    """Embeddings, rotary tables and each part of a block, so that a mistake is found where it is."""
+    vectors, model = dit
+    found: dict[str, Tensor] = {}
+    parts = {
+        "t_emb": model.t_embedder,
+        "t_mlp": model.t_block,
+        "fps_emb": model.fps_embedder,
+        "y_emb": model.y_embedder,
+        "b0_attn": model.blocks[0].attn,
+        "b0_cross": model.blocks[0].cross_attn,
+        "b0": model.blocks[0],
+        "b1": model.blocks[1],
+    }
+    hooks = [
+        part.register_forward_hook(lambda m, a, out, name=name: found.__setitem__(name, out))
+        for name, part in parts.items()
+    ]
+    with torch.no_grad():
+        asked(vectors, model, "i2v")
+    for name, ours in found.items():
+        if name == "t_mlp":
+            ours = ours[1]
+        vectors.same(f"i2v.mid.{name}", ours.unsqueeze(1) if name == "y_emb" else ours)
+    with torch.no_grad():
+        asked(vectors, model, "t2v")
+        vectors.same("t2v.mid.t_emb", model.t_embedder(vectors.given("t2v.timestep")))
+    mask = vectors.given("t2v.mask")
+    vectors.same("t2v.mid.y_lens", mask.sum(1))
+    vectors.same("t2v.mid.y_packed", found["y_emb"][mask != 0].unsqueeze(0))
+    for hook in hooks:
+        hook.remove()
+    places = denoiser.positions(vectors.given("t2v.frame_indice"), [3, 2, 3])
+    vectors.same("t2v.mid.freq_cis", denoiser.rotary(places, 12).squeeze(2))
+    steps = torch.arange(9)
+    alike = torch.stack([steps, steps, steps], 1).unsqueeze(0)
+    table = denoiser.rotary(alike, 12)[0, :, 0]  # (9, 6, 2): two frequencies of each axis
+    vectors.same("rope.space", table[:, :2])
+    vectors.same("rope.time", table[:, 4:])
+    last = denoiser.positions(torch.tensor([[0, 478, 479, 500]]), [2, 1, 1])
+    assert last[0, :, 2].tolist() == [0, 478, 479, 479]
+    vectors.same("rope.time_last", denoiser.rotary(last[:, 1:3], 12)[0, :, 0, 4:])
+
+
+def test_the_denoiser_has_the_published_number_of_parameters():
+    with torch.device("meta"):
+        model = MugVTransformer3DModel()
+    assert sum(parameter.numel() for parameter in model.parameters()) == 10_830_321_984
+    assert len(model.state_dict()) == 1197
+    assert sum(parameter.numel() for parameter in model.blocks[0].parameters()) == 191_175_840
+
+
+@pytest.fixture
+def vae(kind) -> tuple[Vectors, AutoencoderMugV]:
+    vectors = Vectors("mugv_vae", kind)
+    model = AutoencoderMugV(**AUTOENCODER).to(vectors.dtype).eval()
+    model.load_state_dict(vectors.weights("vae"))
+    return vectors, model
+
+
+@pytest.mark.parametrize("frames", [8, 12, 16, 17, 24])
+def test_the_autoencoder_encodes(vae, frames):
+    """Eight by eight, whatever is not a multiple of that; draws as those of the vectors."""
+    vectors, model = vae
+    with torch.no_grad():
+        posterior = model.encode(vectors.given(f"enc{frames}.video")).latent_dist
+        vectors.same(f"enc{frames}.moments", posterior.parameters)
+        noise = [vectors.given(f"enc{frames}.noise.{i}") for i in range(2)]
+        drawn = posterior.mean + posterior.std * torch.cat([it for it in noise if it is not None], 2)
+        vectors.same(f"enc{frames}.latent", (drawn - model.shift) / model.scale)
+        if frames == 8:
+            vectors.same("enc8.spatial_feature", model._features(vectors.given("enc8.video")))
+
+
+@pytest.mark.parametrize("frames", [8, 16, 17, 20, 24])
+def test_the_autoencoder_decodes(vae, frames):
+    vectors, model = vae
+    found: list[Tensor] = []
+    model.temporal_vae.decoder.register_forward_hook(lambda m, a, out: found.append(out))
+    with torch.no_grad():
+        latents = vectors.given(f"dec{frames}.latent") * model.scale + model.shift
+        vectors.same(f"dec{frames}.video", model.decode_frames(latents, frames))
+    if frames == 16:
+        vectors.same("dec16.temporal_feature", found[0])
+
+
+def test_the_autoencoders_gradients(vae):
+    vectors, model = vae
+    latents = vectors.given("dec8.latent") * model.scale + model.shift
+    loss = ((model.decode_frames(latents, 8) - vectors.given("grad_target")) ** 2).mean()
+    loss.backward()
+    vectors.same("grad.loss", loss.detach().view(1))
+    parameters = dict(model.named_parameters())
+    for name in [name.removeprefix("out.grad.") for name in vectors.tensors if name.startswith("out.grad.")]:
+        if name != "loss":
+            vectors.same(f"grad.{name}", parameters[name].grad)
+
+
+def test_the_autoencoder_has_the_published_number_of_parameters():
+    with torch.device("meta"):
+        model = AutoencoderMugV()
+    count = {name: sum(it.numel() for it in part.parameters()) for name, part in model.named_children()}
+    assert count == {"spatial_vae": 83_653_771, "temporal_vae": 328_099_128}
