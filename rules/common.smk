@@ -1,5 +1,6 @@
 # What the rules share: names, and what regdpo/workflow/ hands them. No rules here.
 import os
+import re
 import shlex
 import sys
 from functools import cache
@@ -15,6 +16,7 @@ from regdpo.config import stage_inputs
 from regdpo.config.run_file import RUN
 from regdpo.core import damage
 from regdpo.core.errors import UserError
+from regdpo.core.model_names import LINK
 from regdpo.data.captioner_registry import CAPTIONERS
 from regdpo.data.pair_registry import PAIR_SOURCES
 from regdpo.data.registry import of_weights
@@ -64,10 +66,13 @@ model_files = ModelFiles(settings)
 RESULTS = settings.paths.results
 LOGS = "logs"
 SEEDS = settings.train.seeds
-ARMS = list(settings.train.arms)
+# All trainings of all arms: an arm may be a chain of them.
+LINKS = list(settings.train.links)
 # Folders of the base models, of which the first has none: what is of another lies in its own, made by the same rules.
 BASES = list(settings.base.folders)
-MODELS = ["base", *(f"{arm}/seed{seed}" for arm in ARMS for seed in SEEDS)]
+# The same of what trained models make for the next training.
+ROUNDS = settings.rounds
+MODELS = ["base", *(f"{link}/seed{seed}" for link in LINKS for seed in SEEDS)]
 FAMILY = declare.family
 JUDGES = of_weights(settings.clips.filters)
 # Packages that run weights of shots and filters.
@@ -82,12 +87,12 @@ CPUS = settings.launch.processes // settings.launch.nodes
 
 
 wildcard_constraints:
-    of=f"({'|'.join(BASES)})",
+    of=f"({'|'.join(map(re.escape, BASES + ROUNDS))})",
     shard=r"\d+",
-    arm=r"[A-Za-z0-9_-]+",
+    arm=LINK,
     generator=r"[A-Za-z0-9_-]+",
     seed=r"-?\d+",
-    model=r"real|base|[A-Za-z0-9_-]+/seed-?\d+",
+    model=rf"real|base|{LINK}/seed-?\d+",
     pairs=r"gt|pretrain",
     source=r"[A-Za-z0-9_-]+",
     measure="|".join(MEASURES),

@@ -1,8 +1,7 @@
-# One arm = one objective on the same pairs and seeds. Checkpoints live in the store; the rule declares the outcome.
+# One arm = one objective on the same pairs and seeds, or a chain of such trainings. Checkpoints live in the store; the rule declares the outcome.
 rule train_arm:
     input:
-        model=f"{RESULTS}/{{of}}base/model.json",
-        latents=f"{RESULTS}/{{of}}latents/gt.parquet",
+        unpack(model_files.trained_on),
     output:
         model=f"{RESULTS}/{{of}}train/{{arm}}/seed{{seed}}/model.json",
     log:
@@ -26,7 +25,7 @@ rule train_arm:
             lambda wildcards: (wildcards.arm, int(wildcards.seed)),
         ),
         code=lambda wildcards: declare.training_code(
-            settings.train.arms[wildcards.arm].objective
+            settings.train.links[wildcards.arm].step.objective
         ),
         env=declare.env("torch", "diffusers", "peft"),
         damage=lambda wildcards: damage.digest(
@@ -49,4 +48,4 @@ rule train_arm:
 
 rule train:
     input:
-        expand(rules.train_arm.output.model, of=BASES, arm=ARMS, seed=SEEDS),
+        expand(rules.train_arm.output.model, of=BASES, arm=LINKS, seed=SEEDS),

@@ -39,7 +39,7 @@ COMFYUI = settings.lora_arms if "comfyui" in settings.train.export_formats else 
 
 rule weights:
     input:
-        expand(rules.arm_weights.output.readme, of=BASES, arm=ARMS, seed=SEEDS),
+        expand(rules.arm_weights.output.readme, of=BASES, arm=LINKS, seed=SEEDS),
         expand(
             rules.export_comfyui.output.adapters,
             of=BASES,

@@ -132,12 +132,13 @@ def _planned(values: schema.Config, args: argparse.Namespace, memory: float) -> 
 
 
 def _training(values: schema.Config, args: argparse.Namespace) -> Training:
-    ranks, arms = _ranks(values, args), values.train.arms
-    arm = args.arm or next((name for name, row in arms.items() if OBJECTIVES[row.objective].paired), next(iter(arms)))
+    ranks, links = _ranks(values, args), values.train.links
+    first = next((name for name, it in links.items() if OBJECTIVES[it.step.objective].paired), next(iter(links)))
+    arm = args.arm or first
     trainings = values.trainings()
     key = "base.pretrain" if arm == "pretrain" else f"train.arms.{arm}"
     if key not in trainings:
-        raise UserError(f"--arm: there is no {arm}; there are {', '.join(arms)}")
+        raise UserError(f"--arm: there is no {arm}; there are {', '.join(links)}")
     settings, losers = trainings[key]
     architecture = known(args.model) if args.model else find(values.base)
     sizes = _sizes(values, args, architecture)

@@ -69,6 +69,7 @@ def _type_name(annotation: Any) -> str:
         "bool": "yes/no",
         "Any": "any",
         "Arm": "arm",
+        "Step": "step",
         "Bucket": "bucket",
         "PairSource": "source of pairs",
         "Generator": "generator",

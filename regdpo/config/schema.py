@@ -155,6 +155,20 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _rounds_have_negatives(self) -> Self:
+        for link in self.train.links.values():
+            if link.step.generator == BASE:
+                continue
+            if "gt" not in self.pairs.sources:
+                raise ValueError(f"train.{link.key}.generator: it makes losers of `gt`, which pairs.sources has not")
+            if all(it.model for it in self.negatives.named.values()):
+                raise ValueError(
+                    f"train.{link.key}.generator: all of negatives.generators are other models, and would make the "
+                    "same again; add one without `model`"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _suites_are_of_the_task(self) -> Self:
         if other := [name for name in self.scores.vbench.suites if SUITES[name].task != self.base.task]:
             raise ValueError(f"scores.vbench.suites: {other[0]} is for other models than base.task {self.base.task}")
@@ -209,8 +223,8 @@ class Config(Section):
 
     @property
     def lora_arms(self) -> list[str]:
-        """Arms that train adapters."""
-        return [name for name in self.train.arms if self.train.arm_settings(name).tuning == "lora"]
+        """Trainings of arms that have adapters."""
+        return [name for name, link in self.train.links.items() if link.adapted]
 
     def generator(self, name: str) -> tuple[Base, str]:
         """The model that makes negatives by a name, and the key that it stands under."""
@@ -223,20 +237,37 @@ class Config(Section):
 
     @property
     def trained(self) -> int:
-        """Trainings of each arm."""
+        """Trainings of each link of an arm."""
         return len(self.base.seeds) * len(self.train.seeds)
 
     @property
     def models(self) -> list[str]:
         """Names of all models that are compared, of each base model the base first."""
-        trained = [f"{arm}/seed{seed}" for arm in self.train.arms for seed in self.train.seeds]
+        trained = [f"{link}/seed{seed}" for link in self.train.links for seed in self.train.seeds]
         return [f"{of}{name}" for of in self.base.folders for name in (BASE, *trained)]
+
+    def folder_of(self, of: str, link: str, seed: int) -> str:
+        """The folder below the results of the negatives, pairs and latents that a training reads, with a slash: its
+        base model's, or that of what its start makes.
+
+        Args:
+            of: of the base model.
+        """
+        it = self.train.links[link]
+        return f"{of}by/{it.start}/seed{seed}/" if it.fresh else of
+
+    @property
+    def rounds(self) -> list[str]:
+        """All such folders of what a trained model makes."""
+        fresh = [link.name for link in self.train.links.values() if link.fresh]
+        every = [self.folder_of(of, it, seed) for of in self.base.folders for it in fresh for seed in self.train.seeds]
+        return list(dict.fromkeys(every))
 
     def trainings(self) -> dict[str, tuple[TrainSettings, bool]]:
         """Key of every training -> its settings, and whether it has losers."""
         found = {
-            f"train.arms.{name}": (self.train.arm_settings(name), OBJECTIVES[arm.objective].paired)
-            for name, arm in self.train.arms.items()
+            f"train.arms.{name}": (link.settings, OBJECTIVES[link.step.objective].paired)
+            for name, link in self.train.links.items()
         }
         if self.base.pretrain:
             found["base.pretrain"] = self.base.pretrain.settings, False

@@ -211,14 +211,14 @@ class TrainStage(Terms):
             pretrain = config.base.pretrain
             assert pretrain is not None
             return {"objective": "pretrain", "seed": seed, "settings": _training(pretrain.settings)}
-        if arm not in config.train.arms:
-            raise UserError(f"train.arms: there is no {arm}; there are {', '.join(config.train.arms)}")
-        row = config.train.arms[arm]
+        if arm not in config.train.links:
+            raise UserError(f"train.arms: there is no {arm}; there are {', '.join(config.train.links)}")
+        link = config.train.links[arm]
         return {
-            "objective": row.objective,
-            **row.given(),
+            "objective": link.step.objective,
+            **link.step.given(),
             "seed": seed,
-            "settings": _training(config.train.arm_settings(arm)),
+            "settings": _training(link.settings),
         }
 
 
@@ -372,7 +372,7 @@ def part_name(stage: type[Section], *which: Any) -> str:
 def parts(config: c.Config) -> dict[str, dict[str, Any]]:
     """What every stage reads, by ``part_name``."""
     found = {part_name(stage): stage.of(config) for stage in STAGES}
-    trained = [(arm, seed) for arm in config.train.arms for seed in config.train.seeds]
+    trained = [(link, seed) for link in config.train.links for seed in config.train.seeds]
     for seed in config.base.seeds:
         found[part_name(BaseStage, seed)] = BaseStage.of(config, seed)
         if config.base.pretrain:

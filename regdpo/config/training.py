@@ -1,5 +1,8 @@
 """The sections of the configuration that a training reads."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, create_model, model_validator
@@ -60,7 +63,8 @@ class Parallel(Section):
         "auto",
         description="Who gives the reference's errors. `adapters`: the policy without its adapters; `copy`: a frozen "
         "sharded copy; `offload`: that copy in main memory; `cached`: the untrained policy, asked once before step 1. "
-        "`auto`: `adapters` with LoRA, else `copy`; with `reference_ema` always `copy`.",
+        "`auto`: `adapters` with LoRA, else `copy`; with `reference_ema`, and where adapters go on from an earlier "
+        "step, always `copy`.",
     )
     attention: Literal["auto", "flash", "_flash_3_hub", "_native_flash", "_native_cudnn", "native"] = Field(
         "auto",
@@ -168,13 +172,17 @@ class TrainSettings(Section):
         return self
 
 
-def reference_kind(settings: TrainSettings, parallel: Parallel, losers: bool) -> str:
-    """Who gives the reference's errors: ``none``, or a kind of ``parallel.reference`` other than ``auto``."""
+def reference_kind(settings: TrainSettings, parallel: Parallel, losers: bool, adapted: bool = False) -> str:
+    """Who gives the reference's errors: ``none``, or a kind of ``parallel.reference`` other than ``auto``.
+
+    Args:
+        adapted: the start has adapters, so that the policy without any is not the reference.
+    """
     if not losers:
         return "none"
     if parallel.reference != "auto":
         return parallel.reference
-    return "copy" if settings.tuning == "full" or settings.reference_ema else "adapters"
+    return "copy" if settings.tuning == "full" or settings.reference_ema or adapted else "adapters"
 
 
 class _Terms(Section):
@@ -204,14 +212,38 @@ else:
     ObjectiveName = Literal[configurable()]
 
 
-class Arm(Terms):
-    """One objective on the pairs all arms share."""
+PREVIOUS = "previous"
+"""The step before, or in the later rounds of a step the round before."""
+
+
+class Step(Terms):
+    """One training of an arm that is a chain of them (docs/concepts/chains.md)."""
 
     objective: ObjectiveName
-    settings: dict[str, Any] = Field({}, description="Keys of `train.settings` that this arm overrides.")
+    settings: dict[str, Any] = Field({}, description="Keys of `train.settings` that this step overrides.")
+    start: Name | None = Field(
+        None,
+        description="What is trained on, and is the reference: `base`, `previous` (the step before), or an arm, of "
+        "which it is the last step. Empty: `previous`, or `base` for the first step.",
+    )
+    adapters: Literal["go_on", "merge"] = Field(
+        "go_on",
+        description="Where the start has adapters: they are trained on (with the same `lora`), or are merged into its "
+        "weights first.",
+    )
+    generator: Literal["base", "previous"] = Field(
+        "base",
+        description="Who makes the losers of source `gt`: the base (or `negatives.generators`), or the start of this "
+        "step, anew.",
+    )
+    rounds: Count = Field(
+        1, description="Times that the step is done, each from the outcome of the last, with negatives of that."
+    )
 
     @model_validator(mode="after")
     def _terms_fit(self) -> Self:
+        if not self.objective:
+            return self
         terms = OBJECTIVES[self.objective].terms
         needed = {name for name, term in terms.items() if term.needed}
         allowed = set(terms) - needed
@@ -224,6 +256,57 @@ class Arm(Terms):
         if self.r_scale is not None and self.r != "dgr":
             raise ValueError("`r_scale` scales r = dgr; it has no use here")
         return self
+
+    @model_validator(mode="after")
+    def _rounds_are_fresh(self) -> Self:
+        if self.rounds > 1 and self.generator == "base":
+            raise ValueError("`rounds` are for fresh negatives; give `generator: previous`")
+        return self
+
+
+class Arm(Step):
+    """One training, or a chain of them as `steps`."""
+
+    objective: ObjectiveName | None = None  # type: ignore[assignment]
+    steps: list[Step] = Field(
+        [], description="One training after another, in the place of all the other keys but `settings`."
+    )
+
+    @model_validator(mode="after")
+    def _one_or_many(self) -> Self:
+        if bool(self.objective) == bool(self.steps):
+            raise ValueError("give an `objective`, or `steps` that each have one")
+        more = sorted(self.model_fields_set - {"steps", "settings"})
+        if self.steps and more:
+            raise ValueError(f"{', '.join(f'`{key}`' for key in more)}: with `steps`, give it to a step")
+        return self
+
+    @property
+    def parts(self) -> Sequence[Step]:
+        """Its steps."""
+        return self.steps or [self]
+
+
+@dataclass(frozen=True)
+class Link:
+    """One training of an arm, expanded: a step, or a round of it."""
+
+    name: str
+    """The arm's for the last, else the arm's with ``.N``, counted from 1."""
+    arm: str
+    key: str
+    """Where it stands in the configuration."""
+    step: Step
+    settings: TrainSettings
+    start: str
+    """The link that it starts from; empty: the base."""
+    fresh: bool
+    """Whether the negatives are those of its start."""
+
+    @property
+    def adapted(self) -> bool:
+        """Whether it trains adapters."""
+        return self.settings.tuning == "lora"
 
 
 class Train(Section):
@@ -241,19 +324,90 @@ class Train(Section):
 
     @model_validator(mode="after")
     def _overrides_fit(self) -> Self:
+        for name in self.arms:
+            if name in (BASE, PREVIOUS, "pretrain", REAL) or FOLDER.fullmatch(name):
+                raise ValueError(f"arms.{name}: that name is taken")
         seen: dict[str, str] = {}
-        for name, arm in self.arms.items():
-            same = canonical([arm.model_dump(exclude={"settings"}), self.arm_settings(name).model_dump()])
+        for name in self.arms:
+            mine = [link for link in self.links.values() if link.arm == name]
+            steps = [it.step.model_dump(exclude={"settings", "start", "rounds", "steps"}, exclude_none=True) for it in mine]
+            starts = ["" if it.start.startswith(f"{name}.") else it.start for it in mine]
+            same = canonical([steps, starts, [it.settings.model_dump() for it in mine]])
             if same in seen:
                 raise ValueError(f"arms.{name}: is the same as {seen[same]}")
             seen[same] = name
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError("seeds: one occurs twice")
-        for name in self.arms:
-            if name in (BASE, "pretrain", REAL) or FOLDER.fullmatch(name):
-                raise ValueError(f"arms.{name}: that name is taken")
         return self
 
+    @model_validator(mode="after")
+    def _starts_fit(self) -> Self:
+        for link in self.links.values():
+            done, one = [link.name], link
+            while one.start:
+                one = self.links[one.start]
+                if one.name in done:
+                    raise ValueError(f"{link.key}.start: goes in a circle ({' <- '.join([*done, one.name])})")
+                done.append(one.name)
+        for link in self.links.values():
+            start = self.links.get(link.start)
+            has = start is not None and start.adapted
+            if link.step.adapters == "merge" and not has:
+                raise ValueError(f"{link.key}.adapters: {link.start or BASE} has none to merge; leave it out")
+            if start is None or not has or link.step.adapters == "merge":
+                continue
+            merge = "give `adapters: merge` to have them merged first"
+            if not link.adapted:
+                raise ValueError(f"{link.key}: tuning `full` cannot go on with the adapters of {link.start}; {merge}")
+            if link.settings.lora != start.settings.lora:
+                raise ValueError(f"{link.key}: its `lora` is not that of {link.start}, whose adapters go on; {merge}")
+            if link.settings.parallel.reference == "adapters":
+                raise ValueError(
+                    f"{link.key}.settings.parallel.reference: without its adapters it would be the base, and the "
+                    "reference is the start; take `copy`, `offload` or `cached`"
+                )
+        return self
+
+    @cached_property
+    def links(self) -> dict[str, Link]:
+        """All trainings of all arms by name, in the configuration's order."""
+        found: dict[str, Link] = {}
+        for arm, row in self.arms.items():
+            rounds = [
+                (place, step, number) for place, step in enumerate(row.parts) for number in range(step.rounds)
+            ]
+            names = [f"{arm}.{number}" for number in range(1, len(rounds))] + [arm]
+            for name, before, (place, step, number) in zip(names, ["", *names], rounds, strict=False):
+                key = f"arms.{arm}.steps.{place}" if row.steps else f"arms.{arm}"
+                settings = overridden(self.settings, row.settings, f"arms.{arm}.settings")
+                if row.steps:
+                    settings = overridden(settings, step.settings, f"{key}.settings")
+                start = before if number else self._start(step, before, key)
+                fresh = step.generator == PREVIOUS and bool(start)
+                found[name] = Link(name, arm, key, step, settings, start, fresh)
+        return {name: replace(link, settings=self._with_reference(link, found)) for name, link in found.items()}
+
+    @staticmethod
+    def _with_reference(link: Link, links: dict[str, Link]) -> TrainSettings:
+        """Its settings, with a copy for the reference where adapters go on."""
+        start, settings = links.get(link.start), link.settings
+        goes_on = start is not None and start.adapted and link.adapted and link.step.adapters == "go_on"
+        if not goes_on or settings.parallel.reference != "auto":
+            return settings
+        parallel = settings.parallel.model_copy(update={"reference": "copy"})
+        return settings.model_copy(update={"parallel": parallel})
+
+    def _start(self, step: Step, before: str, key: str) -> str:
+        """The link that a step starts from, empty for the base."""
+        if step.start is None or step.start == PREVIOUS:
+            if step.start and not before:
+                raise ValueError(f"{key}.start: there is no step before; give `base` or an arm")
+            return before
+        if step.start != BASE and step.start not in self.arms:
+            raise ValueError(f"{key}.start: there is no arm {step.start}; there are {', '.join(self.arms)}")
+        return "" if step.start == BASE else step.start
+
     def arm_settings(self, name: str) -> TrainSettings:
-        """The settings of one arm: the shared ones with its overrides."""
-        return overridden(self.settings, self.arms[name].settings, f"arms.{name}.settings")
+        """The settings of a link, such as the last of an arm, which has the arm's name: the shared ones with its
+        overrides."""
+        return self.links[name].settings

@@ -9,7 +9,9 @@ from regdpo.core.rows import REAL
 
 BASE = "base"
 FOLDER = re.compile(r"base-?\d+")
-_NAME = re.compile(rf"({FOLDER.pattern}/)?(?:({REAL}|{BASE})|([A-Za-z0-9][A-Za-z0-9_-]*)/seed(-?\d+))")
+LINK = r"[A-Za-z0-9][A-Za-z0-9_-]*(?:\.\d+)?"
+"""Name of a training of an arm: the last has the arm's, those before it `.1`, `.2`, ... behind that."""
+_NAME = re.compile(rf"({FOLDER.pattern}/)?(?:({REAL}|{BASE})|({LINK})/seed(-?\d+))")
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,7 @@ class ModelFile(Section):
     name: str  # base or ARM/seedN, of another base model than the first with its folder before it; or a generator's
     ref: ModelRef
     digest: str
-    base_digest: str = ""
+    base_digest: str = ""  # of the base model that its trainings began with
     arm: str = ""
     seed: int = -1
     objective: str = ""
@@ -82,6 +82,11 @@ class ModelFile(Section):
     hardware: str = ""  # processor or GPU that its numbers hold for; empty: they are portable
     attention: str = ""
     codec_psnr: float | None = None  # dB, of real clips through encode and decode; for codecs fitted here
+
+    @property
+    def encoder(self) -> str:
+        """Digest of the model that encodes what it is trained on: its base."""
+        return self.base_digest if self.arm else self.ref.digest
 
     @classmethod
     def read(cls, path: str | Path, store: Store | None = None) -> "ModelFile":

@@ -98,7 +98,7 @@ def parts(asked: Asked) -> list[Part]:
     found = [_negatives(asked, name) for name in settings.negatives.named]
     if settings.base.pretrain:
         found.append(Part("base", "base", "made here, on other footage: not counted", 0.0))
-    for name in settings.train.arms:
+    for name in settings.train.links:
         arm = _of_arm(asked, name)
         it = chosen(arm, asked.machine)
         trained = settings.trained
@@ -210,7 +210,7 @@ def times(asked: Asked) -> list[str]:
     """How long every arm trains in its layout, in a person's units; one line each, and one for all."""
     trained, ranks = asked.settings.trained, asked.training.ranks
     lines, whole = [], 0.0
-    for name in asked.settings.train.arms:
+    for name in asked.settings.train.links:
         arm = _of_arm(asked, name)
         it = chosen(arm, asked.machine)
         seconds = trained * training_seconds(asked, arm, it)

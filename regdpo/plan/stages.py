@@ -155,7 +155,7 @@ def _advice(turn: Turn) -> str:
 
 def _trained(settings: Config) -> Lora | None:
     """The adapters that samples are rendered with, those of the greatest rank; none where no arm has any."""
-    trainings = [settings.train.arm_settings(name) for name in settings.train.arms]
+    trainings = [link.settings for link in settings.train.links.values()]
     return max((it.lora for it in trainings if it.tuning == "lora"), key=lambda lora: lora.rank, default=None)
 
 

@@ -99,8 +99,8 @@ class Inputs:
 
     @property
     def arms(self) -> dict[str, list[Run]]:
-        """Arm -> its trainings."""
-        return {arm: found for arm in self.config.train.arms if (found := [r for r in self.runs if r.model.arm == arm])}
+        """Arm, or ARM.N of an arm that is a chain -> its trainings."""
+        return {arm: found for arm in self.config.train.links if (found := [r for r in self.runs if r.model.arm == arm])}
 
     @property
     def base(self) -> ModelFile:
@@ -135,13 +135,13 @@ def gather(values: dict[str, Any], store: Store, files: Files) -> Inputs:
             "and the arms"
         )
     for path, model in models.items():
-        if model.arm and model.arm not in settings.train.arms:
+        if model.arm and model.arm not in settings.train.links:
             raise UserError(f"{path}: arm {model.arm} is not in train.arms; make the report with its configuration")
         if model.arm and (base := base_of(model.name)) not in bases:
             raise UserError(f"{path}: was trained on {base}; make the report with its configuration (base.seeds)")
     if len(models) == len(bases):
         raise UserError("--models: no arm was trained; give the model files of the arms beside the base's")
-    order = list(settings.train.arms)
+    order = list(settings.train.links)
     trained = sorted(
         (m for m in models.values() if m.arm),
         key=lambda m: (order.index(m.arm), wanted.index(base_of(m.name)), m.seed),

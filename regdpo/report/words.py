@@ -53,7 +53,7 @@ AFTER = {
 
 def used(inputs: Inputs) -> dict[str, str]:
     """Word -> meaning: those that this page uses, objectives first."""
-    arms = inputs.config.train.arms.values()
+    arms = [link.step for link in inputs.config.train.links.values()]
     image = inputs.config.base.task == "i2v"
     found = {}
     for objective in dict.fromkeys(arm.objective for arm in arms):

@@ -24,7 +24,7 @@ def outcome(
         name: of the model, with its base's folder before it. code: digest of what shapes the training beside its inputs
             (code and environment).
     """
-    shaped = stage.model_dump(mode="json")
+    shaped = stage.model_dump(mode="json", exclude_none=True)
     others = (model.digest, file_digest(latents), code)
     key = text_digest(canonical(shaped), *others)
     del shaped["settings"]["steps"]
@@ -62,7 +62,7 @@ def outcome(
         name=name,
         ref=model.ref.model_copy(update={**tuned, "digest": digest}),
         digest=digest,
-        base_digest=model.ref.digest,
+        base_digest=model.encoder,
         arm=ModelName.parse(name).arm,
         seed=stage.seed,
         objective=stage.objective,

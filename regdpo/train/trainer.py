@@ -63,7 +63,7 @@ class Trainer:
         rows = manifests.read(job.latents, LatentRow)
         self.family = open_family(job.model.ref, self.store, torch.device("cpu"))
         dropout = caption_dropout(self.settings, self.family)
-        dataset.check(rows, job.model.ref.digest, self.prefers, self.store, dropout)
+        dataset.check(rows, job.model.encoder, self.prefers, self.store, dropout)
         train = [row for row in rows if row.split == "train"]
         weights = normalised({row.pair_id: row.weight for row in train})
         self.rows = [row.model_copy(update={"weight": weights[row.pair_id]}) for row in train]

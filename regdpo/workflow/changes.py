@@ -179,9 +179,11 @@ def _place(path: tuple[str, ...], job: Job, settings: Config) -> str:
     if job.rule == "pretrain":
         return ".".join(["base.pretrain", *path])
     if job.stage == "train":
-        arm = job.wildcards["arm"]
-        shared = first == "settings" and rest[0] not in settings.train.arms[arm].settings
-        return ".".join(["train", *path] if shared else ["train.arms", arm, *path])
+        link = settings.train.links[job.wildcards["arm"]]
+        if first == "settings" and rest[0] not in link.step.settings:
+            of_arm = rest[0] in settings.train.arms[link.arm].settings
+            return ".".join(["train.arms", link.arm, *path] if of_arm else ["train", *path])
+        return ".".join(["train", link.key, *path])
     if "suite" in job.wildcards and first in OF_SUITES:
         return ".".join([OF_SUITES[first], *rest])
     if (name := job.wildcards.get("generator")) and first not in PLACES:

@@ -59,8 +59,8 @@ def asked(settings: Config, pairs: int) -> "Asked":
 
     gpu = gpu_named(settings.launch.gpu or "")
     assert gpu is not None
-    arms = settings.train.arms
-    name = next((name for name, arm in arms.items() if OBJECTIVES[arm.objective].paired), next(iter(arms)))
+    links = settings.train.links
+    name = next((name for name, it in links.items() if OBJECTIVES[it.step.objective].paired), next(iter(links)))
     own, losers = settings.trainings()[f"train.arms.{name}"]
     training = Training.of(
         find(settings.base), own, clips_by_size(settings), settings.launch.processes, 2 if losers else 1

@@ -159,7 +159,7 @@ def _shape_of_stage(settings: Config, key: str) -> str:
     own: Section = settings
     for name in key.split("."):
         own = getattr(own, name)
-    arms = [settings.train.arm_settings(name).model_dump(mode="json") for name in settings.train.arms]
+    arms = [link.settings.model_dump(mode="json") for link in settings.train.links.values()]
     base = settings.base.model_dump(mode="json", exclude={"pretrain": {"settings"}})
     sizes = [it.size for it in settings.clips.geometries]
     return canonical([key, own.model_dump(mode="json"), arms, base, sizes, settings.launch.gpu])

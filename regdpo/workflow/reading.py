@@ -1,6 +1,7 @@
 """What rules are read with: the configuration as it was named, and what the shells of jobs find."""
 
 import os
+import re
 import shutil
 import sys
 import uuid
@@ -13,7 +14,7 @@ from regdpo.config.locations import located
 from regdpo.config.mistakes import refuse_twice
 from regdpo.config.run_file import RUN, SUFFIX, RunFile
 from regdpo.core import environment, portable
-from regdpo.core.model_names import ModelName
+from regdpo.core.model_names import FOLDER, LINK, ModelName
 from regdpo.data.captioner_registry import CAPTIONERS
 from regdpo.evaluate.measures import MEASURES
 
@@ -91,10 +92,10 @@ class ModelFiles:
 
     def of_generator(self, wildcards: Any) -> str:
         """The model.json of a generator."""
-        of_its_own = self.settings.negatives.named[wildcards.generator].model
-        return (
-            f"{self.results}/{f'generators/{wildcards.generator}' if of_its_own else f'{wildcards.of}base'}/model.json"
-        )
+        if self.settings.negatives.named[wildcards.generator].model:
+            return f"{self.results}/generators/{wildcards.generator}/model.json"
+        of, link = by(wildcards.of)
+        return f"{self.results}/{of}{f'train/{link}' if link else 'base'}/model.json"
 
     def negatives(self, wildcards: Any) -> list[str]:
         """The shards of all losers for the pairs of a base model. What other models make is the same for all bases."""
@@ -107,9 +108,20 @@ class ModelFiles:
 
     def encoded(self, wildcards: Any) -> Mapping[str, str]:
         """What is encoded, the pairs or the clips that a base made here learns from, and by which model."""
-        of = wildcards.of
-        pairs, model = (of, "base/model.json") if wildcards.pairs == "gt" else ("base/", "base/untrained.json")
+        of, _ = by(wildcards.of)
+        made = wildcards.pairs == "gt"
+        pairs, model = (wildcards.of, "base/model.json") if made else ("base/", "base/untrained.json")
         return {"pairs": f"{self.results}/{pairs}pairs.parquet", "model": f"{self.results}/{of}{model}"}
+
+    def trained_on(self, wildcards: Any) -> Mapping[str, str]:
+        """What a training starts from, and what it learns from."""
+        start = self.settings.train.links[wildcards.arm].start
+        model = f"train/{start}/seed{wildcards.seed}" if start else "base"
+        latents = self.settings.folder_of(wildcards.of, wildcards.arm, int(wildcards.seed))
+        return {
+            "model": f"{self.results}/{wildcards.of}{model}/model.json",
+            "latents": f"{self.results}/{latents}latents/gt.parquet",
+        }
 
     def scored(self, wildcards: Any) -> Mapping[str, str]:
         """What a measure reads of a model."""
@@ -118,3 +130,10 @@ class ModelFiles:
             pairs = {"pairs": f"{self.results}/{wildcards.of}pairs.parquet"}
             return samples | (pairs if MEASURES[wildcards.measure].captions else {})
         return {"model": self.of(wildcards), "latents": f"{self.results}/{wildcards.of}latents/gt.parquet"}
+
+
+def by(of: str) -> tuple[str, str]:
+    """Of wildcard ``of`` the base model's folder, and the training whose negatives lie in it, as ``LINK/seedN``; none
+    of the base's own."""
+    found = re.fullmatch(rf"((?:{FOLDER.pattern}/)?)by/({LINK}/seed-?\d+)/", of)
+    return (found[1], found[2]) if found else (of, "")
