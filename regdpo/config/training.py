@@ -216,10 +216,15 @@ PREVIOUS = "previous"
 """The step before, or in the later rounds of a step the round before."""
 
 
-class Step(Terms):
-    """One training of an arm that is a chain of them (docs/concepts/chains.md)."""
+class _Named(Section):
+    """What has an objective, which comes before its terms."""
 
     objective: ObjectiveName
+
+
+class Step(Terms, _Named):
+    """One training of an arm that is a chain of them (docs/concepts/chains.md)."""
+
     settings: dict[str, Any] = Field({}, description="Keys of `train.settings` that this step overrides.")
     start: Name | None = Field(
         None,
@@ -330,7 +335,8 @@ class Train(Section):
         seen: dict[str, str] = {}
         for name in self.arms:
             mine = [link for link in self.links.values() if link.arm == name]
-            steps = [it.step.model_dump(exclude={"settings", "start", "rounds", "steps"}, exclude_none=True) for it in mine]
+            apart = {"settings", "start", "rounds", "steps"}
+            steps = [it.step.model_dump(exclude=apart, exclude_none=True) for it in mine]
             starts = ["" if it.start.startswith(f"{name}.") else it.start for it in mine]
             same = canonical([steps, starts, [it.settings.model_dump() for it in mine]])
             if same in seen:
@@ -373,9 +379,7 @@ class Train(Section):
         """All trainings of all arms by name, in the configuration's order."""
         found: dict[str, Link] = {}
         for arm, row in self.arms.items():
-            rounds = [
-                (place, step, number) for place, step in enumerate(row.parts) for number in range(step.rounds)
-            ]
+            rounds = [(place, step, number) for place, step in enumerate(row.parts) for number in range(step.rounds)]
             names = [f"{arm}.{number}" for number in range(1, len(rounds))] + [arm]
             for name, before, (place, step, number) in zip(names, ["", *names], rounds, strict=False):
                 key = f"arms.{arm}.steps.{place}" if row.steps else f"arms.{arm}"

@@ -100,7 +100,8 @@ class Inputs:
     @property
     def arms(self) -> dict[str, list[Run]]:
         """Arm, or ARM.N of an arm that is a chain -> its trainings."""
-        return {arm: found for arm in self.config.train.links if (found := [r for r in self.runs if r.model.arm == arm])}
+        of = {link: [run for run in self.runs if run.model.arm == link] for link in self.config.train.links}
+        return {link: runs for link, runs in of.items() if runs}
 
     @property
     def base(self) -> ModelFile:

@@ -105,7 +105,10 @@ LORA = {"tuning": "lora"}
 @pytest.mark.parametrize(
     ("arms", "line"),
     [
-        ({"a": {**REG_DPO, "start": "b"}, "b": {"objective": "sft", "start": "a"}}, r"arms\.a\.start: goes in a circle"),
+        (
+            {"a": {**REG_DPO, "start": "b"}, "b": {"objective": "sft", "start": "a"}},
+            r"arms\.a\.start: goes in a circle",
+        ),
         ({"a": {**REG_DPO, "start": "sfd"}, "sft": {"objective": "sft"}}, r"there is no arm sfd; there are a, sft"),
         ({"a": {**REG_DPO, "start": "previous"}}, r"arms\.a\.start: there is no step before"),
         ({"a": {**REG_DPO, "rounds": 2}}, r"`rounds` are for fresh negatives"),

@@ -48,7 +48,7 @@ def test_an_objective_and_a_filter_are_keys_of_the_configuration():
         assert schema.Clips().filters.max_dullness == 0.7
         text = documents.markdown()
         assert "max_dullness" in text and "toy: how much" in text
-        assert "toy" in documents.json_schema()["$defs"]["Arm"]["properties"]["objective"]["enum"]
+        assert "toy" in documents.json_schema()["$defs"]["Step"]["properties"]["objective"]["enum"]
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
