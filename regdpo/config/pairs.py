@@ -12,6 +12,8 @@ from regdpo.core.digests import canonical
 from regdpo.core.section import Count, InputPath, Name, Section, Share
 from regdpo.data.pair_registry import PAIR_SOURCES
 
+Sigma = Annotated[float, Field(gt=0, le=1)]
+
 
 class Generator(Section):
     """One model that makes negatives: the base, or another checkpoint."""
@@ -34,6 +36,12 @@ class Generator(Section):
     )
     per_clip: Count | None = Field(None, description="In the place of `negatives.per_clip`.")
     seed: int | None = Field(None, description="In the place of `negatives.seed`.")
+    strength: tuple[Sigma, Sigma] | None = Field(
+        None,
+        description="Begin with the clip itself, noised to a sigma that is drawn between these two for each negative: "
+        "`[0.4, 0.8]`. The sampler goes on from its nearest step. Both halves then share layout and motion; empty: "
+        "begin with noise.",
+    )
 
     @model_validator(mode="after")
     def _model_is_pinned(self) -> Self:
@@ -41,6 +49,8 @@ class Generator(Section):
             raise ValueError(f"`revision` is missing: pin the revision of {self.model}")
         if not self.model and (self.family or self.task or self.revision or self.expert or self.text_length):
             raise ValueError("without `model` it is the base, of which only `sampling` and what follows can differ")
+        if self.strength and self.strength[0] > self.strength[1]:
+            raise ValueError("`strength` goes from the smaller sigma to the larger")
         return self
 
 

@@ -107,6 +107,7 @@ class NegativesStage(Asked):
     seed: int
     encode: c.Encode
     known: list[str]  # glob patterns of sources the base model was trained on: no negatives for those
+    strength: tuple[float, float] | None = None  # from and to which sigma clips are noised to begin with
     too_long: str = "cut"  # what becomes of a caption that the text encoder does not read to its end
 
     @classmethod
@@ -123,6 +124,7 @@ class NegativesStage(Asked):
             "encode": _dump(config.clips.encode),
             "known": _known(config),
             "too_long": config.captions.too_long,
+            **({"strength": list(one.strength)} if one.strength else {}),
         }
 
 

@@ -128,6 +128,7 @@ class NegativeRow(Row):
     guidance: float  # of the expert for high noise, where there are two
     guidance_low: float | None = None  # of the other
     shift: float | None  # none: the checkpoint's own
+    strength: float | None = None  # sigma that the clip was noised to, to begin with; none: it began with noise alone
     frames: int
     fps: float
     width: int

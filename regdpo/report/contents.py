@@ -129,8 +129,10 @@ class Contents:
     """Who made the losers."""
     differences: list[halves.Difference]
     """What tells winners and losers apart."""
+    shortcuts: dict[str, shortcut.Accuracy | None]
+    """How often statistics alone tell the winner, by source (and generator of the losers); empty of one alone."""
     shortcut: shortcut.Accuracy | None
-    """How often these statistics alone tell the winner; null of too few pairs."""
+    """The same of all pairs; null of too few."""
     compared: int
     """Pairs whose halves were compared."""
     held_out: list[examples.Example]
@@ -197,6 +199,9 @@ def shape(inputs: Inputs, codes: Mapping[str, str] | None = None) -> Contents:
         generators=losers.generators(inputs.negatives),
         differences=halves.differences(inputs.halves, inputs.config.report.minimum.pairs),
         shortcut=halves.shortcut_accuracy(
+            inputs.halves, inputs.pairs, inputs.config.report.minimum.pairs, inputs.config.scores.bootstrap
+        ),
+        shortcuts=halves.shortcuts_by_kind(
             inputs.halves, inputs.pairs, inputs.config.report.minimum.pairs, inputs.config.scores.bootstrap
         ),
         compared=len({row.pair_id for row in inputs.halves}),

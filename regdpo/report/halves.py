@@ -1,5 +1,7 @@
 """What tells both halves of the pairs apart, shaped for the page from what the halves stage has measured."""
 
+from collections import Counter
+
 import numpy as np
 
 from regdpo.config.schema import Bootstrap
@@ -85,6 +87,22 @@ def shortcut_accuracy(
         by, groups = "stretches of one shot", [f"{part[pair.start]:06}" for pair in mine]
     first, second = _values(winners), _values([losers[row.pair_id] for row in winners])
     return shortcut.held_out(first, second, groups, by, bootstrap)
+
+
+def shortcuts_by_kind(
+    rows: list[HalfRow], pairs: list[PairRow], least: int, bootstrap: Bootstrap
+) -> dict[str, shortcut.Accuracy | None]:
+    """The same of the pairs of each source by its name, of one whose losers several generators made also by theirs;
+    empty where all pairs are of one kind."""
+    kinds = sorted({(pair.origin, pair.generator) for pair in pairs if pair.loser})
+    several = Counter(origin for origin, _ in kinds)
+    found = {}
+    for origin, generator in kinds if len(kinds) > 1 else ():
+        mine = [pair for pair in pairs if (pair.origin, pair.generator) == (origin, generator)]
+        ids = {pair.pair_id for pair in mine}
+        name = f"{origin}, losers by {generator}" if several[origin] > 1 else origin
+        found[name] = shortcut_accuracy([row for row in rows if row.pair_id in ids], mine, least, bootstrap)
+    return found
 
 
 def _values(rows: list[HalfRow]) -> np.ndarray:

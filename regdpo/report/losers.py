@@ -56,7 +56,8 @@ def _how(row: NegativeRow) -> str:
     solver = "" if row.solver == "checkpoint" else f" of {row.solver}"
     low = "" if row.guidance_low is None else f" and {row.guidance_low:g}"
     cache = "" if row.cache == "off" else f", cache {row.cache}"
-    return f"{row.family} {row.task}, {row.steps} steps{solver}{cache}, guidance {row.guidance:g}{low}"
+    begun = "" if row.strength is None else ", from the winner, noised"
+    return f"{row.family} {row.task}, {row.steps} steps{solver}{cache}, guidance {row.guidance:g}{low}{begun}"
 
 
 def _rejected(rows: list[NegativeRow]) -> list[Rejected]:

@@ -3,6 +3,8 @@
 For one video it is the pipeline's own loop, which tests/unit/test_families.py holds it to.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -44,11 +46,15 @@ def denoise(
     noise: Tensor,
     sampling: Sampling,
     negative: dict[str, Tensor] | None = None,
+    video: Tensor | None = None,
+    first: int = 0,
 ) -> Tensor:
-    """Latents (B, C, F, H, W) from noise of that shape.
+    """Latents (B, C, F, H, W) from noise of that shape, or from a video that is noised.
 
     Args:
         inputs: text and condition, batch first. negative: what ``negatives_of`` encodes, if it was encoded before.
+        video: latents to begin with, noised to the level of the step ``first``, from which on steps are made
+            (SDEdit, arXiv 2108.01073).
     """
     if negative is None:
         negative = negatives_of(family, sampling, len(noise))
@@ -58,8 +64,13 @@ def denoise(
         inputs = {**inputs, "guidance": noise.new_full((len(noise),), sampling.scale(None))}
     unconditional = {**inputs, **{name: value.to(family.device) for name, value in negative.items()}}
     latents = noise
+    if video is not None:
+        start = levels(family, scheduler)[first].to(noise).expand(len(noise))
+        latents = family.noised(video.to(noise), noise, start)
+        if hasattr(scheduler, "set_begin_index"):  # timesteps that are alike tell no place
+            scheduler.set_begin_index(first)
     with cached(denoiser, sampling.cache) as during:
-        for step, t in enumerate(scheduler.timesteps):
+        for step, t in enumerate(scheduler.timesteps[first:], start=first):
             sigma = family.sigma_of(t).expand(len(latents))
             family.seat(denoiser, sigma)
             with during("guided", 1000 * sigma[0]):
@@ -73,6 +84,22 @@ def denoise(
     if "first" in inputs:
         latents[:, :, : inputs["first"].shape[2]] = inputs["first"]
     return latents
+
+
+def levels(family: Family, scheduler: Any) -> Tensor:
+    """The sigma that each step of a sampler begins at: a flow's as it is stepped from, which the timesteps that the
+    denoiser is told round."""
+    if hasattr(scheduler, "sigmas"):
+        return torch.as_tensor(scheduler.sigmas)[: len(scheduler.timesteps)]
+    return family.sigma_of(torch.as_tensor(scheduler.timesteps))
+
+
+def nearest_step(family: Family, sampling: Sampling, latent_shape: tuple[int, ...], sigma: float) -> tuple[int, float]:
+    """The step that begins nearest to a sigma, and where it begins."""
+    scheduler = family.sampler(sampling.steps, sampling.shift, latent_shape, sampling.solver)
+    found = levels(family, scheduler)
+    step = int((found - sigma).abs().argmin())
+    return step, float(found[step])
 
 
 def negatives_of(family: Family, sampling: Sampling, count: int) -> dict[str, Tensor]:

@@ -7,7 +7,8 @@ window of groups first all texts are encoded, then all first frames, then each g
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,7 +26,7 @@ from regdpo.models.device import compute_dtype
 from regdpo.models.family import Family, open_family, to_frames
 from regdpo.models.spec import Autoencoding, ModelFile
 from regdpo.sampling import broken
-from regdpo.sampling.denoise import check, denoise, negatives_of, prepared
+from regdpo.sampling.denoise import check, denoise, nearest_step, negatives_of, prepared
 
 WINDOW = 64
 """Videos whose text and first frames wait in main memory for the denoiser."""
@@ -42,6 +43,7 @@ class Request:
     clip_sha256: str
     seed: int
     geometry: Geometry
+    strength: float | None = None  # sigma that this clip is noised to, to begin with; none: with noise alone
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ class Rendered:
     path: str
     sha256: str
     reason: str = ""  # why it was refused
+    strength: float | None = None  # sigma of the step that it began at, the nearest to what was asked
 
 
 def seed_of(base: int, *what: object) -> int:
@@ -88,6 +91,7 @@ def render(
         tiled = [family.tiled("encode", *geometry.size), family.tiled("decode", *geometry.size)]
         settings[geometry] = canonical([*(it.model_dump(mode="json") for it in (sampling, encode, geometry)), tiled])
     code = code_digest(__name__, type(family).__module__) + versions("torch", "diffusers", "transformers", "ftfy")
+    starts = [_start(family, sampling, request) for request in requests]
     paths = [
         store.relative(
             kind,
@@ -98,21 +102,24 @@ def render(
                 request.caption,
                 request.clip_sha256,
                 str(request.seed),
+                *(() if strength is None else ("from step", str(first))),
             ),
             SUFFIX,
         )
-        for request in requests
+        for request, (first, strength) in zip(requests, starts, strict=True)
     ]
-    groups = _groups(requests, sampling.batch)
+    groups = _groups(
+        [(request.geometry, start) for request, start in zip(requests, starts, strict=True)], sampling.batch
+    )
     todo = [group for group in groups if not all(_made(store, paths[index]) for index in group)]
     denoiser = prepared(family.load_denoiser(), sampling) if todo else None
-    for group, inputs, negative in track(_encoded(family, todo, requests, sampling, store), kind, len(todo)):
+    for group, inputs, negative, clips in track(_encoded(family, todo, requests, sampling, store), kind, len(todo)):
         assert denoiser is not None
         geometry = requests[group[0]].geometry
         shape = family.latent_shape(*geometry.size)
         seeds = [torch.Generator().manual_seed(requests[index].seed) for index in group]
         noise = torch.stack([torch.randn(shape, generator=seed) for seed in seeds])
-        latents = denoise(family, denoiser, inputs, noise, sampling, negative)
+        latents = denoise(family, denoiser, inputs, noise, sampling, negative, clips, starts[group[0]][0])
         for index, one in zip(group, latents.split(1), strict=True):
             if _made(store, paths[index]):
                 continue
@@ -124,7 +131,14 @@ def render(
                     temporary.write_text(reason)
                 else:
                     write_frames(temporary, video, geometry.fps, encode)
-    return [_found(store, path) for path in paths]
+    return [replace(_found(store, path), strength=strength) for path, (_, strength) in zip(paths, starts, strict=True)]
+
+
+def _start(family: Family, sampling: Sampling, request: Request) -> tuple[int, float | None]:
+    """The step that a request begins at, and the sigma that its clip is noised to."""
+    if request.strength is None:
+        return 0, None
+    return nearest_step(family, sampling, family.latent_shape(*request.geometry.size), request.strength)
 
 
 def _refusal(path: str) -> str:
@@ -143,18 +157,18 @@ def _found(store: Store, path: str) -> Rendered:
     return Rendered(refusal, store.digest(refusal), store.existing(refusal).read_text())
 
 
-def _groups(requests: list[Request], batch: int) -> list[list[int]]:
-    """Which requests are rendered together: at most ``batch`` of one geometry, in their order."""
-    alike: dict[Geometry, list[int]] = {}
-    for index, request in enumerate(requests):
-        alike.setdefault(request.geometry, []).append(index)
+def _groups(kinds: list[Any], batch: int) -> list[list[int]]:
+    """Which requests are rendered together: at most ``batch`` of one kind (geometry and start), in their order."""
+    alike: dict[Any, list[int]] = {}
+    for index, kind in enumerate(kinds):
+        alike.setdefault(kind, []).append(index)
     return [those[first : first + batch] for those in alike.values() for first in range(0, len(those), batch)]
 
 
 def _encoded(
     family: Family, groups: list[list[int]], requests: list[Request], sampling: Sampling, store: Store
-) -> Iterator[tuple[list[int], Given, Given]]:
-    """Groups with the denoiser's inputs and those of guidance, in main memory."""
+) -> Iterator[tuple[list[int], Given, Given, Tensor | None]]:
+    """Groups with the denoiser's inputs, those of guidance, and the latents that they begin with, in main memory."""
     many = max(1, WINDOW // sampling.batch)
     for start in range(0, len(groups), many):
         window = groups[start : start + many]
@@ -162,7 +176,8 @@ def _encoded(
         for group in window:
             texts.append(_home(family.encode_text([requests[index].caption for index in group])))
             negatives.append(_home(negatives_of(family, sampling, len(group))))
-        inputs = []
+        inputs: list[Given] = []
+        clips: list[Tensor | None] = []
         for group, text in zip(window, texts, strict=True):
             asked = [requests[index] for index in group]
             firsts = [read_stored(store, it.first_frame, it.clip_sha256)[0] for it in asked if it.first_frame]
@@ -171,7 +186,14 @@ def _encoded(
                 frames = asked[0].geometry.frames
                 condition = _home(family.encode_first_frame(torch.from_numpy(np.stack(firsts)), frames))
             inputs.append(text | condition)
-        yield from zip(window, inputs, negatives, strict=True)
+            given = asked[0].strength is not None
+            clips.append(torch.cat([_latents(family, it, store) for it in asked]) if given else None)
+        yield from zip(window, inputs, negatives, clips, strict=True)
+
+
+def _latents(family: Family, request: Request, store: Store) -> Tensor:
+    frames = read_stored(store, request.first_frame, request.clip_sha256)
+    return family.encode_video(torch.from_numpy(frames)[None]).cpu()
 
 
 def _home(given: Given) -> Given:

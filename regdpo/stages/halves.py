@@ -14,11 +14,11 @@ from regdpo.data.video import read_stored
 from regdpo.evaluate import proxies
 
 COMPARED = 200
-"""Most pairs whose videos are read."""
+"""Most pairs of a source, and of a generator of its losers, whose videos are read."""
 
 
 def measure(pairs: list[PairRow], store: Store) -> list[HalfRow]:
-    """Winner and loser of at most ``COMPARED`` pairs, a row each.
+    """Winner and loser of at most ``COMPARED`` pairs of a kind, a row each.
 
     Raises:
         UserError: a video is missing from the store, or is not the one that the pair names.
@@ -28,12 +28,16 @@ def measure(pairs: list[PairRow], store: Store) -> list[HalfRow]:
 
 
 def compared(pairs: list[PairRow]) -> list[PairRow]:
-    """The pairs to measure, spread evenly over the footage: training pairs, unless none of them has a loser."""
+    """The pairs to measure, of each source and generator as many spread evenly over the footage: training pairs, unless
+    none of them has a loser."""
     both = [pair for pair in pairs if pair.loser]
     chosen = [pair for pair in both if pair.split == "train"] or both
     chosen.sort(key=lambda pair: (pair.source, pair.shot, pair.start, pair.clip_id, pair.pair_id))
-    count = min(len(chosen), COMPARED)
-    return [chosen[index * len(chosen) // count] for index in range(count)]
+    kinds: dict[tuple[str, str], list[PairRow]] = {}
+    for pair in chosen:
+        kinds.setdefault((pair.origin, pair.generator), []).append(pair)
+    counts = {kind: min(len(those), COMPARED) for kind, those in kinds.items()}
+    return [those[index * len(those) // counts[kind]] for kind, those in kinds.items() for index in range(counts[kind])]
 
 
 def _halves(pair: PairRow, store: Store) -> list[HalfRow]:

@@ -17,6 +17,14 @@ from regdpo.sampling import render as sampler
 from regdpo.sampling.render import Rendered, Request, seed_of
 
 
+def strength_of(within: tuple[float, float] | None, clip_id: str, seed: int, number: int) -> float | None:
+    """The sigma that a clip is noised to for its negative of this number, uniform in a range; None without one."""
+    if within is None:
+        return None
+    low, high = within
+    return low + (high - low) * seed_of(seed, "strength", clip_id, number) / 16**15
+
+
 def render(
     stage: NegativesStage,
     model: ModelFile,
@@ -55,6 +63,7 @@ def render(
             clip_sha256=clip.sha256,
             seed=seed_of(stage.seed, clip.clip_id, n),
             geometry=Geometry.of_row(clip),
+            strength=strength_of(stage.strength, clip.clip_id, stage.seed, n),
         )
         for clip, n in asked
     ]
@@ -86,6 +95,7 @@ def render(
             guidance=sampling.scale("high"),
             guidance_low=sampling.guidance["low"] if isinstance(sampling.guidance, dict) else None,
             shift=sampling.shift,
+            strength=video.strength,
             frames=clip.frames,
             fps=clip.fps,
             width=clip.width,

@@ -1,14 +1,17 @@
 """What is measured of both halves of pairs: which pairs, and known figures of pictures that were made for it."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 
-from regdpo.config.schema import Encode
+from regdpo.config.schema import Bootstrap, Encode
 from regdpo.core.digests import file_digest
 from regdpo.core.errors import UserError
 from regdpo.core.rows import HalfRow, PairRow
 from regdpo.core.store import Store
 from regdpo.data.video import write_frames
+from regdpo.report import halves as report_halves
 from regdpo.stages import halves
 
 
@@ -25,6 +28,31 @@ def test_the_pairs_measured_are_few_spread_and_the_same_in_any_order():
     assert [row.start for row in chosen] == list(range(0, 1000, 5))
     assert len(chosen) == halves.COMPARED
     assert halves.compared(pairs[:3]) == pairs[:3]
+
+
+def test_each_source_and_generator_has_pairs_among_them_and_a_figure_of_its_own():
+    """Here brightness tells the winners of one kind, and nothing those of another."""
+    near = [pair(n, generator="near", source=f"{n % 7}.mp4") for n in range(40)]
+    far = [pair(1000 + n, generator="far", source=f"{n % 7}.mp4") for n in range(900)]
+    others = [pair(5000 + n, origin="mine", source=f"{n % 7}.mp4") for n in range(3)]
+    chosen = halves.compared([*near, *far, *others])
+    counts = Counter((row.origin, row.generator) for row in chosen)
+    assert counts == {("gt", "near"): 40, ("gt", "far"): halves.COMPARED, ("mine", ""): 3}
+    rng = np.random.default_rng(0)
+    rows = [
+        HalfRow(
+            half_id=f"{row.pair_id}|{half}", pair_id=row.pair_id, half=half, path="", sha256="", contrast=1, motion=1,
+            sharpness=1, file_size=1, brightness=rng.uniform(50, 60) + (row.generator == "far") * (half == "loser") * 90,
+        )
+        for row in chosen
+        for half in ("winner", "loser")
+    ]  # fmt: skip
+    found = report_halves.shortcuts_by_kind(rows, chosen, 30, Bootstrap(resamples=100))
+    assert [*found] == ["gt, losers by far", "gt, losers by near", "mine"]
+    assert found["gt, losers by far"].mean == 1
+    assert found["gt, losers by near"].mean < 0.75
+    assert found["mine"] is None
+    assert report_halves.shortcuts_by_kind(rows, near, 30, Bootstrap()) == {}
 
 
 def test_training_pairs_are_measured_or_else_what_has_both_halves():

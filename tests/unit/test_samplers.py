@@ -16,7 +16,7 @@ from regdpo.core.errors import UserError
 from regdpo.core.store import Store
 from regdpo.models.family import Family, open_family
 from regdpo.models.spec import ModelRef
-from regdpo.sampling.denoise import denoise
+from regdpo.sampling.denoise import denoise, nearest_step
 
 STEPS = (4, 20, 40, 50)
 SHIFTS = (None, 3.0, 5.0, 12.0)
@@ -197,6 +197,33 @@ def test_a_single_step_where_there_has_to_be_a_last_one(tmp_path):
     (name, config) = next(it for it in PUBLISHED.values() if it[1].get("shift_terminal"))
     with pytest.raises(UserError, match=r"sampling.steps: 1 is too few"):
         bare(tmp_path, name, config).sampler(1, None, LTX_LATENT)
+
+
+@pytest.mark.parametrize("case", PUBLISHED)
+def test_sampling_from_a_noised_video_comes_back_to_it_where_the_denoiser_knows_it(case, tmp_path):
+    """Given the exact target at every level, a solver that begins at the right level and step ends at the video; the
+    first thing the denoiser sees is the video noised by the formula of its kind."""
+    name, config = PUBLISHED[case]
+    family = bare(tmp_path, name, config)
+    draws = torch.Generator().manual_seed(0)
+    x0, noise = torch.randn(2, 4, 2, 4, 4, generator=draws), torch.randn(2, 4, 2, 4, 4, generator=draws)
+    first, strength = nearest_step(family, Sampling(steps=10), (4, 2, 4, 4), 0.6)
+    seen: list[tuple[Tensor, Tensor]] = []
+
+    def predict(model: Any, x_t: Tensor, sigma: Tensor, inputs: Any) -> Tensor:
+        seen.append((x_t, sigma))
+        return family.target(x0, noise, sigma)
+
+    family.predict = predict  # type: ignore[method-assign]
+    sampling = Sampling(steps=10, guidance=1.0)
+    end = denoise(family, torch.nn.Identity(), {}, noise, sampling, video=x0, first=first)
+    assert len(seen) == 10 - first < 10
+    if name == "cogvideox":
+        kept = family._scheduler.alphas_cumprod[int(seen[0][1][0] * 1000)]
+        assert torch.allclose(seen[0][0], kept.sqrt() * x0 + (1 - kept).sqrt() * noise, atol=1e-6)
+    else:
+        assert torch.allclose(seen[0][0], (1 - strength) * x0 + strength * noise, atol=1e-6)
+    assert torch.allclose(end, x0, atol=1e-4)
 
 
 MEAN, SPREAD = 0.7, 0.4

@@ -17,6 +17,7 @@ from regdpo.config.stage_inputs import NegativesStage
 from regdpo.core.errors import UserError
 from regdpo.core.rows import CaptionRow, ClipRow, Geometry, NegativeRow
 from regdpo.core.store import Store
+from regdpo.data.video import read_stored
 from regdpo.models.family import open_family
 from regdpo.models.registry import FAMILIES
 from regdpo.models.spec import ModelFile, ModelRef
@@ -182,6 +183,41 @@ def test_shares_part_the_clips_between_generators(toy, tmp_path, monkeypatch):
     assert few[0].negative_id == f"{few[0].clip_id}.n0"
     assert half[0].negative_id == f"{half[0].clip_id}.b.n0"
     assert len(made("e", 0.5, 1.0, per_clip=2)) == 400
+
+
+def test_losers_may_begin_with_the_winner(toy, tmp_path):
+    """From ten steps those that are nearest to what each row draws; the less noise, the nearer both halves are. Without
+    a strength it is noise alone, and the row says nothing of it."""
+    store = Store(tmp_path / "store")
+    pairs = tiny.pairs(store, 6)
+    fixed = {"status": "accepted", "source": "a", "source_digest": ""}
+    clips = [
+        ClipRow(
+            clip_id=it.clip_id, path=it.winner, sha256=it.winner_sha256, **fixed, **Geometry.of_row(it).model_dump()
+        )
+        for it in pairs
+    ]
+    captions = [CaptionRow(clip_id=it.clip_id, caption=it.caption, captioner="t") for it in pairs]
+
+    def made(strength: list[float] | None) -> tuple[list[NegativeRow], float]:
+        sampling = {"steps": 10, "guidance": 1.0, "batch": 2}
+        stage = {"generator": "base", "sampling": sampling, "per_clip": 1, "seed": 0, "begin": 0, "share": 1}
+        part = NegativesStage.model_validate({**stage, "encode": {}, "known": [], "strength": strength})
+        rows = negatives.render(part, toy, clips, captions, store, CPU)
+        both = [
+            (read_stored(store, row.path, row.sha256), read_stored(store, clip.path, clip.sha256))
+            for row, clip in zip(rows, clips, strict=True)
+        ]
+        return rows, float(np.mean([np.abs(a.astype(float) - b).mean() for a, b in both]))
+
+    (drawn, _), (near, little), (far, much), (_, all_noise) = map(made, ([0.25, 0.84], [0.1, 0.1], [0.7, 0.7], None))
+    assert {round(row.strength, 6) for row in near} == {0.1}
+    assert {round(row.strength, 6) for row in far} == {0.7}
+    asked = [negatives.strength_of((0.25, 0.84), clip.clip_id, 0, 0) for clip in clips]
+    assert [round(row.strength, 6) for row in drawn] == [round(it, 1) for it in asked]
+    assert len({*asked}) == 6
+    assert 0.25 <= min(asked) < max(asked) <= 0.84
+    assert little < much < all_noise
 
 
 def test_a_kill_in_the_middle_loses_one_batch_at_most(toy, tmp_path, monkeypatch):
