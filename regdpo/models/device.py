@@ -41,9 +41,12 @@ def cpu() -> torch.device:
 
 def hardware(device: torch.device) -> str:
     """The GPU or processor that numbers made on a device hold for; empty: they are portable."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return "" if portable.active() else portable.processor()
+    return "" if device.type == "cpu" and portable.active() else machine(device)
+
+
+def machine(device: torch.device) -> str:
+    """The GPU or processor that a device is, by its maker's name."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else portable.processor()
 
 
 @cache

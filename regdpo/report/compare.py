@@ -77,6 +77,8 @@ class Comparison:
     """Of every arm that both have its word, and its metrics that both have."""
     alone: list[str]
     """Arms that one run has alone."""
+    neither: list[str]
+    """What neither run has a verdict of: those are no agreement."""
 
     @property
     def counts(self) -> dict[str, int]:
@@ -120,12 +122,14 @@ def compare(first: Contents, second: Contents, names: tuple[str, str]) -> Compar
         "hardware": (_hardware(first), _hardware(second)),
     }
     found = {what: _differences(*pair) for what, pair in sides.items()}
+    rows = [row for arm in both for row in _rows(arm, first, second)]
     return Comparison(
         names=names,
         titles=(_title(first), _title(second)),
         differences=found,
         same={what: len({*pair[0], *pair[1]}) - len(found[what]) for what, pair in sides.items()},
-        rows=[row for arm in both for row in _rows(arm, first, second)],
+        rows=[row for row in rows if not _unmeasured(row)],
+        neither=[f"{row.measure} of {row.arm}" for row in rows if _unmeasured(row)],
         alone=[
             f"{arm} (in {name})"
             for name, run, other in ((names[0], first, second), (names[1], second, first))
@@ -169,6 +173,8 @@ def text(found: Comparison) -> str:
     for cells_of in (heads, *cells):
         lines.append("  " + "  ".join(f"{cell:{width}}" for cell, width in zip(cells_of, widths, strict=True)).rstrip())
     lines += [f"  in one run alone: {arm}" for arm in found.alone]
+    if found.neither:
+        lines.append(f"  measured in neither: {', '.join(found.neither)}")
     return "\n".join([*lines, "", found.summary])
 
 
@@ -194,6 +200,10 @@ def _rows(arm: str, first: Contents, second: Contents) -> Iterator[Row]:
             readings = one.reading, other.reading
             told = _interval(one, metric), _interval(other, metric)
             yield Row(arm, metric.label, *readings, *told, outcome(*readings), _apart(one.against, other.against))
+
+
+def _unmeasured(row: Row) -> bool:
+    return row.first == row.second == "not measured"
 
 
 def _interval(cell: Cell, metric: Metric) -> str:
@@ -237,7 +247,7 @@ def _stages(code: Mapping[str, str]) -> dict[str, str]:
 
 def _hardware(run: Contents) -> dict[str, str]:
     return {
-        it.name: f"{it.processes} on {it.hardware or it.device}, attention {it.attention}"
+        it.name: f"{it.processes} on {it.machine or it.hardware or it.device}, attention {it.attention}"
         for it in run.models
         if it.processes
     }

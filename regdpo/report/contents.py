@@ -63,10 +63,14 @@ class Model:
     """The backend of attention."""
     codec_psnr: float | None
     """dB, of real clips through encode and decode; of codecs that are fitted here."""
+    machine: str = ""
+    """Processor or GPU that it was trained on; empty: not here, or that was not kept."""
 
     @classmethod
-    def of(cls, file: ModelFile) -> "Model":
-        return cls(**{name: getattr(file, name) for name in cls.__dataclass_fields__})
+    def of(cls, file: ModelFile, machine: str) -> "Model":
+        return cls(
+            **{name: getattr(file, name) for name in cls.__dataclass_fields__ if name != "machine"}, machine=machine
+        )
 
 
 @part
@@ -212,7 +216,12 @@ def shape(inputs: Inputs, codes: Mapping[str, str] | None = None) -> Contents:
         curves=curves.curves(inputs),
         marks=curves.marks(inputs),
         loading={arm: _loading(runs[0].model) for arm, runs in inputs.arms.items()},
-        models=(models := [Model.of(it) for it in (*inputs.bases.values(), *(run.model for run in inputs.runs))]),
+        models=(
+            models := [
+                Model.of(it, inputs.machines.get(it.name, ""))
+                for it in (*inputs.bases.values(), *(run.model for run in inputs.runs))
+            ]
+        ),
         numbers=_numbers(models),
         manifests={name: Manifest(digest, rows) for name, (digest, rows) in inputs.digests.items()},
         packages=inputs.packages,

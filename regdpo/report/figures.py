@@ -5,6 +5,7 @@ import math
 import re
 from bisect import bisect_right
 from collections.abc import Sequence
+from textwrap import fill
 from typing import Any
 
 import matplotlib as mpl
@@ -16,6 +17,8 @@ from regdpo.report.results import Cell
 
 PALETTE = 8
 """Colours of arms in style.css (Okabe and Ito's, safe for colour-blind eyes); further arms begin again."""
+FEW = 10
+"""Axes of a radar whose names have room around it."""
 DASHES = ["-", (0, (4, 2)), (0, (1, 1.4)), (0, (5, 1.5, 1, 1.5))]
 
 INK, FAINT, LINE, BASE, WARN = "#010101", "#010102", "#010103", "#010104", "#010105"
@@ -53,20 +56,22 @@ def colour(index: int) -> str:
 
 
 def forest(cells: dict[str, Cell], name: str) -> str:
-    """Differences to base of one metric: a row an arm, a dot with its interval, zero marked."""
+    """Differences to base of one metric: a row an arm, a dot with its interval, zero marked. Of a metric without
+    direction, those of the distance to real footage."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(4.1, 0.75 + 0.48 * len(cells)), layout="constrained")
         axes = figure.subplots()
         for row, (arm, cell) in enumerate(cells.items()):
             axes.text(0, row - 0.38, arm, transform=axes.get_yaxis_transform(), va="center")
-            if cell.delta is None:
+            against = cell.against
+            if against is None:
                 axes.annotate("missing", (0, row), color=FAINT, va="center", ha="left", xytext=(4, 0),
                               textcoords="offset points")  # fmt: skip
                 continue
-            if cell.delta.low is not None and cell.delta.high is not None:
-                axes.plot([cell.delta.low, cell.delta.high], [row, row], color=colour(row), lw=2.2,
+            if against.low is not None and against.high is not None:
+                axes.plot([against.low, against.high], [row, row], color=colour(row), lw=2.2,
                           solid_capstyle="round")  # fmt: skip
-            axes.plot(cell.delta.mean, row, "o", color=colour(row), ms=5.5)
+            axes.plot(against.mean, row, "o", color=colour(row), ms=5.5)
         metric = next(iter(cells.values())).metric
         axes.axvline(0, color=FAINT, lw=0.9)
         axes.margins(x=0.12)
@@ -76,7 +81,8 @@ def forest(cells: dict[str, Cell], name: str) -> str:
         axes.ticklabel_format(axis="x", useOffset=False)
         axes.spines["left"].set_visible(False)
         axes.set_title(f"{metric.label}{f' ({metric.unit})' if metric.unit else ''}")
-        axes.set_xlabel("arm minus base; " + ("left of 0 is better" if metric.better < 0 else "right of 0 is better"))
+        says = {-1: "left of 0 is better", 1: "right of 0 is better", 0: "of the distance to real; left of 0 is closer"}
+        axes.set_xlabel(f"arm minus base{' ' if not metric.better else '; '}{says[metric.better]}")
         return svg(figure, name, f"{metric.label}: difference of each arm to base with its interval")
 
 
@@ -135,8 +141,10 @@ def radar(names: list[str], lines: dict[str, list[float]]) -> str:
             axes.plot([*angles, angles[0]], [*values, values[0]], color=color, lw=1.8, ls=dash, marker="o", ms=3.5,
                       alpha=0.9, zorder=3 + number)  # fmt: skip
         axes.set(ylim=(min(0, *map(min, lines.values())), 1.04), theta_zero_location="N", theta_direction=-1)
-        axes.set_thetagrids([math.degrees(angle) for angle in angles], names, color=INK)
-        axes.tick_params(axis="x", pad=9)
+        axes.set_thetagrids([math.degrees(angle) for angle in angles], [fill(name, 16) for name in names], color=INK)
+        for label, angle in zip(axes.get_xticklabels(), angles, strict=True):
+            label.set_horizontalalignment({0: "center", 1: "left", -1: "right"}[round(math.sin(angle))])
+        axes.tick_params(axis="x", pad=3)
         axes.set_rgrids([0.25, 0.5, 0.75, 1], [""] * 4)
         axes.spines["polar"].set_visible(False)
         return svg(figure, "radar", "Normalised scores of base and arms; the table has the same numbers")

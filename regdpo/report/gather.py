@@ -32,6 +32,7 @@ from regdpo.core.store import Store
 from regdpo.models.spec import ModelFile
 from regdpo.report.suites import Suite
 from regdpo.report.suites import read as read_suite
+from regdpo.runs.job import RAN, Ran
 
 SHAPING = (
     "torch", "diffusers", "transformers", "peft", "accelerate", "safetensors", "numpy", "scipy", "av", "imageio-ffmpeg",
@@ -93,6 +94,7 @@ class Inputs:
     answers: list[AnswerRow]  # of people, about these samples
     bases: dict[str, ModelFile]  # by name, in the configuration's order
     runs: list[Run]
+    machines: dict[str, str]  # model -> processor or GPU that it was trained on, where that was kept
     digests: dict[str, tuple[str, int]]  # manifest -> SHA-256, and rows
     packages: dict[str, str]  # name -> locked version
     suites: list[Suite] = field(default_factory=list)  # of VBench
@@ -190,6 +192,7 @@ def gather(values: dict[str, Any], store: Store, files: Files) -> Inputs:
         answers=manifests.read(files.answers, AnswerRow),
         bases={name: bases[name] for name in wanted},
         runs=[_run(model, store) for model in trained],
+        machines={model.name: _machine(model, store) for model in models.values()},
         digests={name: _digest(path) for name, path in named.items()}
         | {f"samples of {rows[0].model}": _digest(path) for path, rows in samples.items()},
         packages=_pinned(files.lock),
@@ -227,6 +230,11 @@ def _relative(row: R, field: str) -> R:
 def _run(model: ModelFile, store: Store) -> Run:
     folder = store.existing(model.run)
     return Run(model, base_of(model.name), _lines(folder / "metrics.jsonl"), _lines(folder / "eval.jsonl"))
+
+
+def _machine(model: ModelFile, store: Store) -> str:
+    ran = f"{model.run}/{RAN}"
+    return Ran.model_validate_json(store.existing(ran).read_text()).machine if model.run and store.has(ran) else ""
 
 
 def base_of(model: str) -> str:

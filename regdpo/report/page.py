@@ -15,6 +15,7 @@ from regdpo.core.model_names import BASE
 from regdpo.core.store import Store
 from regdpo.core.temporaries import atomic
 from regdpo.evaluate.measures import HELD_OUT_ERROR
+from regdpo.evaluate.people import METRICS
 from regdpo.evaluate.stats import Interval
 from regdpo.objectives.registry import OBJECTIVES
 from regdpo.report import figures, videos
@@ -22,8 +23,6 @@ from regdpo.report.contents import Contents
 
 MINUS = "\N{MINUS SIGN}"
 SPACE = "\N{NO-BREAK SPACE}"
-FOREST = (HELD_OUT_ERROR, "psnr", "ssim")
-"""Metrics beside the primary one whose differences to base are drawn."""
 FAR = 5
 """Standard deviations beyond which two heaps do not overlap."""
 
@@ -67,6 +66,8 @@ def render(contents: Contents, store: Store) -> str:
         colours={arm: index % figures.PALETTE for index, arm in enumerate(arms)},
         forests=_forests(contents, arms),
         radar=_radar(contents, arms),
+        unasked=set(METRICS.values()),
+        numbered=len(contents.totals.metrics) > figures.FEW,
         panels=[
             (curve, Markup(figures.curve(curve, arms, trainings, contents.marks)))  # noqa: S704
             for curve in contents.curves
@@ -81,16 +82,18 @@ def _radar(contents: Contents, arms: list[str]) -> Markup | None:
     if len(found.metrics) < 3:
         return None
     colours = {name: figures.BASE if name == BASE else figures.colour(arms.index(name)) for name in found.rows}
-    axes = {key: contents.metrics[key].label for key in found.metrics}
-    lines = {colours[name]: [row.normalised[key] for key in axes] for name, row in found.rows.items()}
-    return Markup(figures.radar(list(axes.values()), lines))  # noqa: S704
+    axes = [contents.metrics[key].label for key in found.metrics]
+    if len(axes) > figures.FEW:  # by the numbers that the table beside it has then
+        axes = [str(number) for number, _ in enumerate(axes, start=1)]
+    lines = {colours[name]: [row.normalised[key] for key in found.metrics] for name, row in found.rows.items()}
+    return Markup(figures.radar(axes, lines))  # noqa: S704
 
 
 def _forests(contents: Contents, arms: list[str]) -> list[Markup]:
-    primary = next(iter(contents.metrics))
-    shown = [primary, *(key for key in FOREST if key in contents.metrics and key != primary)]
-    drawn = ((key, {arm: contents.table[arm][key] for arm in arms}) for key in shown)
-    return [Markup(figures.forest(cells, f"forest-{key}")) for key, cells in drawn]  # noqa: S704
+    """Of every metric by which some arm was compared with base, the primary one first."""
+    columns = {key: {arm: contents.table[arm][key] for arm in arms} for key in contents.metrics}
+    drawn = {key: cells for key, cells in columns.items() if any(cell.against for cell in cells.values())}
+    return [Markup(figures.forest(cells, f"forest-{key}")) for key, cells in drawn.items()]  # noqa: S704
 
 
 def objective(arm: Arm) -> str:

@@ -41,6 +41,7 @@ class Ran(Section):
 
     device: str
     hardware: str = ""  # processor or GPU that the numbers hold for; empty: they are portable
+    machine: str = ""  # processor or GPU of the first rank, whether the numbers hold for others too or not
     attention: str
     places: list[str]  # of each rank: machine, GPU, layout
 

@@ -26,7 +26,7 @@ from regdpo.core.errors import UserError
 from regdpo.core.rows import LatentRow
 from regdpo.core.store import Store
 from regdpo.core.temporaries import atomic
-from regdpo.models.device import hardware
+from regdpo.models.device import hardware, machine
 from regdpo.models.family import open_family
 from regdpo.objectives.registry import OBJECTIVES
 from regdpo.objectives.schedule import EVAL_PAIRS, generator
@@ -178,6 +178,7 @@ class Trainer:
                 ran = Ran(
                     device=self.device.type,
                     hardware=hardware(self.device),
+                    machine=machine(self.device),
                     attention=self.attention,
                     places=placements,
                 )

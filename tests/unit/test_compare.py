@@ -37,7 +37,7 @@ def second(inputs, first):
     values = dict(found.configuration)
     values["pairs"] = values["pairs"] | {"test": 0.25}
     clips = contents.Manifest("e" * 64, found.manifests["clips"].rows + 3)
-    models = [dataclasses.replace(it, device="cuda") if it.arm == "sft" else it for it in found.models]
+    models = [dataclasses.replace(it, machine="AMD EPYC") if it.arm == "sft" else it for it in found.models]
     return dataclasses.replace(
         found,
         configuration=values,
@@ -53,6 +53,8 @@ def test_a_run_agrees_with_itself(first):
     assert not found.turned_over
     assert not any(found.differences.values())
     assert all(found.same.values())
+    assert {it.partition(" of ")[0] for it in found.neither} >= {"People's VQ", "People's PF"}
+    assert not [row for row in found.rows if row.first == "not measured"]
 
 
 def test_what_differs_is_told(first, second):
@@ -64,7 +66,7 @@ def test_what_differs_is_told(first, second):
     assert told["data"] == [("clips", f"{rows} rows {digest}", f"{rows + 3} rows {'e' * 12}")]
     assert told["code"] == [("numpy", "2.4.6", "9.9"), ("code of train", "0" * 16, "2" * 16)]
     assert told["hardware"] == [
-        (f"sft/seed{seed}", "2 on cpu, attention sdpa", "2 on cuda, attention sdpa") for seed in (0, 1)
+        (f"sft/seed{seed}", "2 on cpu, attention sdpa", "2 on AMD EPYC, attention sdpa") for seed in (0, 1)
     ]
     assert told["models"] == []
 

@@ -19,7 +19,7 @@ from report_inputs import EVIL, NO_VBENCH
 
 from regdpo.config import schema
 from regdpo.config.training import Arm
-from regdpo.core import manifests
+from regdpo.core import manifests, portable
 from regdpo.core.errors import UserError
 from regdpo.core.rows import ClipRow, Geometry, HalfRow, ImportedRow, PairRow
 from regdpo.data.video import read_frames
@@ -27,11 +27,13 @@ from regdpo.evaluate import stats
 from regdpo.evaluate.measures import columns, metrics
 from regdpo.evaluate.people import NOBODY
 from regdpo.evaluate.stats import Interval
+from regdpo.models.spec import ModelFile
 from regdpo.objectives.registry import OBJECTIVES
 from regdpo.report import contents, document, examples, figures, footage, gather, losers, page, people, totals, videos
 from regdpo.report.halves import differences
 from regdpo.report.results import Scores, table, word
 from regdpo.report.verdicts import verdicts
+from regdpo.runs.job import RAN, Ran
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -128,6 +130,21 @@ def test_the_page_names_the_hardware_where_numbers_are_not_portable(inputs, html
     assert "hold for AMD EPYC (AuthenticAMD 25 1) and NVIDIA H100 80GB HBM3; others round" in shaped.numbers
 
 
+def test_the_machine_of_each_training_is_in_the_report(made):
+    """From what its ranks wrote down; a run of an earlier version has none."""
+    models = [ModelFile.read(path) for path in made.files.models]
+    arm = next(model for model in models if model.arm == "sft")
+    ran = made.store.existing(arm.run) / RAN
+    ran.write_text(Ran(device="cpu", machine=portable.processor(), attention="native", places=[]).model_dump_json())
+    try:
+        shaped = contents.shape(gather.gather(made.values, made.store, made.files))
+    finally:
+        ran.unlink()
+    machines = {model.name: model.machine for model in shaped.models}
+    assert {name for name, machine in machines.items() if machine} == {arm.name}
+    assert portable.processor() in page.render(shaped, made.store)
+
+
 def test_it_says_how_to_load_each_arm(html, inputs):
     for arm in inputs.arms:
         assert f"AutoModel.from_pretrained(&#34;weights/{arm}/seed0&#34;, " in html
@@ -180,17 +197,16 @@ def test_no_places_and_no_clock(html, made):
 
 def test_every_missing_cell_has_its_reason(html):
     cells = [a["title"] for a in Elements(html).all("abbr", "title")]
-    assert len(cells) == html.count('class="missing"') == 23  # dpo's flickering, six that footage has none of,
-    # and in ten cells of the table and on three cards what people were not asked
+    assert len(cells) == html.count('class="missing"') == 17  # dpo's flickering, six that footage has none of,
+    # and in ten cells of the table what people were not asked
     assert all(cells)
     assert {NO_VBENCH, NOBODY} <= {*cells}
     footnotes = re.findall(r'<li id="reason\d+">(.*?)</li>', html)
     assert {"VBench is not installed: run `make vbench`", "the video could not be read"} <= set(footnotes)
     assert "1 missing" in html
     assert "1 of 16" in html
-    assert (
-        html.count(f"missing</i>: {people.NOBODY}") == 6 + 2 + 2 + 5 + 1
-    )  # comparisons, alpha, strengths, clips, measures
+    assert html.count(f"missing</i>: {people.NOBODY}") == 1  # of all that people could be asked
+    assert not any("People" in text for text in cards(html).values())
     assert "people&#39;s VQ (video quality)" in html[html.index('id="missing"') :]
 
 
@@ -315,6 +331,30 @@ def test_ranks_and_normalised_scores(inputs, html):
     assert found.left_out["vbench_temporal_flickering"] == "missing for dpo"
     assert "Flickering (missing for dpo)" in html
     assert re.search(r"<th scope=.row.>Rank total.*<b>\d+</b>", html)
+    figure = re.search(r'<figure class="panel">(<svg[^>]*aria-label="Normalised.*?</svg>)', html, re.S)[1]
+    assert [it for it in ("Held-out error", "PSNR", "Motion") if it not in figure] == []
+
+
+def test_a_radar_of_many_measures_has_numbers_for_names(inputs, monkeypatch):
+    monkeypatch.setattr(figures, "FEW", 4)
+    html = rendered(inputs)
+    figure = re.search(r'<figure class="panel">(<svg[^>]*aria-label="Normalised.*?</svg>)', html, re.S)[1]
+    texts = [re.sub("<[^>]+>", "", it).strip() for it in re.findall(r"<text.*?</text>", figure, re.S)]
+    assert [it for it in texts if it] == ["1", "2", "3", "4", "5", "6", "7"]
+    assert '<th scope="row">7 · ' in html
+
+
+def test_every_measure_has_its_differences_drawn(html, inputs):
+    """Of a measure without direction those of the distance to real footage; none of what was not compared."""
+    cells = table(inputs, Scores(inputs))
+    compared = [key for key in cells["sft"] if any(cells[arm][key].against for arm in ("sft", "dpo", "reg_dpo"))]
+    drawn = re.findall(r'id="forest-(\w+?)-figure_1"', html)
+    assert drawn == compared
+    assert {"motion", "sharpness"} <= set(drawn)
+    assert not {"people_vq", "frechet_bias"} & set(drawn)
+    assert html.count("of the distance to real; left of 0 is closer") == sum(
+        not cells["sft"][key].metric.better for key in compared
+    )
 
     def measured(row):
         return {"value": 0.9 if row.model.startswith("dpo") else 0.95} if row.metric.startswith("vbench_") else None
@@ -421,7 +461,7 @@ def test_the_page_leads_with_the_declared_measure(inputs, html):
     html = rendered(other)
     assert "<b>PSNR</b>: to the real continuation, higher is better" in html
     assert "Held-out error stands beside it" in html
-    assert re.findall(r'aria-label="([^:"]*): difference of each arm', html) == ["PSNR", "Held-out error", "SSIM"]
+    assert re.findall(r'aria-label="([^:"]*): difference of each arm', html)[:2] == ["PSNR", "Held-out error"]
     assert re.search(r"<th>Model</th><th>PSNR\s↑", html)
     sft = cards(html)["sft"]
     assert re.search(r"sft is better than the base model by PSNR: .* PSNR 19\.\d\d \[.*? against 19\.\d\d \[", sft)
