@@ -9,11 +9,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from regdpo.config import schema, stage_inputs
+from regdpo.config.training import Lora
 from regdpo.core import manifests
-from regdpo.core.digests import file_digest
+from regdpo.core.digests import file_digest, text_digest
 from regdpo.core.rows import LatentRow, PairRow
 from regdpo.core.store import Store
 from regdpo.data.video import write_frames
+from regdpo.models.family import open_family
 from regdpo.models.spec import ModelFile
 from regdpo.runs.job import Job
 from regdpo.stages import base, latents
@@ -111,6 +113,26 @@ def with_narrow_pairs(world: World, folder: Path) -> World:
     manifest = folder / "two-sizes.parquet"
     manifests.write(manifest, rows, LatentRow)
     return replace(world, latents=rows, manifest=manifest)
+
+
+def with_adapters(world: World, lora: Lora) -> World:
+    """The same with a base that was trained: it has adapters that do something."""
+    family = open_family(world.model.ref, world.store, torch.device("cpu"))
+    model, rng = family.load_transformer(), torch.Generator().manual_seed(5)
+    family.add_lora(model, lora)
+    state = {
+        name: 0.1 * torch.randn(tensor.shape, generator=rng)
+        for name, tensor in model.state_dict().items()
+        if ".lora_" in name
+    }
+    path = world.store.relative("runs", text_digest("adapters", lora.model_dump_json())) + "/export"
+    if not world.store.resolve(path).exists():
+        with world.store.writing(path) as folder:
+            folder.mkdir()
+            family.save_lora(model, state, folder)
+    ref = world.model.ref.model_copy(update={"lora": path, "digest": text_digest(path)})
+    changed = {"name": "sft/seed0", "arm": "sft", "ref": ref, "base_digest": world.model.ref.digest}
+    return replace(world, model=world.model.model_copy(update=changed))
 
 
 TERMS = {

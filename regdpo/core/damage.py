@@ -28,10 +28,15 @@ TABLES: tuple[tuple[str, str, type[Row], dict[str, str]], ...] = (
 )
 """Kind of an artefact, the manifests of the jobs that make it, below the results, and the columns that name it and its
 SHA-256."""
-FILES = {"models": ("{of}base/untrained.json",), "runs": ("{of}train/*/*/model.json", "{of}base/model.json")}
+FILES = {
+    "models": ("{of}base/untrained.json",),
+    "runs": ("{of}train/*/*/model.json", "{of}base/model.json"),
+    "merged": ("{of}merged/*/*/model.json",),
+}
 """The same of kinds that model files name."""
-BASES = ("", "base[-0-9]*/")
-"""Folders of base models: that of the first, and of others (``regdpo.core.model_names``)."""
+BASES = ("", "base[-0-9]*/", "by/*/seed*/", "base[-0-9]*/by/*/seed*/")
+"""Folders of base models: that of the first, and of others (``regdpo.core.model_names``); and of what trained models
+make for the next step of a chain."""
 WEIGHTS = {"path": "content", "lora": "lora_content", "transformer": "transformer_content"}
 """How they name them."""
 

@@ -39,6 +39,7 @@ RULES = {
     "latents": "encode_latents",
     "models": "base_from_scratch",
     "runs": "train_arm",
+    "merged": "merge_adapters",
 }
 """Kind of an artefact -> the rule that makes it."""
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from regdpo.config.schema import Solver
 from regdpo.config.training import Lora
 from regdpo.core.errors import UserError, first_line
-from regdpo.models import adapters, encoders, flow_sampler
+from regdpo.models import adapters, encoders, flow_sampler, merging
 from regdpo.models.checkpoint_json import completed, read_json
 from regdpo.models.device import DTYPES
 from regdpo.models.family import Family
@@ -161,6 +161,18 @@ class DiffusersFamily(Family):
 
     def save_lora(self, model: nn.Module, state: dict[str, Tensor], folder: Path) -> None:
         adapters.save(self.pipeline_class, model, state, folder)
+
+    def stored_adapters(self) -> dict[str, Tensor]:
+        if not self.ref.lora:
+            return {}
+        found = adapters.load(self.store.existing(self.ref.lora))
+        return {name.removeprefix(adapters.PREFIX): tensor for name, tensor in found.items()}
+
+    def merge_adapters(self, folder: Path) -> None:
+        model: Any = self.empty_transformer()
+        shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+        merging.merge(self.weights(), shapes, self.stored_adapters(), folder)
+        model.save_config(folder)
 
     def blocks(self, transformer: nn.Module) -> list[nn.Module]:
         return list(transformer.transformer_blocks)  # type: ignore[arg-type]

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from regdpo.config.schema import Solver
 from regdpo.config.training import Lora
+from regdpo.core.errors import UserError
 from regdpo.core.store import Store
 from regdpo.models.live import Need
 from regdpo.models.registry import FAMILIES
@@ -140,6 +141,19 @@ class Family(ABC):
     @abstractmethod
     def save_lora(self, model: nn.Module, state: dict[str, Tensor], folder: Path) -> None:
         """Write adapters as the family's diffusers pipeline loads them, with the same bytes in every process."""
+
+    def stored_adapters(self) -> dict[str, Tensor]:
+        """The adapters of ``ref`` as ``LAYER.lora_A.weight`` and ``LAYER.lora_B.weight``, of the right strength as they
+        are (alpha = rank); none where it has none."""
+        return {}
+
+    def merge_adapters(self, folder: Path) -> None:
+        """Write the denoiser with the adapters of ``ref`` merged into its weights, in fp32 and in diffusers' layout.
+
+        Raises:
+            UserError: the family cannot, or they do not fit.
+        """
+        raise UserError(f"base.family: adapters of {self.ref.family} cannot be merged; let them go on")
 
     @abstractmethod
     def blocks(self, transformer: nn.Module) -> list[nn.Module]:

@@ -63,7 +63,8 @@ class ModelRef(Section):
             (self.lora, self.lora_content, base),
         ):
             if content and folder_digest(store.existing(path)) != content:
-                raise store.damaged(path, OTHER, "pretrain" if of_base else "train_arm")
+                rule = "" if path.startswith("merged/") else "pretrain" if of_base else "train_arm"
+                raise store.damaged(path, OTHER, rule)
 
 
 class ModelFile(Section):

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from regdpo.config.training import Parallel, TrainSettings
+from regdpo.config.training import Lora, Parallel, TrainSettings
+from regdpo.core.errors import UserError
 from regdpo.models.device import DTYPES
 from regdpo.models.family import Family
 from regdpo.objectives.schedule import generator
@@ -34,10 +35,11 @@ def build(
 
     Args:
         seed: of the adapters.
-        role: ``copy`` is frozen and has adapters only if it is to follow the policy.
+        role: ``copy`` is frozen and has adapters only if the start has some, or it is to follow the policy.
     """
     trained, dtype = role == "policy", DTYPES[settings.precision]
-    adapted = settings.tuning == "lora" and (trained or settings.reference_ema is not None)
+    goes_on = bool(family.ref.lora)
+    adapted = settings.tuning == "lora" and (trained or goes_on or settings.reference_ema is not None)
     # Weights that move are fp32; those that never do are stored as they are computed with.
     moves = settings.tuning == "full" and (trained or settings.reference_ema is not None)
     stored = torch.float32 if moves else dtype
@@ -66,29 +68,34 @@ def build(
             block.compile()
     shard(model, blocks, layout, dtype, offload=not trained and parallel.reference == "offload")
     offloaded = not trained and parallel.reference == "offload"
-    fill(model, family, torch.device("cpu") if offloaded else device, device, seed)
+    fill(model, family, torch.device("cpu") if offloaded else device, device, seed, settings.lora)
     return model.train(trained), backend
 
 
 @torch.no_grad()
-def fill(model: nn.Module, family: Family, device: torch.device, compute: torch.device, seed: int) -> None:
+def fill(model: nn.Module, family: Family, device: torch.device, compute: torch.device, seed: int, lora: Lora) -> None:
     """Give a sharded model on the meta device its weights.
 
-    Adapters derive from the seed and their name, on every layout alike: A as peft draws it, B zero.
+    Adapters are those of the start. Where it has none they derive from the seed and their name, on every layout alike:
+    A as peft draws it, B zero.
 
     Args:
         device: where the shards lie. compute: where the model runs, and its buffers lie.
 
     Raises:
-        UserError: the stored weights cannot be read, or are those of another architecture.
+        UserError: the stored weights cannot be read, or are those of another architecture; adapters are of other
+            layers, or of another rank.
     """
     model.to_empty(device=device)
     base: dict[str, nn.Parameter] = {}
+    own: dict[str, nn.Parameter] = {}
     for name, parameter in model.named_parameters():
-        if ".lora_" in name:
+        (own if ".lora_" in name else base)[name.replace(".base_layer.", ".")] = parameter
+    if family.ref.lora and own:
+        _go_on(own, family.stored_adapters(), lora)
+    else:
+        for name, parameter in own.items():
             _start(parameter, name, seed)
-        else:
-            base[name.replace(".base_layer.", ".")] = parameter
     buffers, kept = family.buffers(), model.state_dict().keys()
     stored = {name: buffer for name, buffer in buffers.items() if name in kept}
     weights = family.weights()
@@ -106,6 +113,23 @@ def _start(parameter: nn.Parameter, name: str, seed: int) -> None:
     if ".lora_A." in name:
         nn.init.kaiming_uniform_(whole, a=math.sqrt(5), generator=generator("adapters", seed, name))
     _local(parameter).copy_(whole[own_part(parameter)])
+
+
+def _go_on(own: dict[str, nn.Parameter], stored: dict[str, Tensor], lora: Lora) -> None:
+    """Fill adapters with those of the start, whose B has the factor alpha / rank in it already."""
+    named = {name.replace(".default.", "."): parameter for name, parameter in own.items()}
+    for name in sorted(named.keys() ^ stored.keys()):
+        has = "has one there" if name in stored else "has none there"
+        raise UserError(f"train.settings.lora: the adapters go on, and their start {has}: {name}; take its `lora`")
+    for name, parameter in named.items():
+        tensor = stored[name]
+        if tensor.shape != parameter.shape:
+            raise UserError(
+                f"train.settings.lora: the adapters go on, and {name} is {tuple(tensor.shape)} at their start, not "
+                f"{tuple(parameter.shape)}; take its `lora`"
+            )
+        scale = lora.alpha / lora.rank if ".lora_B." in name else 1.0
+        _local(parameter).copy_((tensor.to(parameter.dtype) / scale)[own_part(parameter)])
 
 
 def _local(parameter: nn.Parameter) -> Tensor:

@@ -76,7 +76,13 @@ class Trainer:
             self.tokens[shape] = tokens = self.family.tokens(tuple(map(int, shape.split(","))))
             check_context(layout.context, self.family.heads, tokens, self.family.context, job.model.ref.family)
 
-        kind = reference_kind(self.settings, job.parallel, self.prefers)
+        goes_on = bool(job.model.ref.lora)
+        kind = reference_kind(self.settings, job.parallel, self.prefers, goes_on)
+        if kind == "adapters" and goes_on:
+            raise UserError(
+                "train.settings.parallel.reference: without its adapters the model is not what it started from; take "
+                "`copy`, `offload` or `cached`"
+            )
         how = (layout, device, self.stage.seed, job.deterministic)
         self.policy, self.attention = build("policy", self.family, self.settings, job.parallel, *how)
         self.copy = None
@@ -102,10 +108,10 @@ class Trainer:
     def _check(self) -> None:
         if reason := self.job.parallel.misfit(dist.get_world_size(), self.prefers, self.settings.batch):
             raise UserError(f"train.settings: {reason}")
-        if self.job.model.ref.lora:
+        if self.job.model.ref.lora and self.settings.tuning == "full":
             raise UserError(
-                f"model {self.job.model.name}: is a base with adapters, and a training would lose them; start from the "
-                "base, or from a model that was tuned in full"
+                f"model {self.job.model.name}: has adapters, which tuning `full` would lose; have them merged first "
+                "(scripts/merged.py), or take tuning `lora`"
             )
         if "products" in self.objective.needs and self.layout.pair == 2:
             raise UserError(

@@ -115,8 +115,9 @@ class ModelFiles:
 
     def trained_on(self, wildcards: Any) -> Mapping[str, str]:
         """What a training starts from, and what it learns from."""
-        start = self.settings.train.links[wildcards.arm].start
-        model = f"train/{start}/seed{wildcards.seed}" if start else "base"
+        link = self.settings.train.links[wildcards.arm]
+        folder = "merged" if link.step.adapters == "merge" else "train"
+        model = f"{folder}/{link.start}/seed{wildcards.seed}" if link.start else "base"
         latents = self.settings.folder_of(wildcards.of, wildcards.arm, int(wildcards.seed))
         return {
             "model": f"{self.results}/{wildcards.of}{model}/model.json",

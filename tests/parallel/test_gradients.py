@@ -9,6 +9,8 @@ import ranks
 import tiny
 import torch
 
+from regdpo.config.training import Lora
+
 TOLERANCE = 1e-9
 LORA = {"targets": ["to_q", "to_v"]}
 LAYOUTS = {  # name -> (ranks, parallel, settings)
@@ -37,6 +39,12 @@ OTHERS = {  # name -> (ranks, parallel, settings), against the same settings in 
     "reference copied, lora": (2, {"reference": "copy"}, {"tuning": "lora"}),
     "all blocks recomputed, lora": (2, {"activation_checkpointing": "full", "pair": 2}, {"tuning": "lora"}),
     "reference cached, lora": (1, {"reference": "cached"}, {"tuning": "lora"}),
+    "adapters go on, reference offloaded": (2, {"reference": "offload"}, {"tuning": "lora", "goes_on": True}),
+    "adapters go on, reference cached, pair2": (
+        2,
+        {"reference": "cached", "pair": 2},
+        {"tuning": "lora", "goes_on": True},
+    ),
     "own noise, pair2": (2, {"pair": 2}, {"shared_noise": False}),
     "captions dropped, pair2": (2, {"pair": 2}, {"caption_dropout": 0.6}),
     "captions dropped, reference cached": (2, {"reference": "cached"}, {"caption_dropout": 0.6}),
@@ -73,6 +81,8 @@ class Cases:
             run.mkdir()
             own = {"micro_batch": 4, "steps": 1, **settings}
             world = tiny.with_narrow_pairs(self.world, run) if own.pop("two_sizes", False) else self.world
+            if own.pop("goes_on", False):
+                world = tiny.with_adapters(world, Lora.model_validate(LORA))
             job = tiny.job(world, run, lora=LORA, parallel=parallel, **own)
             self.number[key] = len(self.asked)
             self.asked.append({"ranks": count, "job": job.model_dump(mode="json"), "fault": fault})

@@ -152,6 +152,11 @@ def test_adapters_that_go_on_have_a_copy_for_their_reference():
     assert settings.train.links["a.1"].settings.parallel.reference == "auto"
 
 
+def test_merged_adapters_are_what_is_started_from():
+    steps = [{"objective": "sft", "settings": LORA}, {**REG_DPO, "adapters": "merge"}]
+    assert files(checked({"a": {"steps": steps}}), "a")[0] == "merged/a.1/seed0/model.json"
+
+
 def test_new_negatives_need_a_generator_that_can_change(tmp_path):
     arms = {"a": {"steps": [{"objective": "sft"}, {**REG_DPO, "generator": "previous"}]}}
     other = {"generators": {"other": {"model": str(tmp_path)}}}

@@ -5,25 +5,30 @@ import math
 import signal
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny
 import torch
 import torch.distributed as dist
+from diffusers import WanTransformer3DModel
 from diffusers.training_utils import EMAModel
 from safetensors.torch import load_file, save_file
 
-from regdpo.config.training import Guards
+from regdpo.config.training import Guards, Lora
 from regdpo.core import manifests
 from regdpo.core.digests import file_digest
 from regdpo.core.errors import UserError
 from regdpo.core.rows import LatentRow
+from regdpo.models import merging
+from regdpo.models.family import open_family
 from regdpo.models.weights import FILE
 from regdpo.objectives.registry import OBJECTIVES
 from regdpo.parallel.attention import choose
 from regdpo.parallel.mesh import check_context, layout
 from regdpo.runs.job import Job
 from regdpo.runs.stop import SIGNALS
+from regdpo.stages import merged
 from regdpo.train import dataset
 from regdpo.train.checkpoint import complete
 from regdpo.train.ema import Ema, ramped
@@ -363,11 +368,62 @@ def test_adapters_start_as_peft_starts_them(world, tmp_path):
     assert len({tuple(value.flatten().tolist()) for value in different}) == 16
 
 
-def test_a_base_with_adapters_is_not_trained_on(world, tmp_path):
-    job = tiny.job(world, tmp_path / "run")
-    ref = job.model.ref.model_copy(update={"lora": "runs/some/export"})
-    with pytest.raises(UserError, match=r"^model base: is a base with adapters"):
-        opened(job.model_copy(update={"model": job.model.model_copy(update={"ref": ref})}))
+LORA = {"rank": 4, "alpha": 16, "targets": ["to_q", "to_v"]}
+
+
+def test_adapters_go_on_from_their_start(world, tmp_path):
+    """The model begins as the file has it, the reference is the same at step 1, and what comes out loads."""
+    start = tiny.with_adapters(world, Lora.model_validate(LORA))
+    stored = load_file(world.store.existing(start.model.ref.lora) / "pytorch_lora_weights.safetensors")
+    job = tiny.job(start, tmp_path / "run", tuning="lora", lora=LORA, steps=2)
+    trainer = opened(job)
+    assert trainer.copy is not None
+    for name, value in weights(trainer).items():
+        wanted = stored["transformer." + name.replace(".default.", ".")]
+        assert torch.equal(value, wanted / 4 if ".lora_B." in name else wanted)
+    trainer.train()
+    first, second = rows(tmp_path / "run")
+    assert first["win_gap"] == first["lose_gap"] == 0
+    assert second["win_gap"] != 0
+    family = open_family(start.model.ref, world.store, CPU)
+    model = family.load_transformer()
+    found = load_file(tmp_path / "run/export/pytorch_lora_weights.safetensors")
+    assert found.keys() == stored.keys()
+    model.load_lora_adapter(found, adapter_name="trained")
+
+
+def test_adapters_that_cannot_go_on_are_refused(world, tmp_path):
+    start = tiny.with_adapters(world, Lora.model_validate(LORA))
+    for settings, line in (
+        ({"tuning": "full"}, r"^model sft/seed0: has adapters, which tuning `full` would lose"),
+        ({"lora": {**LORA, "rank": 8}}, r"lora: the adapters go on, and .* is \(4, 48\) at their start, not \(8, 48\)"),
+        ({"lora": {**LORA, "targets": ["to_q"]}}, r"lora: the adapters go on, and their start has one there: .*to_v"),
+        ({"parallel": {"reference": "adapters"}}, r"reference: without its adapters the model is not what it started"),
+    ):
+        with pytest.raises(UserError, match=line):
+            opened(tiny.job(start, tmp_path / "run", **{"tuning": "lora", "lora": LORA, **settings}))
+
+
+def test_merged_adapters_are_part_of_the_weights(world, tmp_path, monkeypatch):
+    """To rounding those that peft merges; in several files too. What is trained on them begins as they are."""
+    start = tiny.with_adapters(world, Lora.model_validate(LORA))
+    model: Any = open_family(start.model.ref, world.store, CPU).load_transformer()
+    model.fuse_lora()
+    wanted = {name.replace(".base_layer", ""): it for name, it in model.state_dict().items() if ".lora_" not in name}
+    monkeypatch.setattr(merging, "FILE_BYTES", 1e5)
+    made = merged.merged(start.model, world.store)
+    assert not made.ref.lora
+    assert made.ref.digest != start.model.ref.digest
+    folder = world.store.existing(made.ref.transformer)
+    assert len(list(folder.glob("*.safetensors"))) > 2
+    theirs = WanTransformer3DModel.from_pretrained(folder).state_dict()
+    assert theirs.keys() == wanted.keys()
+    for name, value in theirs.items():
+        torch.testing.assert_close(value, wanted[name], rtol=1e-6, atol=1e-7)
+    trainer = opened(tiny.job(replace(start, model=made), tmp_path / "run", objective="sft"))
+    for name, value in weights(trainer).items():
+        assert torch.equal(value, theirs[name])
+    assert merged.merged(start.model, world.store) == made
 
 
 def test_weights_of_another_architecture_are_told(world, tmp_path):
