@@ -15,12 +15,13 @@ from diffusers import WanTransformer3DModel
 from diffusers.training_utils import EMAModel
 from safetensors.torch import load_file, save_file
 
+from regdpo.config import stage_inputs
 from regdpo.config.training import Guards, Lora
 from regdpo.core import manifests
 from regdpo.core.digests import file_digest
 from regdpo.core.errors import UserError
 from regdpo.core.rows import LatentRow
-from regdpo.models import merging
+from regdpo.models import growth, merging
 from regdpo.models.family import open_family
 from regdpo.models.weights import FILE
 from regdpo.objectives.registry import OBJECTIVES
@@ -28,7 +29,7 @@ from regdpo.parallel.attention import choose
 from regdpo.parallel.mesh import check_context, layout
 from regdpo.runs.job import Job
 from regdpo.runs.stop import SIGNALS
-from regdpo.stages import merged
+from regdpo.stages import base, merged
 from regdpo.train import dataset
 from regdpo.train.checkpoint import complete
 from regdpo.train.ema import Ema, ramped
@@ -122,6 +123,23 @@ def test_the_best_evaluation_is_exported(world, tmp_path, monkeypatch):
         assert torch.equal(value, seen[1][name])
     assert [path.name for path in (tmp_path / "run/checkpoints").glob("best_*")] == ["best_0000002"]
     assert [path.name for path in complete(tmp_path / "run")] == ["step_0000002", "step_0000004"]
+
+
+def test_a_grown_model_goes_on_where_the_small_one_was(world, tmp_path):
+    """Its first loss is what the small one's next would have been on the same clips and noise, and then it falls."""
+    small = opened(tiny.job(world, tmp_path / "small", objective="sft"))
+    small.step(0), small.step(1)
+    small.family.save_transformer(weights(small), tmp_path / "tuned")
+    source, tuned = Path(world.model.ref.location(world.store)), {"transformer": tmp_path / "tuned"}
+    growth.grow_checkpoint(source, tuned, tmp_path / "grown", growth.Asked(noise=0.1))
+    given = {"base": {"model": str(tmp_path / "grown"), "task": "i2v", "text_length": 8}, "geometries": [tiny.GEOMETRY]}
+    model = base.by_name(stage_inputs.BaseStage.model_validate({**given, "shift": 1.0}), world.store)
+    ref = model.ref.model_copy(update={"digest": world.model.ref.digest})  # what encodes is the small one's
+    wide = replace(world, model=model.model_copy(update={"ref": ref}))
+    large = opened(tiny.job(wide, tmp_path / "large", objective="sft"))
+    first = large.step(2)["loss"]
+    assert first == pytest.approx(small.step(2)["loss"], rel=1e-5)
+    assert large.step(2)["loss"] < first
 
 
 def test_only_the_last_checkpoints_are_kept(world, tmp_path):
