@@ -155,6 +155,20 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _steps_take_what_there_is(self) -> Self:
+        sizes = ["x".join(map(str, it.size)) for it in self.clips.geometries]
+        for link in self.train.links.values():
+            for key, given, there in (
+                ("sources", link.step.sources, list(self.pairs.sources)),
+                ("sizes", link.step.sizes, sizes),
+            ):
+                if unknown := [name for name in given if name not in there]:
+                    raise ValueError(f"train.{link.key}.{key}: there is no {unknown[0]}; there are {', '.join(there)}")
+            if link.fresh and link.step.sources and "gt" not in link.step.sources:
+                raise ValueError(f"train.{link.key}.generator: it makes losers of `gt`, which its `sources` have not")
+        return self
+
+    @model_validator(mode="after")
     def _rounds_have_negatives(self) -> Self:
         for link in self.train.links.values():
             if link.step.generator == BASE:

@@ -7,11 +7,11 @@ By hand, ``--config`` is the path of a whole configuration.
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from regdpo.config import schema as c
 from regdpo.config.run_file import SUFFIX, RunFile
-from regdpo.config.training import Terms, TrainSettings
+from regdpo.config.training import Terms, TrainSettings, annealed
 from regdpo.core.errors import UserError
 from regdpo.core.rows import REAL, Geometry
 from regdpo.core.section import Section
@@ -206,6 +206,8 @@ class TrainStage(Terms):
     objective: str  # pretrain, or an arm's objective
     seed: int
     settings: TrainSettings
+    sources: dict[str, tuple[float, float]] = Field({})  # name -> share of the first step and of the last; empty: all
+    sizes: dict[str, tuple[float, float]] = Field({})  # the same of FRAMESxHEIGHTxWIDTH
 
     @classmethod
     def of(cls, config: c.Config, arm: str, seed: int) -> dict[str, Any]:
@@ -219,6 +221,7 @@ class TrainStage(Terms):
         return {
             "objective": link.step.objective,
             **link.step.given(),
+            **{key: given for key in ("sources", "sizes") if (given := annealed(getattr(link.step, key)))},
             "seed": seed,
             "settings": _training(link.settings),
         }

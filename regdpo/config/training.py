@@ -1,6 +1,6 @@
 """The sections of the configuration that a training reads."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
@@ -216,6 +216,17 @@ PREVIOUS = "previous"
 """The step before, or in the later rounds of a step the round before."""
 
 
+Size = Annotated[str, Field(pattern=r"^[1-9]\d*x[1-9]\d*x[1-9]\d*$")]
+"""Frames, height and width of clips."""
+Annealed = NonNegative | tuple[NonNegative, NonNegative]
+"""A share, or those of the first and the last step."""
+
+
+def annealed(shares: Mapping[str, Annealed]) -> dict[str, tuple[float, float]]:
+    """The shares of the first and the last step."""
+    return {name: share if isinstance(share, tuple) else (share, share) for name, share in shares.items()}
+
+
 class _Named(Section):
     """What has an objective, which comes before its terms."""
 
@@ -241,6 +252,16 @@ class Step(Terms, _Named):
         description="Who makes the losers of source `gt`: the base (or `negatives.generators`), or the start of this "
         "step, anew.",
     )
+    sources: dict[Name, Annealed] = Field(
+        {},
+        description="Name of a source of `pairs.sources` -> its share of the steps, of whatever sum; or [from, to], "
+        "which changes in a straight line from the first step to the last. Empty: all sources, as many as there are.",
+    )
+    sizes: dict[Size, Annealed] = Field(
+        {},
+        description="The same of sizes of clips, written as FRAMESxHEIGHTxWIDTH (`clips.buckets`), such as "
+        "`49x480x832`, or `1x480x832` of images.",
+    )
     rounds: Count = Field(
         1, description="Times that the step is done, each from the outcome of the last, with negatives of that."
     )
@@ -263,6 +284,13 @@ class Step(Terms, _Named):
         return self
 
     @model_validator(mode="after")
+    def _shares_are_some(self) -> Self:
+        for key, given in (("sources", self.sources), ("sizes", self.sizes)):
+            if given and not all(map(any, zip(*annealed(given).values(), strict=True))):
+                raise ValueError(f"{key}: at the first or the last step all shares are 0")
+        return self
+
+    @model_validator(mode="after")
     def _rounds_are_fresh(self) -> Self:
         if self.rounds > 1 and self.generator == "base":
             raise ValueError("`rounds` are for fresh negatives; give `generator: previous`")
@@ -281,7 +309,8 @@ class Arm(Step):
     def _one_or_many(self) -> Self:
         if bool(self.objective) == bool(self.steps):
             raise ValueError("give an `objective`, or `steps` that each have one")
-        more = sorted(self.model_fields_set - {"steps", "settings"})
+        fields = type(self).model_fields.items()
+        more = [key for key, it in fields if key not in ("steps", "settings") and getattr(self, key) != it.default]
         if self.steps and more:
             raise ValueError(f"{', '.join(f'`{key}`' for key in more)}: with `steps`, give it to a step")
         return self

@@ -40,6 +40,9 @@ def take_over(job: Job, say: Callable[[str], None]) -> None:
                 f"{settings.schedule}): starting anew"
             )
             return
+        if any(first != last for given in (job.stage.sources, job.stage.sizes) for first, last in given.values()):
+            say(f"{what}, cannot be gone on with, since its shares followed their number: starting anew")
+            return
         rows = [row for row in _rows(other / "eval.jsonl") if row["step"] <= step and row["step"] % job.eval_every == 0]
         best = _best(rows) if settings.export == "best" else 0
         if best and best not in _steps(other, BEST):

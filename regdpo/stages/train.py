@@ -24,10 +24,10 @@ def outcome(
         name: of the model, with its base's folder before it. code: digest of what shapes the training beside its inputs
             (code and environment).
     """
-    shaped = stage.model_dump(mode="json", exclude_none=True)
+    shaped = stage.model_dump(mode="json", exclude_unset=True)  # what is empty is not there
     others = (model.digest, file_digest(latents), code)
     key = text_digest(canonical(shaped), *others)
-    del shaped["settings"]["steps"]
+    shaped["settings"].pop("steps", None)
     run = store.relative("runs", key)
     export = f"{run}/{EXPORT}"
     store.has(export)  # else it is put aside, and the training goes on from its last checkpoint

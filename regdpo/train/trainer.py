@@ -37,7 +37,7 @@ from regdpo.runs.metrics import LINE_EVERY, Log, logged
 from regdpo.runs.stop import Stop
 from regdpo.runtime.lease import Lease
 from regdpo.runtime.slurm import node_name
-from regdpo.train import dataset
+from regdpo.train import dataset, mixture
 from regdpo.train.build import build, trained_parameters
 from regdpo.train.checkpoint import Checkpoints
 from regdpo.train.ema import Ema
@@ -60,8 +60,9 @@ class Trainer:
         self.prefers = self.objective.paired
         self._check()
 
-        rows = manifests.read(job.latents, LatentRow)
         self.family = open_family(job.model.ref, self.store, torch.device("cpu"))
+        shapes = {self._shape_of(size): shares for size, shares in self.stage.sizes.items()}
+        rows = mixture.chosen(manifests.read(job.latents, LatentRow), self.stage.sources, shapes)
         dropout = caption_dropout(self.settings, self.family)
         dataset.check(rows, job.model.encoder, self.prefers, self.store, dropout)
         train = [row for row in rows if row.split == "train"]
@@ -70,7 +71,10 @@ class Trainer:
         validation = [row for row in rows if row.split == "validation"]
         self.validation = validation[:: max(1, len(validation) // EVAL_PAIRS)][:EVAL_PAIRS]
 
-        self.order = dataset.Order(self.rows, self.settings.batch, self.stage.seed)
+        drawn = (self.rows, self.settings.batch, self.stage.seed)
+        self.order: dataset.Order | mixture.Mixture = dataset.Order(*drawn)
+        if self.stage.sources or shapes:
+            self.order = mixture.Mixture(*drawn, self.settings.steps, self.stage.sources, shapes)
         self.tokens = {}  # of each shape
         for shape in dict.fromkeys(row.shape for row in rows):
             self.tokens[shape] = tokens = self.family.tokens(tuple(map(int, shape.split(","))))
@@ -104,6 +108,11 @@ class Trainer:
         )
         self.watch = Watch(self.settings.guards)
         self.reference_errors: Tensor | None = None  # on the validation pairs, once measured
+
+    def _shape_of(self, size: str) -> str:
+        """The shape of latents of FRAMESxHEIGHTxWIDTH, as their rows have it."""
+        frames, height, width = map(int, size.split("x"))
+        return ",".join(map(str, self.family.latent_shape(frames, height, width)))
 
     def _check(self) -> None:
         if reason := self.job.parallel.misfit(dist.get_world_size(), self.prefers, self.settings.batch):

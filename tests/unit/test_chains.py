@@ -162,3 +162,25 @@ def test_new_negatives_need_a_generator_that_can_change(tmp_path):
     other = {"generators": {"other": {"model": str(tmp_path)}}}
     with pytest.raises(UserError, match=r"arms\.a\.steps\.1\.generator: all of negatives\.generators are other models"):
         checked(arms, negatives=SMALL["negatives"] | other)
+
+
+def test_a_configuration_that_was_written_out_is_the_same():
+    """The report and the plan are given it so."""
+    settings = checked(CHAIN)
+    again = schema.check(settings.model_dump(mode="json"))
+    assert again.train.links == settings.train.links
+
+
+def test_shares_are_of_what_there_is():
+    own = {"sources": {"gt": 3}, "sizes": {"5x32x32": [1, 0.5]}}
+    settings = checked({"a": {**REG_DPO, **own}})
+    read = TrainStage.of(settings, "a", 0)
+    assert read["sources"] == {"gt": (3, 3)}
+    assert read["sizes"] == {"5x32x32": (1, 0.5)}
+    for wrong, line in (
+        ({"sources": {"labels": 1}}, r"arms\.a\.sources: there is no labels; there are gt"),
+        ({"sizes": {"9x64x64": 1}}, r"arms\.a\.sizes: there is no 9x64x64; there are 5x32x32"),
+        ({"sources": {"gt": [0, 1]}}, r"sources: at the first or the last step all shares are 0"),
+    ):
+        with pytest.raises(UserError, match=line):
+            checked({"a": {**REG_DPO, **wrong}})
