@@ -1,5 +1,7 @@
 # Whether the workflow makes pairs of the footage.
 GT = "gt" in settings.pairs.sources
+# Whether it does, or makes pairs of videos of its captions.
+FOOTAGE = settings.paired_footage
 # Pairs that others made: both halves are brought to what clips are. A pair that cannot be used is a row with its reason.
 IMPORTED = [
     name

@@ -1,14 +1,16 @@
 # GT-Pair: winner = real clip, loser = generated; and pairs that others made. Split so that no footage is shared.
 rule gt_pairs:
     input:
-        clips=rules.merge_clips.output.manifest if GT else [],
-        copies=rules.merge_clips.output.copies if GT else [],
-        split=rules.merge_clips.output.split if GT else [],
-        captions=rules.merge_captions.output.manifest if GT else [],
+        clips=rules.merge_clips.output.manifest if FOOTAGE else [],
+        copies=rules.merge_clips.output.copies if FOOTAGE else [],
+        split=rules.merge_clips.output.split if FOOTAGE else [],
+        captions=rules.merge_captions.output.manifest if FOOTAGE else [],
         negatives=rules.merge_negatives.output.manifest if GT else [],
         imports=rules.imports.input.manifests,
+        candidates=lambda wildcards: model_files.ranked(wildcards, "candidates"),
+        scores=lambda wildcards: model_files.ranked(wildcards, "scores"),
         # What the footage looks like, to be found in pairs that others made.
-        shots=rules.merge_clips.input.shots if GT and IMPORTED else [],
+        shots=rules.merge_clips.input.shots if FOOTAGE and IMPORTED else [],
     output:
         manifest=f"{RESULTS}/{{of}}pairs.parquet",
     log:
@@ -22,7 +24,8 @@ rule gt_pairs:
         env=declare.env("numpy"),
     shell:
         "stage pairs --clips {input.clips:q} --copies {input.copies:q} --captions {input.captions:q}"
-        " --negatives {input.negatives:q} --split {input.split:q} --imports {input.imports:q} --shots {input.shots:q} --out {output.manifest:q} 2>&1 | tee -i {log:q}"
+        " --negatives {input.negatives:q} --split {input.split:q} --imports {input.imports:q} --shots {input.shots:q}"
+        " --candidates {input.candidates:q} --scores {input.scores:q} --out {output.manifest:q} 2>&1 | tee -i {log:q}"
 
 
 rule pairs:

@@ -1,8 +1,8 @@
 # The page: arms side by side, videos, curves, the pairs looked at, provenance.
 rule report_page:
     input:
-        clips=rules.merge_clips.output.manifest if GT else [],
-        captions=rules.merge_captions.output.manifest if GT else [],
+        clips=rules.merge_clips.output.manifest if FOOTAGE else [],
+        captions=rules.merge_captions.output.manifest if FOOTAGE else [],
         negatives=rules.negatives.input if GT else [],
         imports=rules.imports.input.manifests,
         pairs=f"{RESULTS}/pairs.parquet",

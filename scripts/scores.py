@@ -10,7 +10,7 @@ from typing import Any
 from regdpo.config import command_line, run_file, stage_inputs
 from regdpo.core import errors, manifests
 from regdpo.core.errors import UserError
-from regdpo.core.rows import LatentRow, PairRow, SampleRow, ScoreRow
+from regdpo.core.rows import CandidateRow, LatentRow, PairRow, SampleRow, ScoreRow
 from regdpo.evaluate.measures import MEASURES, Given, Measure
 from regdpo.models.spec import ModelFile
 from regdpo.stages import scores
@@ -22,6 +22,7 @@ def main() -> None:
         "--measure", required=True, choices=[name for name, it in MEASURES.items() if it.reads != "answers"]
     )
     parser.add_argument("--samples", help="manifest of the samples stage, for measures of samples")
+    parser.add_argument("--candidates", help="in its place: manifest of the candidates stage")
     parser.add_argument("--pairs", help="manifest of the pairs stage, for measures that read captions")
     parser.add_argument("--model", help="model.json, for measures of a model")
     parser.add_argument("--latents", help="manifest of the latents stage, for measures of a model")
@@ -32,7 +33,9 @@ def main() -> None:
     options = (
         ("samples", *(["pairs"] if measure.captions else [])) if measure.reads == "samples" else ("model", "latents")
     )
-    for option in options:
+    candidates = manifests.read(args.candidates, CandidateRow) if args.candidates else []
+    accepted = [row for row in candidates if row.status == "accepted"]
+    for option in () if args.candidates else options:
         if getattr(args, option) is None:
             raise UserError(f"--{option} is missing, which {args.measure} reads")
     store = run_file.open_store(args.store)
@@ -40,12 +43,15 @@ def main() -> None:
         store,
         run.device,
         stage=_stage(measure, args.config),
-        samples=tuple(manifests.read(args.samples, SampleRow)) if args.samples else (),
+        samples=tuple(manifests.read(args.samples, SampleRow) if args.samples else [row.sample() for row in accepted]),
         model=ModelFile.read(args.model, store) if args.model else None,
         latents=tuple(manifests.read(args.latents, LatentRow)) if args.latents else (),
         python=args.python,
         weights=str(args.weights),
-        pairs={row.clip_id: row for row in manifests.read(args.pairs, PairRow)} if args.pairs else {},
+        pairs={
+            row.clip_id: row
+            for row in (manifests.read(args.pairs, PairRow) if args.pairs else [row.prompt() for row in accepted])
+        },
     )
     manifests.write(args.out, scores.score(args.measure, given), ScoreRow)
 

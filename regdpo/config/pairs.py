@@ -9,7 +9,7 @@ from regdpo.config.base import FamilyName
 from regdpo.config.mistakes import overridden
 from regdpo.config.sampling import Precision, Sampling, Tiling
 from regdpo.core.digests import canonical
-from regdpo.core.section import Count, InputPath, Name, Section, Share
+from regdpo.core.section import Count, InputPath, Name, Positive, Section, Share
 from regdpo.data.pair_registry import PAIR_SOURCES
 
 Sigma = Annotated[float, Field(gt=0, le=1)]
@@ -104,6 +104,73 @@ else:
     PairKindName = Literal[tuple(PAIR_SOURCES)]
 
 
+class Candidates(Section):
+    """What a model makes of each prompt, and which of it become winner and loser."""
+
+    count: int = Field(4, ge=2, description="Videos a prompt, each with its own seed.")
+    prompts: Annotated[str, InputPath()] | None = Field(
+        None,
+        description="A text file with one prompt a line, or a CSV or parquet table with a column `prompt` (as "
+        "VidProM's); each prompt counts once, and its hash says in which split. For a base of task t2v. Empty: the "
+        "captions (and first frames) of the clips of `videos`.",
+    )
+    limit: Count | None = Field(None, description="Most prompts, chosen by seed; empty: all.")
+    seed: int = Field(0, description="Every video's seed derives from this one, its prompt and its number.")
+    sampling: dict[str, Any] = Field({}, description="Keys of `negatives.sampling` that are other here.")
+    score: dict[Name, float] = Field(
+        min_length=1,
+        description="Metric -> weight, of measures of samples (docs/reference/scores.md): `{omniscore: 1}`, or a sum.",
+    )
+    scale: Literal["as_is", "min_max", "z"] = Field(
+        "as_is",
+        description="Each metric before it is weighed: as it is, from 0 to 1 between the least and the greatest of all "
+        "videos of the source, or in standard deviations from their mean.",
+    )
+    policy: Literal["best_worst", "best_random", "adjacent"] | list[tuple[int, int] | int] = Field(
+        "best_worst",
+        description="Which of a prompt's videos, ordered by score, make pairs: the best and the worst; the best and "
+        "one drawn from the others; each and the next; two ranks, such as `[0, 2]` (0 is the best); or a list of such.",
+    )
+    margin: float = Field(0.0, ge=0, description="Least difference of both scores. Equal scores make no pair.")
+    least: float | None = Field(None, description="Least score of a winner.")
+    most: float | None = Field(None, description="Greatest score of a loser.")
+    shards: Count = Field(8, description="Jobs.")
+
+    @model_validator(mode="after")
+    def _ranks_are_there(self) -> Self:
+        for better, worse in self.ranks or ():
+            if not 0 <= better < worse < self.count:
+                raise ValueError(
+                    f"policy: ranks [{better}, {worse}] are no two of {self.count} videos; 0 is the best, and the "
+                    "first of both is the better one"
+                )
+        if not any(self.score.values()):
+            raise ValueError("score: no metric has a weight")
+        return self
+
+    @property
+    def ranks(self) -> list[tuple[int, int]] | None:
+        """Of a policy by ranks those of each pair; None of another."""
+        if isinstance(self.policy, str):
+            return None
+        if all(isinstance(it, int) for it in self.policy):
+            if len(self.policy) != 2:
+                raise ValueError("policy: two ranks make a pair; several pairs are a list of such lists")
+            return [(self.policy[0], self.policy[1])]  # type: ignore[list-item]
+        if any(isinstance(it, int) for it in self.policy):
+            raise ValueError("policy: two ranks make a pair; several pairs are a list of such lists")
+        return list(self.policy)  # type: ignore[arg-type]
+
+
+class PairWeights(Section):
+    """VideoDPO's weights: ``(beta / prob) ** alpha`` with ``prob = sqrt(p(winner) p(loser))``, where p is the share of
+    all videos of the source whose score is in the same bin (docs/concepts/methods.md)."""
+
+    alpha: float = Field(1.0, ge=0, description="0: all pairs weigh the same.")
+    beta: Positive | Literal["auto"] = Field("auto", description="`auto`: the share of the fullest bin.")
+    bin: Positive = Field(0.01, description="Width of a bin, in units of the score.")
+
+
 class PairSource(Section):
     """A source of pairs (docs/how-to/pairs.md)."""
 
@@ -123,10 +190,15 @@ class PairSource(Section):
         None, description="csv: the folder that its paths are below; empty: that of the file."
     )
 
+    candidates: Candidates | None = Field(None, description="best_of_n: what is made, scored and chosen.")
+    weights: PairWeights | None = Field(
+        None, description="best_of_n: weights of pairs by how rare their scores are; empty: all weigh the same."
+    )
+
     @model_validator(mode="after")
     def _has_what_its_kind_needs(self) -> Self:
         kind = PAIR_SOURCES[self.kind]
-        given = {key for key in ("path", "losers", "captions", "root") if getattr(self, key)}
+        given = {key for key in ("path", "losers", "captions", "root", "candidates", "weights") if getattr(self, key)}
         if lacking := [key for key in kind.needs if key not in given]:
             raise ValueError(f"kind `{self.kind}` needs {' and '.join(f'`{key}`' for key in lacking)}")
         if more := sorted(given - {*kind.needs, *kind.takes}):
@@ -156,6 +228,11 @@ class Pairs(Section):
         min_length=1,
         description="Name of a source -> where its pairs come from. All go into one manifest, that name as `origin`.",
     )
+
+    @property
+    def ranked(self) -> dict[str, Candidates]:
+        """Name -> what is made and chosen, of sources of kind `best_of_n`."""
+        return {name: it.candidates for name, it in self.sources.items() if it.candidates}
 
     @model_validator(mode="after")
     def _something_to_train_on(self) -> Self:

@@ -32,8 +32,8 @@ from regdpo.config.footage import (
 )
 from regdpo.config.launch import Launch
 from regdpo.config.locations import located
-from regdpo.config.mistakes import lines, refuse_twice
-from regdpo.config.pairs import BASE, Generator, Latents, Negatives, Pairs, PairSource
+from regdpo.config.mistakes import lines, overridden, refuse_twice
+from regdpo.config.pairs import BASE, Candidates, Generator, Latents, Negatives, Pairs, PairSource, PairWeights
 from regdpo.config.sampling import Cache, Precision, Sampling, Solver, Tiling
 from regdpo.config.training import Train, TrainSettings
 from regdpo.core import portable
@@ -50,6 +50,7 @@ __all__ = [
     "Bootstrap",
     "Bucket",
     "Cache",
+    "Candidates",
     "CaptionServer",
     "Captions",
     "Clips",
@@ -67,6 +68,7 @@ __all__ = [
     "Negatives",
     "Ocr",
     "PairSource",
+    "PairWeights",
     "Pairs",
     "Paths",
     "Precision",
@@ -211,6 +213,13 @@ class Config(Section):
             model, key = self.generator(name)
             where = f"negatives.generators.{name}" if self.negatives.generators else "negatives"
             asked[where] = self.negatives.sampling_of(name), model, key
+        for name, it in self.pairs.ranked.items():
+            if it.prompts and self.base.task != "t2v":
+                raise ValueError(
+                    f"pairs.sources.{name}.candidates.prompts: the base makes videos from first frames, which prompts "
+                    "do not have; leave it out, and the clips are asked for"
+                )
+            asked[f"pairs.sources.{name}.candidates"] = self.sampling_of_candidates(name), self.base, "base"
         for where, (sampling, model, key) in asked.items():
             if isinstance(sampling.guidance, dict) and not model.expert:
                 raise ValueError(f"{where}.sampling.guidance: a scale for each expert needs `{key}.expert`")
@@ -233,7 +242,17 @@ class Config(Section):
     @property
     def footage(self) -> bool:
         """Whether ``videos`` are used: for pairs, or for a base that is made here."""
-        return "gt" in self.pairs.sources or self.base.pretrain is not None
+        return self.paired_footage or self.base.pretrain is not None
+
+    @property
+    def paired_footage(self) -> bool:
+        """Whether pairs are made of clips or of their captions."""
+        return "gt" in self.pairs.sources or any(not it.prompts for it in self.pairs.ranked.values())
+
+    def sampling_of_candidates(self, source: str) -> Sampling:
+        """How a source of kind `best_of_n` makes its videos."""
+        key = f"pairs.sources.{source}.candidates.sampling"
+        return overridden(self.negatives.sampling, self.pairs.ranked[source].sampling, key)
 
     @property
     def lora_arms(self) -> list[str]:

@@ -134,10 +134,14 @@ class PairsStage(Section):
     known: list[str]  # glob patterns of sources the base model was trained on: no pairs from those
     alone: bool = True  # whether all pairs are of this footage
     same_footage: float | None = None  # as in clips.filters, where there are pairs that others made
+    ranked: dict[str, c.PairSource] = Field({})  # sources whose pairs are chosen by score
 
     @classmethod
     def of(cls, config: c.Config) -> dict[str, Any]:
+        without: Any = {"candidates": {"shards", "prompts", "sampling", "seed", "limit"}}
+        ranked = {name: _dump(config.pairs.sources[name], exclude=without) for name in config.pairs.ranked}
         return {
+            **({"ranked": ranked} if ranked else {}),
             "pairs": _dump(config.pairs, exclude={"sources"}),
             "frames": max(it.frames for it in config.clips.geometries),
             "known": _known(config),
@@ -156,7 +160,7 @@ class SplitsStage(PairsStage):
         limited = config.negatives.named if config.pairs.limit else {}
         stages = [NegativesStage.of(config, name) for name in limited]
         asked = [{key: stage[key] for key in Asked.model_fields} for stage in stages]
-        return {**PairsStage.of(config), "generators": asked}
+        return {**_unranked(config), "generators": asked}
 
 
 class ImportsStage(Section):
@@ -169,6 +173,32 @@ class ImportsStage(Section):
         return {
             "sources": sources,
             "clips": _dump(config.clips, exclude={"shards", "filters", "remove_bars", *WEIGHTS}),
+        }
+
+
+class CandidatesStage(Section):
+    """What a model makes of the prompts of a source."""
+
+    source: str
+    candidates: c.Candidates
+    sampling: c.Sampling
+    encode: c.Encode
+    geometry: Geometry  # of videos of prompts that are of no clip
+    pairs: c.Pairs  # which split a prompt is in that is of no clip
+    known: list[str]  # glob patterns of sources the base model was trained on: no videos for those
+
+    @classmethod
+    def of(cls, config: c.Config, source: str) -> dict[str, Any]:
+        of_pairs = {"seed", "validation", "test"} if config.pairs.ranked[source].prompts else set[str]()
+        candidates = _dump(config.pairs.ranked[source], include={"count", "prompts", "limit", "seed"})
+        return {
+            "source": source,
+            "candidates": {**candidates, "score": {"any": 1.0}},
+            "sampling": _dump(config.sampling_of_candidates(source)),
+            "encode": _dump(config.clips.encode),
+            "geometry": _geometries(config)[0],
+            "pairs": _dump(config.pairs, include=of_pairs),
+            "known": _known(config),
         }
 
 
@@ -190,7 +220,7 @@ class FunnelStage(PairsStage):
 
     @classmethod
     def of(cls, config: c.Config) -> dict[str, Any]:
-        return {**PairsStage.of(config), "filters": _dump(config.clips.filters)}
+        return {**_unranked(config), "filters": _dump(config.clips.filters)}
 
 
 class LatentsStage(Section):
@@ -238,10 +268,13 @@ class WeightsStage(Section):
 class SamplesStage(Section):
     samples: c.Samples
     encode: c.Encode
+    ranked: list[str] = Field([])  # sources of pairs whose winners are no clips
 
     @classmethod
     def of(cls, config: c.Config) -> dict[str, Any]:
-        return {"samples": _dump(config.samples), "encode": _dump(config.clips.encode)}
+        ranked = list(config.pairs.ranked)
+        made = {"ranked": ranked} if ranked else {}
+        return {"samples": _dump(config.samples), "encode": _dump(config.clips.encode), **made}
 
 
 class ErrorsStage(Section):
@@ -360,7 +393,10 @@ class ReportStage(Section):
         return {**self.config, "train": {**train, "arms": {name: train["arms"][name] for name in self.arms}}}
 
 
-OF_ONE = (BaseStage, TrainStage, NegativesStage, GeneratorStage, JudgeStage, SuiteStage, SuiteSamplesStage)
+OF_ONE = (
+    *(BaseStage, TrainStage, NegativesStage, GeneratorStage, CandidatesStage),
+    *(JudgeStage, SuiteStage, SuiteSamplesStage),
+)
 """Those that are asked for by seed, by arm and seed, by generator, by a measure's section, or by suite."""
 STAGES: tuple[Any, ...] = tuple(
     it for it in list(vars().values()) if isinstance(it, type) and hasattr(it, "of") and it not in OF_ONE
@@ -386,6 +422,8 @@ def parts(config: c.Config) -> dict[str, dict[str, Any]]:
         found[part_name(NegativesStage, name)] = NegativesStage.of(config, name)
         if generator.model:
             found[part_name(GeneratorStage, name)] = GeneratorStage.of(config, name)
+    for name in config.pairs.ranked:
+        found[part_name(CandidatesStage, name)] = CandidatesStage.of(config, name)
     for name in config.scores.judges:
         found[part_name(JudgeStage, name)] = JudgeStage.of(config, name)
     for suite in config.scores.vbench.suites:
@@ -432,6 +470,11 @@ def _dump(section: Section, include: set[str] | None = None, exclude: set[str] |
 
 def _geometries(config: c.Config) -> list[dict[str, Any]]:
     return [_dump(geometry) for geometry in config.clips.geometries]
+
+
+def _unranked(config: c.Config) -> dict[str, Any]:
+    """What the pairs stage reads, without what has nothing to do with clips."""
+    return {key: value for key, value in PairsStage.of(config).items() if key != "ranked"}
 
 
 def _known(config: c.Config) -> list[str]:

@@ -139,6 +139,11 @@ class TrainSettings(Section):
     precision: Literal["fp32", "bf16"] = Field("bf16", description="Of the forward pass; master weights stay fp32.")
     timesteps: Timesteps = Timesteps()
     shared_noise: bool = Field(True, description="Winner and loser get the same noise and timestep.")
+    pair_weights: Literal["as_given"] | None = Field(
+        None,
+        description="`as_given`: each pair's loss counts as much as its weight says; empty: weights are scaled to mean "
+        "1 over the training pairs, so that they do not change the size of a step.",
+    )
     caption_dropout: BelowOne = Field(
         0.1,
         description="Share of pairs, drawn anew each step, whose halves are both given the empty caption, so that "

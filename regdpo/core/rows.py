@@ -8,6 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from regdpo.core.section import Section
 
+CANDIDATES = "candidates"
+"""Name under which videos stand among the models that are scored to be chosen from."""
 REAL = "real"
 """Name under which the real clips stand among the models, as the yardstick."""
 
@@ -248,6 +250,74 @@ class ImportedRow(Row):
             height=self.height,
             path=self.winner,
             sha256=self.winner_sha256,
+        )
+
+
+class CandidateRow(Row):
+    """One of several videos that a model makes of a prompt, to be scored against the others, or what was rejected."""
+
+    candidate_id: str
+    prompt_id: str
+    status: Literal["accepted", "rejected"] = "accepted"
+    reason: str = ""
+    origin: str  # its source, by name in pairs.sources
+    split: Literal["train", "validation", "test"]
+    source: str  # of the clip whose caption the prompt is; or a name of the list of prompts
+    shot: int = 0
+    start: int = 0
+    caption: str
+    number: int  # among those of the prompt
+    seed: int
+    generator: str
+    model: str  # digest of the generator
+    frames: int
+    fps: float
+    width: int
+    height: int
+    path: str  # in the store; of a rejected one the file that says why
+    sha256: str
+    real: str = ""  # the clip whose caption the prompt is
+    real_sha256: str = ""
+
+    @property
+    def kind(self) -> str:
+        """Of a rejection, the word before the colon of its reason, such as ``black``."""
+        return self.reason.partition(":")[0]
+
+    def sample(self) -> "SampleRow":
+        """As what is measured."""
+        return SampleRow(
+            sample_id=self.candidate_id,
+            model=CANDIDATES,
+            clip_id=self.prompt_id,
+            seed=self.number,
+            steps=0,
+            guidance=1.0,
+            shift=None,
+            caption=self.caption,
+            path=self.path,
+            sha256=self.sha256,
+            real=self.real,
+            real_sha256=self.real_sha256,
+        )
+
+    def prompt(self) -> PairRow:
+        """What measures of samples are told of its prompt."""
+        return PairRow(
+            pair_id=self.candidate_id,
+            split=self.split,
+            clip_id=self.prompt_id,
+            source=self.source,
+            shot=self.shot,
+            start=self.start,
+            frames=self.frames,
+            fps=self.fps,
+            width=self.width,
+            height=self.height,
+            caption=self.caption,
+            winner=self.path,
+            winner_sha256=self.sha256,
+            origin=self.origin,
         )
 
 

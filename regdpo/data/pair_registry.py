@@ -25,6 +25,8 @@ class PairKind:
     """Keys of the source that have to be given."""
     takes: tuple[str, ...] = ()
     """Keys that may be given besides."""
+    ranked: bool = False
+    """Whether both halves are chosen by score from what a model makes of a prompt."""
 
     @property
     def imported(self) -> bool:
@@ -40,6 +42,12 @@ class PairKind:
 
 PAIR_SOURCES: dict[str, PairKind] = {
     "gt": PairKind("the clips of `videos` against what the base makes of their captions (GT-Pair)"),
+    "best_of_n": PairKind(
+        "of several videos that the base makes of a prompt, by a score",
+        needs=("candidates",),
+        takes=("weights",),
+        ranked=True,
+    ),
     "folders": PairKind(
         "two folders whose videos have the same names", f"{LISTS}:folders", ("path", "losers"), ("captions",)
     ),

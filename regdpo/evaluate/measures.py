@@ -271,6 +271,30 @@ def asked(on: Collection[str]) -> dict[str, Measure]:
     return {name: it for name, it in MEASURES.items() if not it.on or it.on in on}
 
 
+def measures_of(key: str, wanted: Collection[str], on: Collection[str], task: str) -> list[str]:
+    """The measures that make metrics by which videos are chosen.
+
+    Args:
+        key: of the configuration, for the message. wanted: metrics. on: as of ``asked``. task: of the base.
+
+    Raises:
+        UserError: one is none, is not of single videos, or its measure is off.
+    """
+    there = {
+        metric.key: name
+        for name, it in asked(on).items()
+        for metric in it.metrics
+        if it.reads == "samples" and it.on != "frechet" and not (metric.continuation and task == "t2v")
+    }
+    for name in wanted:
+        if name not in there:
+            raise UserError(
+                f"{key}: {name} is no metric of single videos that is measured; there are {', '.join(sorted(there))}"
+                " (others are turned on by their sections of `scores`)"
+            )
+    return list(dict.fromkeys(there[name] for name in wanted))
+
+
 def metrics(task: str = "") -> dict[str, Metric]:
     """The metrics of all measures, by key; of a task (``base.task``) those that say something of it."""
     every = (metric for measure in MEASURES.values() for metric in measure.metrics)

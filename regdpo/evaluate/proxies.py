@@ -27,7 +27,7 @@ def score(samples: list[SampleRow], store: Store) -> list[ScoreRow]:
     for sample in track(samples, "proxies", len(samples)):
         video = read_stored(store, sample.path, sample.sha256)
         values = {"motion": motion(video), "sharpness": sharpness(video)}
-        if sample.model != REAL:
+        if sample.model != REAL and sample.real:
             real = read_stored(store, sample.real, sample.real_sha256)
             values["spectrum"] = spectral_distance(video[1:], real[1:])
             values["psnr"] = peak_signal_noise_ratio(real[1:], video[1:], data_range=255)

@@ -1,4 +1,4 @@
-"""Weights of pairs: a pair's loss counts as much as its weight. No stage gives any yet; all pairs count alike."""
+"""Weights of pairs: a pair's loss counts as much as its weight."""
 
 import math
 from collections.abc import Mapping
@@ -10,8 +10,11 @@ from regdpo.core.errors import UserError
 SHOWN = 5
 
 
-def normalised(weights: Mapping[str, float]) -> dict[str, float]:
+def normalised(weights: Mapping[str, float], scale: bool = True) -> dict[str, float]:
     """Weights by pair id, scaled to mean 1 over the dataset, so that they do not change the step's size on average.
+
+    Args:
+        scale: False: they are checked alone.
 
     Raises:
         UserError: naming the pairs whose weight is negative or not finite; or if all are 0, or there are none.
@@ -25,6 +28,8 @@ def normalised(weights: Mapping[str, float]) -> dict[str, float]:
     if greatest == 0:
         named = ", ".join(list(weights)[:SHOWN]) or "there are no pairs"
         raise UserError(f"pair weights: all {len(weights)} are 0 ({named}): give at least one pair a weight above 0")
+    if not scale:
+        return dict(weights)
     shares = {pair: weight / greatest for pair, weight in weights.items()}  # sums of huge or tiny weights stay finite
     mean = math.fsum(shares.values()) / len(shares)
     return {pair: share / mean for pair, share in shares.items()}

@@ -17,6 +17,7 @@ from regdpo.report import (
     funnel,
     halves,
     losers,
+    pair_weights,
     people,
     results,
     suites,
@@ -131,6 +132,8 @@ class Contents:
     """Who wrote the captions."""
     generators: list[losers.Generator]
     """Who made the losers."""
+    weights: dict[str, pair_weights.Weights]
+    """Source of pairs -> how their weights lie; of those alone that weigh differently."""
     differences: list[halves.Difference]
     """What tells winners and losers apart."""
     shortcuts: dict[str, shortcut.Accuracy | None]
@@ -201,6 +204,7 @@ def shape(inputs: Inputs, codes: Mapping[str, str] | None = None) -> Contents:
         accepted=int((inputs.cut["status"] == "accepted").sum()),
         captioners=sorted({_captioner(row.captioner) for row in inputs.captions.values()}),
         generators=losers.generators(inputs.negatives),
+        weights=pair_weights.histograms(inputs.pairs),
         differences=halves.differences(inputs.halves, inputs.config.report.minimum.pairs),
         shortcut=halves.shortcut_accuracy(
             inputs.halves, inputs.pairs, inputs.config.report.minimum.pairs, inputs.config.scores.bootstrap

@@ -20,7 +20,7 @@ from regdpo.core.errors import UserError
 from regdpo.core.frames import kinds
 from regdpo.core.rows import CopyRow, SplitRow, rejections
 from regdpo.data import copies as duplicated
-from regdpo.data import fingerprint
+from regdpo.data import fingerprint, ranking
 from regdpo.data.asked import every_id
 from regdpo.data.duplicates import Shot
 from regdpo.data.names import shown
@@ -60,6 +60,7 @@ def build(
     copies: list[CopyRow],
     imported: pd.DataFrame,
     shots: Mapping[Shot, np.ndarray] = MappingProxyType({}),
+    ranked: pd.DataFrame | None = None,
 ) -> tuple[pd.DataFrame, list[str]]:
     """One row a negative, for accepted clips of footage that the base model does not know and no other split holds; and
     one for each pair that others made.
@@ -67,6 +68,7 @@ def build(
     Args:
         clips, captions, negatives, imported: with the columns ``CLIPS``, ``CAPTIONS``, ``NEGATIVES``, ``IMPORTED``.
         shots: steps of the footage's fingerprints (``duplicates.steps_of``), to be found in pairs of others.
+        ranked: what the function of that name gives.
 
     Returns:
         The rows of the manifest; and lines about what makes no pair: clips of which others hold the same out, pairs of
@@ -89,7 +91,25 @@ def build(
     broken = _broken(negatives)
     lines = [*_told(elsewhere, splits, clips), *left_out, *filter(None, [broken])]
     why = "; ".join(filter(None, [broken, *left_out]))
-    return _limited(_complete(_together(rows, of_others), why), stage.pairs), lines
+    together = _together(rows, of_others)
+    if ranked is not None and len(ranked):
+        together = pd.concat([together, ranked], ignore_index=True).fillna({"weight": 1.0, "origin": "gt"})
+    return _limited(_complete(together, why), stage.pairs), lines
+
+
+def ranked(stage: PairsStage, candidates: pd.DataFrame, scores: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """The pairs that are chosen by score, of all sources that do so, and a line about each.
+
+    Raises:
+        UserError: as ``ranking.choose``.
+    """
+    found = []
+    for name, source in stage.ranked.items():
+        mine = candidates[candidates["origin"] == name]
+        those = scores[scores["clip_id"].isin(mine["prompt_id"])]
+        found.append(ranking.choose(name, source, mine, those))
+    tables = [rows for rows, _ in found]
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(), [line for _, line in found]
 
 
 def places(stage: PairsStage, clips: pd.DataFrame, copies: list[CopyRow]) -> pd.Series:

@@ -1,5 +1,7 @@
 """Samples for evaluation: held-out clips' captions and first frames, the same seeds for base and every arm."""
 
+from collections.abc import Collection
+
 import torch
 
 from regdpo.config.schema import Samples
@@ -11,8 +13,13 @@ from regdpo.sampling import render as sampler
 from regdpo.sampling.render import Request, seed_of
 
 
-def chosen(samples: Samples, pairs: list[PairRow]) -> list[PairRow]:
-    """One pair a held-out clip: all of the split, or ``samples.limit`` of them, evenly."""
+def chosen(samples: Samples, pairs: list[PairRow], ranked: Collection[str] = ()) -> list[PairRow]:
+    """One pair a held-out clip: all of the split, or ``samples.limit`` of them, evenly.
+
+    Args:
+        ranked: sources of pairs whose winners were generated: they are left out unless there are no others.
+    """
+    pairs = [pair for pair in pairs if pair.origin not in ranked] or pairs
     clips = {pair.clip_id: pair for pair in pairs if pair.split == samples.split}
     rows = [clips[clip_id] for clip_id in sorted(clips)]
     if samples.limit and len(rows) > samples.limit:
@@ -26,7 +33,7 @@ def real(stage: SamplesStage, every: list[list[PairRow]]) -> list[SampleRow]:
     Args:
         every: the pairs of each base model.
     """
-    clips = {pair.clip_id: pair for pairs in every for pair in chosen(stage.samples, pairs)}
+    clips = {pair.clip_id: pair for pairs in every for pair in chosen(stage.samples, pairs, stage.ranked)}
     return [
         SampleRow(
             sample_id=f"{REAL}|{pair.clip_id}|-1",
@@ -51,7 +58,7 @@ def render(
 ) -> list[SampleRow]:
     """One row a clip of the split and seed."""
     samples, sampling = stage.samples, stage.samples.sampling
-    asked = [(pair, seed) for pair in chosen(samples, pairs) for seed in samples.seeds]
+    asked = [(pair, seed) for pair in chosen(samples, pairs, stage.ranked) for seed in samples.seeds]
     requests = [
         Request(
             caption=pair.caption,

@@ -66,7 +66,7 @@ class Trainer:
         dropout = caption_dropout(self.settings, self.family)
         dataset.check(rows, job.model.encoder, self.prefers, self.store, dropout)
         train = [row for row in rows if row.split == "train"]
-        weights = normalised({row.pair_id: row.weight for row in train})
+        weights = normalised({row.pair_id: row.weight for row in train}, self.settings.pair_weights != "as_given")
         self.rows = [row.model_copy(update={"weight": weights[row.pair_id]}) for row in train]
         validation = [row for row in rows if row.split == "validation"]
         self.validation = validation[:: max(1, len(validation) // EVAL_PAIRS)][:EVAL_PAIRS]

@@ -14,11 +14,11 @@ from regdpo.config.schema import Base, Config
 from regdpo.core import portable
 from regdpo.core.errors import UserError
 from regdpo.core.packaged import package_of, weights_file
-from regdpo.data import footage
+from regdpo.data import footage, prompt_lists
 from regdpo.data.captioner_registry import CAPTIONERS
 from regdpo.data.registry import FILTERS
 from regdpo.evaluate import prompts
-from regdpo.evaluate.measures import MEASURES, columns
+from regdpo.evaluate.measures import MEASURES, columns, measures_of
 from regdpo.evaluate.suites import SUITES
 from regdpo.models import checkpoint_json
 from regdpo.models.registry import FAMILIES
@@ -44,6 +44,11 @@ def check(settings: Config, conda: bool = False) -> None:
     if settings.portable:
         portable.check()
     columns(settings.scores, settings.base.task)
+    for name, it in settings.pairs.ranked.items():
+        key = f"pairs.sources.{name}.candidates"
+        measures_of(f"{key}.score", it.score, settings.scores.judges, settings.base.task)
+        if it.prompts:
+            prompt_lists.read(it.prompts)
     geometry(settings)
     scored(settings)
     suites(settings)

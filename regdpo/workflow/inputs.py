@@ -16,7 +16,7 @@ from regdpo.core.digests import DigestCache, file_digest, folder_digest, shard_o
 from regdpo.core.errors import UserError
 from regdpo.core.packaged import place
 from regdpo.core.store import DIGESTS
-from regdpo.data import footage, table
+from regdpo.data import footage, prompt_lists, table
 from regdpo.data.pair_lists import Listed, pairs_of
 from regdpo.data.pair_registry import PAIR_SOURCES
 from regdpo.data.sidecars import Sidecars
@@ -102,6 +102,18 @@ class Inputs:
             return ""  # the stage tells
         return text_digest(*sorted(row.model_dump_json(exclude={"when"}) for row in rows))[:DIGEST] if rows else ""
 
+    def prompts(self, source: str) -> str:
+        """Of the list of prompts of a source of pairs, if it has one."""
+        listed = self.settings.pairs.ranked[source].prompts
+        if not listed:
+            return ""
+        if self.known is not None:
+            return self.known["prompts"][source]
+        try:
+            return text_digest(*prompt_lists.read(listed))[:DIGEST]
+        except UserError:
+            return ""  # refused before the first job
+
     def suite(self, suite: str) -> str:
         """Of the prompts of a suite, and of the images that they name."""
         if self.known is not None:
@@ -156,6 +168,7 @@ class Inputs:
             "weights": {model: self.weights(model) for model in models if model},
             "ratings": {"answers": self.ratings()},
             "suites": {suite: self.suite(suite) for suite in self.settings.scores.vbench.suites},
+            "prompts": {name: self.prompts(name) for name in self.settings.pairs.ranked},
             "imports": {
                 name: self.imports(name)
                 for name, it in self.settings.pairs.sources.items()

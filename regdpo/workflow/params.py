@@ -156,6 +156,8 @@ class Params:
 def placeless(part: Mapping[str, Any]) -> dict[str, Any]:
     """What a stage reads, without where footage, its text files and answers lie: they count by content (``Inputs``)."""
     without = {key: value for key, value in part.items() if key not in ("videos_root", "videos_table", "ratings")}
+    if "prompts" in without.get("candidates", {}):
+        without["candidates"] = {key: value for key, value in without["candidates"].items() if key != "prompts"}
     for section, keys in (("videos", ("root", "table")), ("captions", ("root",))):
         if section in without:
             without[section] = {key: value for key, value in without[section].items() if key not in keys}

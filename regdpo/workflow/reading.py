@@ -7,7 +7,7 @@ import sys
 import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from regdpo.config import schema
 from regdpo.config.locations import located
@@ -16,7 +16,7 @@ from regdpo.config.run_file import RUN, SUFFIX, RunFile
 from regdpo.core import environment, portable
 from regdpo.core.model_names import FOLDER, LINK, ModelName
 from regdpo.data.captioner_registry import CAPTIONERS
-from regdpo.evaluate.measures import MEASURES
+from regdpo.evaluate.measures import MEASURES, measures_of
 
 SHELL = (
     'stage_in() {{ "$1" "$REGDPO_SCRIPTS/$2.py" "${{@:3}}"; }}; stage() {{ stage_in python "$@"; }}; '
@@ -105,6 +105,30 @@ class ModelFiles:
             for name, generator in negatives.named.items()
             for shard in range(negatives.shards)
         ]
+
+    def of_candidates(self, wildcards: Any) -> Mapping[str, Any]:
+        """What videos of prompts are made by, and of: the clips, unless the source has a list of prompts."""
+        of, link = by(wildcards.of)
+        tables = {"clips": "clips", "captions": "captions", "places": "places"}
+        of_clips = not self.settings.pairs.ranked[wildcards.source].prompts
+        return {
+            "model": f"{self.results}/{of}{f'train/{link}' if link else 'base'}/model.json",
+            **{key: f"{self.results}/{name}.parquet" if of_clips else [] for key, name in tables.items()},
+        }
+
+    def ranked(self, wildcards: Any, what: Literal["candidates", "scores"]) -> list[str]:
+        """The shards of all videos that pairs are chosen from by score, or of those scores."""
+        settings, found = self.settings, []
+        for name, it in settings.pairs.ranked.items():
+            measures = measures_of(
+                f"pairs.sources.{name}.candidates.score", it.score, settings.scores.judges, settings.base.task
+            )
+            for shard in range(it.shards):
+                place = f"{self.results}/{wildcards.of}candidates/{name}/{shard}"
+                found += (
+                    [f"{place}/{measure}.parquet" for measure in measures] if what == "scores" else [f"{place}.parquet"]
+                )
+        return found
 
     def encoded(self, wildcards: Any) -> Mapping[str, str]:
         """What is encoded, the pairs or the clips that a base made here learns from, and by which model."""
