@@ -73,7 +73,7 @@ def _located(args: argparse.Namespace) -> tuple[Path, dict[str, Path]]:
     store = run_file.open_store(args.store)
     ref = ModelFile.read(path, store).ref
     if ref.lora:
-        raise UserError(f"{path}: has adapters, which do not grow; take the model that they stand on, or a full tuning")
+        raise UserError(f"{path}: has adapters, which do not grow; take what scripts/merged.py makes of it")
     tuned = {"transformer_2" if ref.expert == "low" else "transformer": store.existing(ref.transformer)}
     return Path(ref.location(store)), tuned if ref.transformer else {}
 

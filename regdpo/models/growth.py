@@ -16,13 +16,12 @@ import importlib
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from regdpo.core.digests import folder_digest
@@ -30,15 +29,13 @@ from regdpo.core.environment import versions
 from regdpo.core.errors import UserError
 from regdpo.core.temporaries import atomic, link_or_copy
 from regdpo.models.checkpoint_json import check_all, completed, read_json
-from regdpo.models.weights import FILE, INDEX, StoredWeights
+from regdpo.models.weights import StoredWeights, save
 
 CONFIG = "config.json"
 PARTS = ("transformer", "transformer_2")
 """Folders of a checkpoint that hold denoisers."""
 ORIGIN = "grown.json"
 """Of a grown checkpoint: what it was made from and how."""
-SHARD = 5 * 10**9
-"""Bytes of a file of weights at most, unless one tensor is larger."""
 
 
 @dataclass(frozen=True)
@@ -278,40 +275,19 @@ def grow_denoiser(folder: Path, out: Path, asked: Asked) -> dict[str, Any]:
     shapes = {name: it.shape for name, it in large.state_dict().items()}
     out.mkdir(exist_ok=True)
     large.save_config(out)
-    files: list[tuple[Path, list[str], int]] = []
-    held: dict[str, Tensor] = {}
-    for name, tensor in stored.read(dict.fromkeys(shapes, ())):
-        if not tensor.is_floating_point():
-            raise UserError(f"{folder}: {name} is stored as {tensor.dtype}; only weights that are not quantised grow")
-        wide = grown(name, tensor, growth.rule(name), asked)
-        assert wide.shape == shapes[name], f"{name} has grown to {tuple(wide.shape)}, not to {tuple(shapes[name])}"
-        if held and sum(it.nbytes for it in held.values()) + wide.nbytes > SHARD:
-            files.append(_written(out, held, len(files)))
-            held = {}
-        held[name] = wide
-    files.append(_written(out, held, len(files)))
-    _name_files(out, files)
+
+    def wide() -> Iterator[tuple[str, Tensor]]:
+        for name, tensor in stored.read(dict.fromkeys(shapes, ())):
+            if not tensor.is_floating_point():
+                raise UserError(
+                    f"{folder}: {name} is stored as {tensor.dtype}; only weights that are not quantised grow"
+                )
+            large = grown(name, tensor, growth.rule(name), asked)
+            assert large.shape == shapes[name], f"{name} has grown to {large.shape}, not to {shapes[name]}"
+            yield name, large
+
+    save(wide(), out)
     return {"source": folder_digest(folder), "parameters_before": parameters(small), "parameters": parameters(large)}
-
-
-def _written(out: Path, tensors: dict[str, Tensor], number: int) -> tuple[Path, list[str], int]:
-    path = out / f"{number}.safetensors"
-    save_file({name: it.contiguous() for name, it in tensors.items()}, path, {"format": "pt"})
-    return path, list(tensors), sum(it.nbytes for it in tensors.values())
-
-
-def _name_files(out: Path, files: list[tuple[Path, list[str], int]]) -> None:
-    """Give them the names that diffusers looks for, with an index where there are several."""
-    if len(files) == 1:
-        files[0][0].rename(out / FILE)
-        return
-    where: dict[str, str] = {}
-    for number, (path, names, _) in enumerate(files, 1):
-        final = FILE.replace(".", f"-{number:05d}-of-{len(files):05d}.", 1)
-        path.rename(out / final)
-        where |= dict.fromkeys(names, final)
-    index = {"metadata": {"total_size": sum(size for *_, size in files)}, "weight_map": where}
-    (out / INDEX).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n")
 
 
 def _link_rest(source: Path, out: Path) -> None:

@@ -6,17 +6,20 @@ checkpoint, and folders of models also hold variants of the same tensors; so the
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
 
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from regdpo.core.errors import UserError
 
 FILE = "diffusion_pytorch_model.safetensors"  # of diffusers' layout
 INDEX = FILE + ".index.json"
+FILE_BYTES = 5 * 10**9
+"""Of one file that is written here, at most, unless a tensor has more."""
 Slices = tuple[slice, ...]
 
 
@@ -81,6 +84,37 @@ class StoredWeights:
             return safe_open(self.folder / name, "pt")
         except (OSError, SafetensorError) as error:
             raise UserError(f"{self.folder / name}: cannot be read ({error})") from None
+
+
+def save(tensors: Iterable[tuple[str, Tensor]], folder: Path) -> None:
+    """Write a denoiser's tensors as diffusers reads them, never with more of them in memory than a file holds.
+
+    Args:
+        tensors: by name, each taken when the ones before it are written. folder: that is there.
+    """
+    files: list[dict[str, int]] = []
+    held: dict[str, Tensor] = {}
+
+    def write() -> None:
+        save_file(held, folder / f"{len(files)}.safetensors", metadata={"format": "pt"})
+        files.append({name: it.nbytes for name, it in held.items()})
+        held.clear()
+
+    for name, tensor in tensors:
+        if held and sum(it.nbytes for it in held.values()) + tensor.nbytes > FILE_BYTES:
+            write()
+        held[name] = tensor.contiguous()
+    write()
+    if len(files) == 1:
+        (folder / "0.safetensors").rename(folder / FILE)
+        return
+    where: dict[str, str] = {}
+    for number, names in enumerate(files):
+        file = FILE.replace(".", f"-{number + 1:05d}-of-{len(files):05d}.", 1)
+        (folder / f"{number}.safetensors").rename(folder / file)
+        where |= dict.fromkeys(names, file)
+    index = {"metadata": {"total_size": sum(sum(it.values()) for it in files)}, "weight_map": where}
+    (folder / INDEX).write_text(json.dumps(index, indent=2, sort_keys=True))
 
 
 def _files_of(index: Path) -> set[str]:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from regdpo.core.digests import folder_digest
 from regdpo.core.errors import UserError
-from regdpo.models import growth
+from regdpo.models import growth, weights
 from regdpo.models.growth import Asked
 from regdpo.models.mugv_transformer import MugVTransformer3DModel
 from regdpo.models.weights import FILE, INDEX
@@ -160,7 +160,7 @@ def test_every_tensor_of_mug_v_10b_has_a_rule():
 def test_weights_keep_their_type_and_come_in_several_files(tmp_path, monkeypatch):
     small(WanTransformer3DModel, TINY, tmp_path / "small", torch.bfloat16)
     growth.grow_denoiser(tmp_path / "small", tmp_path / "one", Asked(noise=0.1))
-    monkeypatch.setattr(growth, "SHARD", 50_000)
+    monkeypatch.setattr(weights, "FILE_BYTES", 50_000)
     growth.grow_denoiser(tmp_path / "small", tmp_path / "many", Asked(noise=0.1))
     parts = set(json.loads((tmp_path / "many" / INDEX).read_text())["weight_map"].values())
     assert {path.name for path in (tmp_path / "many").glob("*.safetensors")} == parts

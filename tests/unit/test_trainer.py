@@ -21,7 +21,7 @@ from regdpo.core import manifests
 from regdpo.core.digests import file_digest
 from regdpo.core.errors import UserError
 from regdpo.core.rows import LatentRow
-from regdpo.models import growth, merging
+from regdpo.models import growth
 from regdpo.models.family import open_family
 from regdpo.models.weights import FILE
 from regdpo.objectives.registry import OBJECTIVES
@@ -428,7 +428,7 @@ def test_merged_adapters_are_part_of_the_weights(world, tmp_path, monkeypatch):
     model: Any = open_family(start.model.ref, world.store, CPU).load_transformer()
     model.fuse_lora()
     wanted = {name.replace(".base_layer", ""): it for name, it in model.state_dict().items() if ".lora_" not in name}
-    monkeypatch.setattr(merging, "FILE_BYTES", 1e5)
+    monkeypatch.setattr("regdpo.models.weights.FILE_BYTES", 1e5)
     made = merged.merged(start.model, world.store)
     assert not made.ref.lora
     assert made.ref.digest != start.model.ref.digest
