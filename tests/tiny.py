@@ -135,6 +135,33 @@ def with_adapters(world: World, lora: Lora) -> World:
     return replace(world, model=world.model.model_copy(update=changed))
 
 
+def with_labels(world: World, folder: Path) -> World:
+    """The same with samples by themselves, every third of them bad: of a bad one it is the loser."""
+    rows = []
+    for number, row in enumerate(world.latents):
+        tensors = load_file(world.store.existing(row.path))
+        loser = tensors.pop("loser")
+        if bad := number % 3 == 1:
+            tensors["winner"] = loser
+        path = world.store.relative("latents", f"{number + 1000:064d}", ".safetensors")
+        with world.store.writing(path) as temporary:
+            save_file(tensors, temporary)
+        said = {"label": "bad" if bad else "good", "has_loser": False}
+        rows.append(row.model_copy(update=said | {"path": path, "sha256": file_digest(world.store.existing(path))}))
+    manifest = folder / "labels.parquet"
+    manifests.write(manifest, rows, LatentRow)
+    return replace(world, latents=rows, manifest=manifest)
+
+
+def with_segments(world: World, folder: Path) -> World:
+    """The same with two segments of time in most pairs, of every kind."""
+    said = ("1,-1", "", "0,1", "-1,1")
+    rows = [row.model_copy(update={"segments": said[n % 4]}) for n, row in enumerate(world.latents)]
+    manifest = folder / "segments.parquet"
+    manifests.write(manifest, rows, LatentRow)
+    return replace(world, latents=rows, manifest=manifest)
+
+
 TERMS = {
     "dpo": {"beta": 20.0},
     "reg_dpo": {"beta": 20.0, "r": "dgr"},
@@ -142,6 +169,9 @@ TERMS = {
     "ipo": {"beta": 2.0},
     "sdpo": {"beta": 20.0, "mu": 0.5},
     "kto": {"beta": 20.0, "weight_undesirable": 0.5},
+    "ddo": {"beta": 20.0, "alpha": 0.5},
+    "nft": {"mix": 0.5},
+    "dense_dpo": {"beta": 20.0},
 }
 """Such that every term has a gradient to speak of."""
 
@@ -154,13 +184,20 @@ def job(
     micro_batch: int = 2,
     checkpoint_every: int = 2,
     eval_every: int = 2,
+    terms: dict | None = None,
     **settings,
 ) -> Job:
     """A training of four pairs a step."""
     shared = {"steps": 4, "batch": 4, "lr": 1e-3, "tuning": "full", "precision": "fp32", **settings}
     return Job.model_validate(
         {
-            "stage": {"objective": objective, "seed": 3, "settings": shared, **TERMS.get(objective, {})},
+            "stage": {
+                "objective": objective,
+                "seed": 3,
+                "settings": shared,
+                **TERMS.get(objective, {}),
+                **(terms or {}),
+            },
             "model": world.model.model_dump(),
             "latents": str(world.manifest),
             "store": str(world.store.root),

@@ -18,6 +18,7 @@ from regdpo.core.section import Section
 from regdpo.data.pair_registry import PAIR_SOURCES
 from regdpo.data.registry import WEIGHTS
 from regdpo.evaluate.suites import SUITES
+from regdpo.objectives.registry import OBJECTIVES
 
 
 class ClipsStage(Section):
@@ -238,6 +239,11 @@ class TrainStage(Terms):
     settings: TrainSettings
     sources: dict[str, tuple[float, float]] = Field({})  # name -> share of the first step and of the last; empty: all
     sizes: dict[str, tuple[float, float]] = Field({})  # the same of FRAMESxHEIGHTxWIDTH
+
+    def of_loss(self) -> dict[str, Any]:
+        """The terms that the objective's function takes."""
+        terms = OBJECTIVES[self.objective].terms
+        return {name: value for name, value in self.given().items() if terms[name].of_loss}
 
     @classmethod
     def of(cls, config: c.Config, arm: str, seed: int) -> dict[str, Any]:

@@ -190,12 +190,28 @@ def reference_kind(settings: TrainSettings, parallel: Parallel, losers: bool, ad
     return "copy" if settings.tuning == "full" or settings.reference_ema or adapted else "adapters"
 
 
+def unfit(objective: str, parallel: Parallel) -> str | None:
+    """Why an objective cannot be trained in such a layout; None if it can."""
+    needs = OBJECTIVES[objective].needs
+    if "products" in needs and parallel.pair == 2:
+        return (
+            f"parallel.pair: 2 cannot train {objective}, which compares the residuals of both halves on one rank; take "
+            "pair 1"
+        )
+    if "m" in needs and parallel.reference == "cached":
+        return (
+            f"parallel.reference: cached cannot train {objective}, which needs the reference's residuals and not its "
+            "errors alone; take copy, offload or (with LoRA) adapters"
+        )
+    return None
+
+
 class _Terms(Section):
     """The terms of an objective."""
 
     def given(self) -> dict[str, Any]:
-        """The terms that were given, as keywords of the objective's function."""
-        return {name: value for name in all_terms() if (value := getattr(self, name)) is not None}
+        """The terms that were given, as the configuration has them."""
+        return self.model_dump(mode="json", include={*all_terms()}, exclude_none=True)
 
 
 if TYPE_CHECKING:
@@ -369,6 +385,9 @@ class Train(Section):
         seen: dict[str, str] = {}
         for name in self.arms:
             mine = [link for link in self.links.values() if link.arm == name]
+            for it in mine:
+                if reason := unfit(it.step.objective, it.settings.parallel):
+                    raise ValueError(f"arms.{name}: {reason}")
             apart = {"settings", "start", "rounds", "steps"}
             steps = [it.step.model_dump(exclude=apart, exclude_none=True) for it in mine]
             starts = ["" if it.start.startswith(f"{name}.") else it.start for it in mine]

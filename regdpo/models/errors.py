@@ -25,10 +25,24 @@ def residuals(
         (B, C, F, H, W), fp32, with the graph of ``transformer``.
     """
     prediction = family.predict(transformer, family.noised(x0, noise, sigma).to(dtype), sigma, inputs)
-    given = inputs["first"].shape[2] if "first" in inputs else 0
-    return (prediction.float() - family.target(x0, noise, sigma))[:, :, given:]
+    return (prediction.float() - family.target(x0, noise, sigma))[:, :, given_frames(inputs) :]
+
+
+def given_frames(inputs: dict[str, Tensor]) -> int:
+    """Latent frames that are given clean, and have no error."""
+    return inputs["first"].shape[2] if "first" in inputs else 0
 
 
 def mean_squares(residual: Tensor) -> Tensor:
     """Element-mean squared error of each sample: (B, ...) -> (B,)."""
     return (residual**2).flatten(1).mean(1)
+
+
+def frame_squares(residual: Tensor) -> Tensor:
+    """Element-mean squared error of each latent frame: (B, C, F, H, W) -> (B, F)."""
+    return (residual**2).mean((1, 3, 4))
+
+
+def mean_products(residual: Tensor, other: Tensor) -> Tensor:
+    """Element mean of two residuals' product, of each sample: (B, ...) -> (B,)."""
+    return (residual * other).flatten(1).mean(1)

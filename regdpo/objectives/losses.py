@@ -7,6 +7,9 @@ and loser. Each function returns the loss per pair, shape (B,). With ``s = (e_w 
 A beta means nothing without its reduction. Here it is a slope on MEAN errors, for all objectives alike: published
 values go from 1 to 5000, and a beta for errors summed over N elements is N times smaller. The factor 1/2 is that of
 Diffusion-DPO's code; ``kto`` alone has none, as its source. docs/concepts/methods.md has the gradients side by side.
+
+``kto``, ``ddo`` and ``nft`` need no pairs: each is a loss of samples with a label of their own, ``(e, r, good, ...)``,
+each (B,), and one of pairs, made of that.
 """
 
 import torch
@@ -50,6 +53,25 @@ def reg_dpo(
     ``r`` multiplies the winner's MEAN error; the paper's figures fit a mean, and beta / 2 where it writes beta.
     """
     return dpo(e_w, e_l, r_w, r_l, beta) + sft_weight(e_w, e_l, r_w, r_l, beta, r, r_scale) * e_w
+
+
+def regularised(loss: Tensor, slope: Tensor, e_w: Tensor, r: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Any loss with Reg-DPO's SFT term: ``loss + R * e_w`` with ``R`` detached (arXiv 2511.01450, eq. 6).
+
+    Args:
+        loss: (B,), without graph, as all that follows. slope: its derivative by ``e_w``, of the shape of ``e_w``.
+        e_w: winners' errors, (B,), or (B, F) of each frame.
+        r: ``R``, (B,), a slope on the mean over frames; None: the loss's own slope where it is above 0. Of ``dpo``
+            that is its DGR, as in eq. 5.
+
+    Returns:
+        The loss, its derivative by ``e_w``, and ``R`` (B,).
+    """
+    weight = (
+        slope.clamp_min(0) if r is None else (r / e_w[0].numel()).reshape(-1, *[1] * (e_w.dim() - 1)).expand_as(e_w)
+    )
+    whole = lambda it: it.reshape(len(it), -1).sum(1)  # noqa: E731
+    return loss + whole(weight * e_w), slope + weight, whole(weight)
 
 
 def dpop(e_w: Tensor, e_l: Tensor, r_w: Tensor, r_l: Tensor, beta: float, penalty: float) -> Tensor:
@@ -164,3 +186,68 @@ def kto_of_pairs(
     terms = (beta, weight_desirable, weight_undesirable, z)
     desirable = torch.ones_like(e_w, dtype=torch.bool)
     return (kto(e_w, r_w, desirable, *terms) + kto(e_l, r_l, ~desirable, *terms)) / 2
+
+
+def ddo(e: Tensor, r: Tensor, good: Tensor, beta: float, alpha: float) -> Tensor:
+    """``softplus(h (e - r))`` of a real sample, ``alpha * softplus(-h (e - r))`` of a generated one.
+
+    Direct Discriminative Optimization (arXiv 2503.01103): the likelihood ratio of policy and reference is the logit of
+    a discriminator, ``-log sigmoid(l)`` its loss on what is real and ``-log sigmoid(-l)`` on what is not. Diffusion-DPO
+    puts ``-h (e - r)`` for the log-ratio that beta multiplies.
+
+    Args:
+        e, r: errors of policy and reference, shape (B,).
+        good: bool, shape (B,): whether a sample is real.
+        alpha: weight of generated samples.
+    """
+    logit = beta / 2 * (r - e)
+    return torch.where(good, F.softplus(-logit), alpha * F.softplus(logit))
+
+
+def ddo_of_pairs(e_w: Tensor, e_l: Tensor, r_w: Tensor, r_l: Tensor, beta: float, alpha: float) -> Tensor:
+    """``ddo`` of a real and a generated sample, (B,): their sum."""
+    real = torch.ones_like(e_w, dtype=torch.bool)
+    return ddo(e_w, r_w, real, beta, alpha) + ddo(e_l, r_l, ~real, beta, alpha)
+
+
+def nft(e: Tensor, r: Tensor, good: Tensor, mix: float, m: Tensor) -> Tensor:
+    """The error of an implicit policy, over ``mix``: negative-aware fine-tuning (DiffusionNFT, arXiv 2509.16117).
+
+    With b for ``mix``, good samples are fitted by ``(1 - b) reference + b policy``, the others by ``(1 + b) reference
+    - b policy``. Either answer's coefficients sum to 1, so its residual is the same sum of residuals, and its
+    element-mean square ``(1 - b)^2 r + 2 b (1 - b) m + b^2 e`` or ``(1 + b)^2 r - 2 b (1 + b) m + b^2 e``. The paper's
+    weighting by an error of x0 is left out.
+
+    Args:
+        e, r: errors of policy and reference, shape (B,).
+        good: bool, shape (B,).
+        mix: the paper's beta.
+        m: element mean of the policy's residual times the reference's, shape (B,), with its gradient.
+    """
+    b = mix
+    positive = (1 - b) ** 2 * r + 2 * b * (1 - b) * m + b**2 * e
+    negative = (1 + b) ** 2 * r - 2 * b * (1 + b) * m + b**2 * e
+    return torch.where(good, positive, negative) / b
+
+
+def nft_of_pairs(e_w: Tensor, e_l: Tensor, r_w: Tensor, r_l: Tensor, mix: float, m_w: Tensor, m_l: Tensor) -> Tensor:
+    """``nft`` of a good and a bad sample, (B,): their sum."""
+    good = torch.ones_like(e_w, dtype=torch.bool)
+    return nft(e_w, r_w, good, mix, m_w) + nft(e_l, r_l, ~good, mix, m_l)
+
+
+def dense_dpo(
+    e_w: Tensor, e_l: Tensor, r_w: Tensor, r_l: Tensor, beta: float, preferred: Tensor, segment: Tensor
+) -> Tensor:
+    """The mean over time of ``|p| softplus(h p s)``, s of each segment: DenseDPO (arXiv 2506.03517) on mean errors.
+
+    A segment counts by its length, and one without preference not at all. With one segment it is ``dpo``.
+
+    Args:
+        e_w, e_l, r_w, r_l: errors of each latent frame, shape (B, F).
+        preferred: ``p`` of each frame's segment, shape (B, F): 1 where the winner is better, -1 the loser, else 0.
+        segment: the number of each frame's segment, shape (B, F).
+    """
+    same = (segment[:, :, None] == segment[:, None, :]).to(e_w)
+    gap = (same * preference_gap(e_w, e_l, r_w, r_l)[:, None, :]).sum(2) / same.sum(2)
+    return (preferred.abs() * F.softplus(beta / 2 * preferred * gap)).mean(1)

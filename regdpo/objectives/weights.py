@@ -1,6 +1,7 @@
-"""Weights of pairs: a pair's loss counts as much as its weight."""
+"""Weights of pairs and samples: a loss counts as much as its weight."""
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 
 from torch import Tensor
@@ -33,6 +34,12 @@ def normalised(weights: Mapping[str, float], scale: bool = True) -> dict[str, fl
     shares = {pair: weight / greatest for pair, weight in weights.items()}  # sums of huge or tiny weights stay finite
     mean = math.fsum(shares.values()) / len(shares)
     return {pair: share / mean for pair, share in shares.items()}
+
+
+def balanced(labels: Mapping[str, str]) -> dict[str, float]:
+    """Factors by id with which all labels weigh alike in sum, of mean 1: ``n / (k n_label)`` of n samples, k labels."""
+    counts = Counter(labels.values())
+    return {sample: len(labels) / (len(counts) * counts[label]) for sample, label in labels.items()}
 
 
 def weighted(loss: Tensor, weight: Tensor) -> Tensor:

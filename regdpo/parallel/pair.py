@@ -18,31 +18,30 @@ def exchange(own: Tensor, layout: Layout) -> Tensor:
     """The numbers of both halves, winners first, from a rank that may have one half.
 
     Args:
-        own: (..., B) of this rank's half where ``layout.pair`` is 2, else (..., 2B) already; no graph.
+        own: (k, B, ...), k numbers of this rank's half where ``layout.pair`` is 2, else (k, 2B, ...) already; no graph.
 
     Returns:
-        (..., 2B), equal on all ranks of a pair.
+        (k, 2B, ...), equal on all ranks of a pair.
     """
     if layout.pair == 1:
         return own
     parts = [torch.empty_like(own) for _ in range(layout.pair)]
     dist.all_gather(parts, own.contiguous(), group=layout.mesh["pair"].get_group())
-    return torch.cat(parts, dim=-1)
+    return torch.cat(parts, dim=1)
 
 
-def weigh(loss: Callable[..., Tensor], e: Tensor, r: Tensor | None, pairs: int) -> tuple[Tensor, Tensor]:
-    """A loss of errors and its derivative by them.
+def weigh(loss: Callable[..., Tensor], *numbers: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """A loss of some numbers of a batch, and its derivatives by them.
 
     Args:
-        loss: per-pair loss of (e_w) or of (e_w, e_l, r_w, r_l), each (B,).
-        e, r: (B,) or (2B,), winners first, without graph.
+        loss: of as many arguments; the loss of each pair or sample, (B,).
+        numbers: without graph.
 
     Returns:
-        The loss of each pair, (B,), detached, and dL/de, of the shape of ``e``.
+        The loss, (B,), detached, and its sum's derivative by each number, of the number's shape.
     """
-    leaf = e.detach().requires_grad_()
-    halves = [leaf] if r is None else [*leaf.split(pairs), *r.detach().split(pairs)]
+    leaves = [number.detach().requires_grad_() for number in numbers]
     with torch.enable_grad():
-        value = loss(*halves)
-        (slope,) = torch.autograd.grad(value.sum(), leaf)
-    return value.detach(), slope
+        value = loss(*leaves)
+        slopes = torch.autograd.grad(value.sum(), leaves)
+    return value.detach(), slopes

@@ -17,7 +17,7 @@ from regdpo.core.temporaries import atomic
 from regdpo.evaluate.measures import HELD_OUT_ERROR
 from regdpo.evaluate.people import METRICS
 from regdpo.evaluate.stats import Interval
-from regdpo.objectives.registry import OBJECTIVES
+from regdpo.objectives.registry import OBJECTIVES, SftTerm
 from regdpo.report import figures, videos
 from regdpo.report.contents import Contents
 
@@ -100,7 +100,8 @@ def objective(arm: Arm) -> str:
     """An arm's objective and the terms that it declares, such as ``reg_dpo · β 50 · r = DGR``."""
     parts = [arm.objective]
     for term in OBJECTIVES[arm.objective].terms:
-        value, label = getattr(arm, term), {"beta": "β"}.get(term, term)
+        value, label = getattr(arm, term), {"beta": "β", "sft": "SFT r"}.get(term, term)
+        value = value.r if isinstance(value, SftTerm) else value
         if value is not None:
             parts.append(f"{label} = {value.upper()}" if isinstance(value, str) else f"{label} {value:g}")
     return " · ".join(parts)

@@ -18,35 +18,75 @@ from regdpo.objectives import losses
 LINE_EVERY = 10.0  # seconds
 
 
-def terms(stage: TrainStage, loss: Tensor, e: Tensor, r: Tensor | None, pairs: int) -> dict[str, Tensor]:
-    """What is logged of each pair, detached, shape (B,). docs/reference/metrics.md says what each means.
+def terms(
+    stage: TrainStage,
+    loss: Tensor,
+    e: Tensor,
+    r: Tensor | None,
+    pairs: int,
+    good: Tensor | None = None,
+    weight: Tensor | None = None,
+    reference_point: Tensor | None = None,
+) -> dict[str, Tensor]:
+    """What is logged of each pair, or of each sample with a label, detached, shape (B,). docs/reference/metrics.md says
+    what each means.
 
     Args:
-        loss: (B,). e, r: (2B,) winners first, or (B,) and None for an objective without losers.
+        loss: (B,). e, r: (2B,) winners first, or (B,) and None for an objective without losers; of samples (B,).
+        good: labels, (B,), if they are samples; their values are for ``of_samples``.
+        weight: of the SFT term, (B,). reference_point: (), of objectives that have one.
     """
-    result = {"loss": loss, "sft_loss": e[:pairs]}
     if r is None:
-        return result
+        return {"loss": loss, "sft_loss": e[:pairs]}
+    gap = e - r
+    common = {} if reference_point is None else {"reference_point": reference_point.expand_as(loss)}
+    if stage.point_decay is not None:
+        common["gain"] = -gap.view(-1, pairs).mean(0)
+    if good is not None:
+        return common | {
+            "loss": loss,
+            "good": good.float(),
+            "sft_loss": e * good,
+            "win_gap": gap * good,
+            "lose_gap": gap * ~good,
+            "accuracy": torch.where(good, gap < 0, gap > 0).float(),
+        }
     (e_w, e_l), (r_w, r_l) = e.split(pairs), r.split(pairs)
     errors = (e_w, e_l, r_w, r_l)
-    gap = losses.preference_gap(*errors)
-    win_gap, lose_gap = (e - r).split(pairs)
-    result |= {
+    s = losses.preference_gap(*errors)
+    win_gap, lose_gap = gap.split(pairs)
+    result = common | {
+        "loss": loss,
+        "sft_loss": e_w,
         "win_gap": win_gap,
         "lose_gap": lose_gap,
-        "accuracy": (gap < 0).float(),
+        "accuracy": (s < 0).float(),
         "loser_dominant_ratio": (lose_gap > -win_gap).float(),
     }
+    if stage.sft is not None and weight is not None:
+        result["r"] = weight
     if stage.beta is None:  # an objective without this slope
         return result
     dgr = losses.dgr(*errors, stage.beta)
-    weight = losses.sft_weight(*errors, stage.beta, stage.r, stage.r_scale or 1.0) if stage.r else torch.zeros_like(dgr)
-    return result | {
-        "dpo_loss": losses.dpo(*errors, stage.beta),
-        "margin": -stage.beta / 2 * gap,
-        "dgr": dgr,
-        "r": weight,
-    }
+    result |= {"dpo_loss": losses.dpo(*errors, stage.beta), "margin": -stage.beta / 2 * s, "dgr": dgr}
+    if stage.sft is None:
+        terms = (stage.beta, stage.r, stage.r_scale or 1.0)
+        result["r"] = losses.sft_weight(*errors, *terms) if stage.r else torch.zeros_like(dgr)
+    return result
+
+
+def of_samples(means: dict[str, float]) -> dict[str, float]:
+    """A step's means, where samples have labels: gaps and errors over as many as are good, or bad.
+
+    Args:
+        means: over all pairs or samples of the step, as ``terms`` names them.
+    """
+    share = means.get("good")
+    if share is None:
+        return means
+    shares = {"sft_loss": share, "win_gap": share, "lose_gap": 1 - share}
+    means = {name: value for name, value in means.items() if shares.get(name) != 0}
+    return {name: value / shares.get(name, 1) for name, value in means.items()}
 
 
 class Log:

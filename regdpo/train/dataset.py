@@ -1,7 +1,7 @@
 """Encoded pairs as batches, in an order that depends on nothing but seed and step."""
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
@@ -13,6 +13,7 @@ from regdpo.core.rows import LatentRow
 from regdpo.core.store import Store
 from regdpo.data.latent_files import DRAWS, latent_shapes, read_empty_caption, read_latents
 from regdpo.objectives.schedule import draw, generator
+from regdpo.train import segments
 
 HALVES = ("winner", "loser")
 KEPT = 8
@@ -21,13 +22,15 @@ KEPT = 8
 
 @dataclass(frozen=True)
 class Batch:
-    """Pairs (B) of one shape with their noise. Halves lie along the batch axis: winners first, then losers, if any."""
+    """Pairs (B) of one shape with their noise. Halves lie along the batch axis: winners first, then losers, if any.
+    Or samples (B) with a label each, which lie where winners do."""
 
     x0: Tensor  # (n, C, F, H, W) for n samples, fp32
     noise: Tensor
     sigma: Tensor  # (n,)
     inputs: dict[str, Tensor]  # text and condition, batch first
     weight: Tensor  # of each pair's loss, (B,)
+    good: Tensor | None = None  # the labels of samples, (B,), bool; none: they are pairs
 
     @property
     def pairs(self) -> int:
@@ -35,26 +38,31 @@ class Batch:
 
     def halves(self) -> list["Batch"]:
         """Each half as a batch of its own."""
-        parts = range(0, len(self.x0), self.pairs)
+        parts = [slice(first, first + self.pairs) for first in range(0, len(self.x0), self.pairs)]
         return [
-            Batch(
-                self.x0[first : first + self.pairs],
-                self.noise[first : first + self.pairs],
-                self.sigma[first : first + self.pairs],
-                {name: tensor[first : first + self.pairs] for name, tensor in self.inputs.items()},
-                self.weight,
+            replace(
+                self,
+                x0=self.x0[part],
+                noise=self.noise[part],
+                sigma=self.sigma[part],
+                inputs={name: tensor[part] for name, tensor in self.inputs.items()},
             )
-            for first in parts
+            for part in parts
         ]
+
+
+def alike(row: LatentRow) -> tuple[str, bool]:
+    """What the rows of a batch have in common: their shape, and whether they are pairs or samples with labels."""
+    return row.shape, bool(row.label)
 
 
 class Order:
     """Which pairs an optimiser step takes, over all ranks: by the seed and the step's number alone.
 
-    Epoch after epoch, each in an order of its own, pairs queue up by the shape of their latents; when ``batch`` pairs
-    of one shape are there, they are the next step. So a step has one shape, shapes take turns by chance in proportion
-    to their pairs, and every pair is seen as often as any other, but for those that wait: fewer than ``batch`` of each
-    shape. With one shape epochs follow without a seam.
+    Epoch after epoch, each in an order of its own, pairs queue up by the shape of their latents, and samples with
+    labels apart from them; when ``batch`` of one queue are there, they are the next step. So a step has one shape,
+    shapes take turns by chance in proportion to their pairs, and every pair is seen as often as any other, but for
+    those that wait: fewer than ``batch`` of each shape. With one shape epochs follow without a seam.
 
     Args:
         rows: the pairs. batch: of a step.
@@ -62,7 +70,7 @@ class Order:
 
     def __init__(self, rows: list[LatentRow], batch: int, seed: int):
         self.rows, self.batch, self.seed = rows, batch, seed
-        self.shapes = [row.shape for row in rows]
+        self.shapes = [alike(row) for row in rows]
         self.counts = Counter(self.shapes)
         self._order = lru_cache(KEPT)(self._order_of)
         self._steps = lru_cache(KEPT)(self._steps_of)
@@ -81,14 +89,14 @@ class Order:
         """How many steps are taken before an epoch begins."""
         return sum(epoch * count // self.batch for count in self.counts.values())
 
-    def _order_of(self, epoch: int) -> dict[str, list[int]]:
+    def _order_of(self, epoch: int) -> dict[tuple[str, bool], list[int]]:
         """Shape -> its pairs in the order of an epoch, by their place among all."""
-        found: dict[str, list[int]] = {shape: [] for shape in self.counts}
+        found: dict[tuple[str, bool], list[int]] = {shape: [] for shape in self.counts}
         for index in self._drawn(epoch):
             found[self.shapes[index]].append(index)
         return found
 
-    def _steps_of(self, epoch: int) -> list[tuple[str, int]]:
+    def _steps_of(self, epoch: int) -> list[tuple[tuple[str, bool], int]]:
         """Of each step of an epoch its shape, and how many pairs of that shape were taken before, since the start."""
         seen = {shape: epoch * count for shape, count in self.counts.items()}
         found = []
@@ -104,12 +112,24 @@ class Order:
         return drawn
 
 
-def check(rows: list[LatentRow], encoder: str, loser: bool, store: Store, dropout: float = 0.0) -> None:
+def check(
+    rows: list[LatentRow],
+    encoder: str,
+    loser: bool,
+    store: Store,
+    dropout: float = 0.0,
+    labelled: bool = False,
+    temporal: int | None = None,
+) -> None:
     """Refuse latents that cannot be trained on, before the first step. Only the files' headers are read.
+
+    Args:
+        loser: whether the objective needs losers. labelled: whether it does without where a sample has a label.
+        temporal: frames a latent one, for an objective that compares halves by segments of time.
 
     Raises:
         UserError: naming the first pair that is missing, damaged, of another shape than the manifest says, has no
-            loser, or was encoded by another model.
+            loser, was encoded by another model, or has a label or segments that the objective cannot be given.
     """
     for row in rows:
         if row.encoder != encoder:
@@ -121,9 +141,18 @@ def check(rows: list[LatentRow], encoder: str, loser: bool, store: Store, dropou
                 f"pair {row.pair_id}: has no empty caption to drop its own for; run the latents stage again, or set "
                 "train.settings.caption_dropout to 0"
             )
-        if loser and not row.has_loser:
+        if row.label and row.has_loser:
+            raise UserError(f"pair {row.pair_id}: has a loser and the label `{row.label}`; a labelled sample has none")
+        if loser and row.label and not labelled:
+            raise UserError(
+                f"pair {row.pair_id}: is a sample with the label `{row.label}`, and this objective compares winner and "
+                "loser; take kto, ddo or nft, or leave such samples out"
+            )
+        if loser and not row.has_loser and not row.label:
             raise UserError(f"pair {row.pair_id}: has no loser, which this objective needs")
         shapes = latent_shapes(row, store)
+        if temporal:
+            segments.check(row, temporal, "first" in shapes)
         for half in HALVES if row.has_loser else HALVES[:1]:
             if shapes.get(half) != tuple(map(int, row.shape.split(","))):
                 raise UserError(
@@ -162,11 +191,13 @@ def load(
     Both halves are given the same text and condition, and so are policy and reference.
 
     Args:
-        halves: which of ``HALVES`` are wanted.
+        halves: which of ``HALVES`` are wanted; samples with labels have the first alone.
         within: the sigmas that the model is trained on.
         dropout: share of pairs that get the empty caption; None for an evaluation, where no caption is dropped and the
             condition is the one that sampling is given.
     """
+    if rows[0].label:
+        halves = HALVES[:1]
     tensors = [_drawn(read_latents(row, store), row, store, dropout, *what) for row in rows]
     x0, sigma, noise = [], [], []
     for half in halves:
@@ -185,4 +216,5 @@ def load(
         sigma=torch.stack(sigma).to(device),
         inputs={name: tensor.to(device) for name, tensor in inputs.items()},
         weight=torch.tensor([row.weight for row in rows], device=device),
+        good=torch.tensor([row.label == "good" for row in rows], device=device) if rows[0].label else None,
     )

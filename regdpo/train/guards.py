@@ -25,7 +25,7 @@ class Watch:
             self.skipped.append(set(row["skipped"]))
             return
         self.skipped = []
-        if "accuracy" in row:
+        if "accuracy" in row and "win_gap" in row:  # a step of labelled samples may have no good one
             self.rows.append((row["accuracy"], row["win_gap"]))
 
     def look(self, row: dict[str, Any]) -> str:

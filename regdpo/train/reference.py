@@ -47,7 +47,7 @@ class Cache:
 
     def __init__(self, run: Path, steps: int):
         self.path, self.steps = run / "reference.safetensors", steps
-        self.errors = torch.zeros(0)  # (steps that are known, pairs of a step, 2), winner and loser
+        self.errors = torch.zeros(0)  # (steps that are known, pairs of a step, 2[, F]), winner and loser
         self.validation = torch.zeros(0)
         if self.path.exists():
             tensors = load_file(self.path)
@@ -64,17 +64,17 @@ class Cache:
 
         Args:
             measured: of each step, the positions in its batch and the halves (0, 1) that this rank answers for, and
-                their errors (positions, halves).
+                their errors (positions, halves), or (positions, halves, F).
             validation: the reference's errors on the validation pairs, at the first call.
         """
-        own = measured[0][2].new_zeros(len(measured), batch, 2)
+        own = measured[0][2].new_zeros(len(measured), batch, 2, *measured[0][2].shape[2:])
         seen = torch.zeros_like(own)
         for step, (positions, halves, errors) in enumerate(measured):
             where = (step, torch.tensor(positions)[:, None], torch.tensor(halves)[None])
             own[where], seen[where] = errors, 1
         dist.all_reduce(own)
         dist.all_reduce(seen)  # several ranks may answer for the same
-        known = (own / seen).cpu()
+        known = (own / seen.clamp_min(1)).cpu()  # nobody answers for the losers of labelled samples
         self.errors = torch.cat([self.errors, known]) if len(self.errors) else known
         if validation is not None:
             self.validation = validation.cpu()

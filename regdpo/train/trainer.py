@@ -18,9 +18,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch.nn.functional import pad
 
 from regdpo.config.run_file import heeding
-from regdpo.config.training import TrainSettings, reference_kind
+from regdpo.config.training import TrainSettings, reference_kind, unfit
 from regdpo.core import manifests
 from regdpo.core.errors import UserError
 from regdpo.core.rows import LatentRow
@@ -30,10 +31,10 @@ from regdpo.models.device import hardware, machine
 from regdpo.models.family import open_family
 from regdpo.objectives.registry import OBJECTIVES
 from regdpo.objectives.schedule import EVAL_PAIRS, generator
-from regdpo.objectives.weights import normalised
+from regdpo.objectives.weights import balanced, normalised
 from regdpo.parallel.mesh import Layout, check_context
 from regdpo.runs.job import EXPORT, RAN, Job, Ran
-from regdpo.runs.metrics import LINE_EVERY, Log, logged
+from regdpo.runs.metrics import LINE_EVERY, Log, logged, of_samples
 from regdpo.runs.stop import Stop
 from regdpo.runtime.lease import Lease
 from regdpo.runtime.slurm import node_name
@@ -63,12 +64,17 @@ class Trainer:
         self.family = open_family(job.model.ref, self.store, torch.device("cpu"))
         shapes = {self._shape_of(size): shares for size, shares in self.stage.sizes.items()}
         rows = mixture.chosen(manifests.read(job.latents, LatentRow), self.stage.sources, shapes)
-        dropout = caption_dropout(self.settings, self.family)
-        dataset.check(rows, job.model.encoder, self.prefers, self.store, dropout)
+        if not self.prefers:  # it learns from what is good
+            rows = [row for row in rows if row.label != "bad"]
+        self._check_rows(rows)
         train = [row for row in rows if row.split == "train"]
-        weights = normalised({row.pair_id: row.weight for row in train}, self.settings.pair_weights != "as_given")
+        shares = balanced({row.pair_id: row.label for row in train if row.label}) if self.prefers else {}
+        given = {row.pair_id: row.weight * shares.get(row.pair_id, 1) for row in train}
+        weights = normalised(given, self.settings.pair_weights != "as_given")
         self.rows = [row.model_copy(update={"weight": weights[row.pair_id]}) for row in train]
         validation = [row for row in rows if row.split == "validation"]
+        if all(row.label == "bad" for row in validation):
+            validation = []  # none has an error that should be small
         self.validation = validation[:: max(1, len(validation) // EVAL_PAIRS)][:EVAL_PAIRS]
 
         drawn = (self.rows, self.settings.batch, self.stage.seed)
@@ -93,6 +99,7 @@ class Trainer:
         if kind in ("copy", "offload"):  # with the policy's attention: two measurements may differ
             alike = job.parallel.model_copy(update={"attention": self.attention})
             self.copy, _ = build("copy", self.family, self.settings, alike, *how)
+        self.frames = max(int(shape.split(",")[1]) for shape in self.tokens)  # latent ones, of the longest clip
         self.cache = Cache(self.run, self.settings.steps) if kind == "cached" else None
         self.parameters = trained_parameters(self.policy)
         self.optimizer = _optimizer(self.settings, list(self.parameters.values()))
@@ -106,6 +113,8 @@ class Trainer:
         self.passes = Passes(
             self.stage, job.parallel.halves, self.family, layout, self.store, device, self.policy, self.copy, self.cache
         )
+        if self.passes.point is not None:
+            averages["reference_point"] = {"mean": self.passes.point}
         self.watch = Watch(self.settings.guards)
         self.reference_errors: Tensor | None = None  # on the validation pairs, once measured
 
@@ -122,10 +131,19 @@ class Trainer:
                 f"model {self.job.model.name}: has adapters, which tuning `full` would lose; have them merged first "
                 "(scripts/merged.py), or take tuning `lora`"
             )
-        if "products" in self.objective.needs and self.layout.pair == 2:
+        if reason := unfit(self.stage.objective, self.job.parallel):
+            raise UserError(f"train.settings.{reason}")
+
+    def _check_rows(self, rows: list[LatentRow]) -> None:
+        """Refuse latents that cannot be trained on so."""
+        dropout = caption_dropout(self.settings, self.family)
+        labelled = not self.prefers or bool(self.objective.labelled)
+        temporal = self.family.compression[0] if "frames" in self.objective.needs else None
+        dataset.check(rows, self.job.model.encoder, self.prefers, self.store, dropout, labelled, temporal)
+        if self.layout.pair == 2 and (row := next((row for row in rows if row.label), None)):
             raise UserError(
-                f"train.settings.parallel.pair: 2 cannot train {self.stage.objective}, which compares the residuals of "
-                "both halves on one rank; take pair 1"
+                f"train.settings.parallel.pair: 2 has winners and losers on different ranks, and {row.pair_id} is a "
+                "sample with a label, which has no loser; take pair 1"
             )
 
     def train(self, lease: Lease | None = None) -> None:
@@ -225,7 +243,8 @@ class Trainer:
             else:
                 group["lr"] = lr
         chunks, count = self.chunks(step)
-        shape = chunks[0][0][0].shape
+        first = chunks[0][0][0]
+        shape, halves = first.shape, 2 if self.prefers and not first.label else 1
         beforehand = self.passes.before_step(chunks, step)
         totals: dict[str, Tensor] = {}
         not_finite: list[str] = []
@@ -243,16 +262,20 @@ class Trainer:
             self._follow(step + 1)
         self.optimizer.zero_grad()
         means = self._mean(totals)
+        gain = means.pop("gain", None)
+        if self.passes.point is not None and finite:
+            self.passes.point.lerp_(torch.tensor(gain, device=self.device), 1 - self.stage.point_decay)
+        means = of_samples(means)
         seconds = time.monotonic() - begun
         row: dict[str, Any] = {
             "step": step + 1,
             **means,
             "grad_norm": norm,
             "lr": lr,
-            "tokens_per_s": self.tokens[shape] * self.settings.batch * (2 if self.prefers else 1) / seconds,
+            "tokens_per_s": self.tokens[shape] * self.settings.batch * halves / seconds,
             "seconds": seconds,
             "peak_memory_bytes": self._peak_memory(),
-            "mfu": self._mfu(shape, seconds),
+            "mfu": self._mfu(shape, halves, seconds),
         }
         if finite:
             return row
@@ -301,16 +324,19 @@ class Trainer:
         positions: list[int] = []
         found = []
         for rows, span in self.chunks(step)[0]:
-            e = self.passes.errors(self.policy, self.passes.load(rows, step))
+            e = self.passes.without_graph(self.policy, self.passes.load(rows, step)).e
+            if e.dim() > 1:  # frames are as many as a clip is long
+                e = pad(e, (0, self.frames - e.shape[1]))
             positions += span
-            found.append(e.view(len(self.passes.halves), -1).T)
-        return positions, self.passes.numbers, torch.cat(found)
+            found.append(e.reshape(-1, len(rows), *e.shape[1:]).transpose(0, 1))
+        return positions, self.passes.numbers[: found[0].shape[1]], torch.cat(found)
 
     def evaluate(self, step: int) -> dict[str, Any]:
         """Errors on validation pairs with fixed noise and timesteps, equal on all ranks and layouts."""
         e = self._validate(self.policy)
+        good = torch.tensor([row.label != "bad" for row in self.validation], device=self.device)  # winners too
         pairs = len(self.validation)
-        result: dict[str, Any] = {"step": step, "error": float(e[:pairs].mean())}
+        result: dict[str, Any] = {"step": step, "error": float(e[:pairs][good].mean())}
         if not self.prefers:
             return result
         if self.reference_errors is None:
@@ -319,10 +345,14 @@ class Trainer:
             else:
                 with self.passes.reference() as model:
                     self.reference_errors = self._validate(model)
-        gap = e - self.reference_errors
-        result |= {"win_gap": float(gap[:pairs].mean()), "lose_gap": float(gap[pairs:].mean())}
-        result["accuracy"] = float((gap[:pairs] < gap[pairs:]).float().mean())
-        return result
+        first, second = (e - self.reference_errors).split(pairs)  # a sample's own gap lies first
+        paired = torch.tensor([not row.label for row in self.validation], device=self.device)
+        lost = torch.cat([second[paired], first[~good]])
+        result["win_gap"] = float(first[good].mean())
+        if len(lost):
+            result["lose_gap"] = float(lost.mean())
+        right = torch.where(paired, first < second, torch.where(good, first < 0, first > 0))
+        return result | {"accuracy": float(right.float().mean())}
 
     def _validate(self, model: nn.Module) -> Tensor:
         return self.passes.validation_errors(model, self.validation, self.job.micro_batch)
@@ -332,12 +362,13 @@ class Trainer:
         dist.all_reduce(values)
         return dict(zip(totals, values.tolist(), strict=True))
 
-    def _mfu(self, shape: str, seconds: float) -> float | None:
+    def _mfu(self, shape: str, halves: int, seconds: float) -> float | None:
         """Model FLOPs utilisation (arXiv 2204.02311, appendix B); None where needs or hardware are not known."""
         needed = self.job.step_flops.get(shape)
         if not needed or not self.job.peak_flops:
             return None
-        return needed / (seconds * dist.get_world_size() * self.job.peak_flops)
+        share = halves / 2 if self.prefers else 1  # of what a pair needs
+        return needed * share / (seconds * dist.get_world_size() * self.job.peak_flops)
 
     def _peak_memory(self) -> int:
         """The most of all ranks: of the device in this step, or of the process without one."""

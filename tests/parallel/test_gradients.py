@@ -56,8 +56,23 @@ OTHERS = {  # name -> (ranks, parallel, settings), against the same settings in 
     "sdpo, context2": (2, {"context": 2}, {"objective": "sdpo"}),
     "kto, dp2 x pair2": (4, {"pair": 2}, {"objective": "kto"}),
     "kto, accumulated": (2, {"context": 2}, {"objective": "kto", "micro_batch": 1}),
+    "ddo with sft, dp2 x pair2": (4, {"pair": 2}, {"objective": "ddo", "terms": {"sft": {"r": "dgr"}}}),
+    "nft, dp2 x pair2 x context2": (8, {"pair": 2, "context": 2}, {"objective": "nft"}),
+    "nft with sft, sequential": (2, {"halves": "sequential"}, {"objective": "nft", "terms": {"sft": {"r": 2.0}}}),
+    "nft, separate, offloaded": (1, {"halves": "separate", "reference": "offload"}, {"objective": "nft"}),
+    "nft, adapters, accumulated": (2, {"context": 2}, {"objective": "nft", "tuning": "lora", "micro_batch": 1}),
+    "dense_dpo, dp2 x pair2 x context2": (8, {"pair": 2, "context": 2}, {"objective": "dense_dpo", "segments": True}),
+    "dense_dpo with sft, sequential, cached": (
+        1,
+        {"halves": "sequential", "reference": "cached"},
+        {"objective": "dense_dpo", "segments": True, "terms": {"sft": {"r": "dgr"}}},
+    ),
+    "kto of labels, dp2 x context2": (4, {"context": 2}, {"objective": "kto", "labelled": True, "micro_batch": 1}),
+    "ddo of labels, cached": (2, {"reference": "cached"}, {"objective": "ddo", "labelled": True}),
+    "nft of labels with sft": (2, {}, {"objective": "nft", "labelled": True, "terms": {"sft": {"r": "dgr"}}}),
     "two sizes, pair2 x context2": (4, {"pair": 2, "context": 2}, {"two_sizes": True, "batch": 2, "steps": 3}),
 }
+WORLDS = {"two_sizes": tiny.with_narrow_pairs, "labelled": tiny.with_labels, "segments": tiny.with_segments}
 FAULTS = {  # fault -> a layout that must show it
     "divide": (2, {}, {}),
     "noise": (2, {"pair": 2}, {}),
@@ -80,7 +95,9 @@ class Cases:
             run = self.folder / f"run{len(self.asked)}"
             run.mkdir()
             own = {"micro_batch": 4, "steps": 1, **settings}
-            world = tiny.with_narrow_pairs(self.world, run) if own.pop("two_sizes", False) else self.world
+            world = self.world
+            for key_of, changed in WORLDS.items():
+                world = changed(world, run) if own.pop(key_of, False) else world
             if own.pop("goes_on", False):
                 world = tiny.with_adapters(world, Lora.model_validate(LORA))
             job = tiny.job(world, run, lora=LORA, parallel=parallel, **own)

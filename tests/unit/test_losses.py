@@ -9,19 +9,24 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file
 from torch import Tensor, tensor
 
 from regdpo.config.training import Arm
 from regdpo.core import code_digest
+from regdpo.models.errors import mean_squares
 from regdpo.objectives import losses
 from regdpo.objectives.registry import OBJECTIVES as DECLARED
 from regdpo.objectives.registry import configurable
+from regdpo.objectives.weights import balanced, weighted
+from regdpo.parallel.pair import weigh
 
 ROOT = Path(__file__).parents[2]
+GOLDEN = ROOT / "tests/golden"
 E_W, E_L, R_W, R_L = ([0.30, 0.52, 0.44], [0.61, 0.40, 0.47], [0.35, 0.50, 0.41], [0.60, 0.45, 0.49])
 PAIRS = list(zip(E_W, E_L, R_W, R_L, strict=True))
 DOT, NORM2 = [0.8, -0.3, 0.2], [0.5, 0.4, 0.3]
-BETA, PENALTY, MU = 7.0, 3.0, 0.25
+BETA, PENALTY, MU, ALPHA, MIX = 7.0, 3.0, 0.25, 0.6, 0.7
 LAMBDA = [0.75 * 0.5 / 0.8, 1.0, 1.0]  # (1 - mu) norm2 / dot is above 1 in the third
 DESIRABLE = [True, False, True]
 H = BETA / 2
@@ -51,6 +56,15 @@ def dpop_gap(e_w: float, e_l: float, r_w: float, r_l: float) -> float:
     return gap(e_w, e_l, r_w, r_l) + PENALTY * max(0.0, e_w - r_w)
 
 
+M_W, M_L = [0.31, 0.49, 0.40], [0.58, 0.41, 0.46]
+
+
+def of_frames(*halves: Tensor) -> list[Tensor]:
+    """Errors of one latent frame."""
+    return [half[:, None] for half in halves]
+
+
+ONE = tensor([[1]] * 3), tensor([[0]] * 3)  # a segment in which the winner is better
 CALLS = {
     "dpo": lambda *e: losses.dpo(*e, BETA),
     "reg_dpo": lambda *e: losses.reg_dpo(*e, BETA),
@@ -59,6 +73,9 @@ CALLS = {
     "dpop": lambda *e: losses.dpop(*e, BETA, PENALTY),
     "ipo": lambda *e: losses.ipo(*e, BETA),
     "sdpo": lambda *e: losses.sdpo(*e, BETA, MU, f64(DOT), f64(NORM2)),
+    "ddo": lambda *e: losses.ddo_of_pairs(*e, BETA, ALPHA),
+    "nft": lambda *e: losses.nft_of_pairs(*e, MIX, f64(M_W), f64(M_L)),
+    "dense_dpo": lambda *e: losses.dense_dpo(*of_frames(*e), BETA, *ONE),
 }
 DGR = [H * sigmoid(H * gap(*pair)) for pair in PAIRS]
 DPO = [minus_log_sigmoid(-H * gap(*pair)) for pair in PAIRS]
@@ -71,6 +88,17 @@ VALUES = {
     # eq. 17 of IPO with log-ratios -k s of any k, times tau^2, where h = k tau: here k = 0.7
     "ipo": [(H / 0.7) ** 2 * (-0.7 * gap(*pair) - 1 / (2 * H / 0.7)) ** 2 for pair in PAIRS],
     "sdpo": DPO,
+    # a discriminator's cross entropy, its logit -h (e - r)
+    "ddo": [
+        minus_log_sigmoid(-H * (e_w - r_w)) - ALPHA * math.log(1 - sigmoid(-H * (e_l - r_l)))
+        for e_w, e_l, r_w, r_l in PAIRS
+    ],
+    "nft": [
+        ((1 - MIX) ** 2 * r_w + 2 * MIX * (1 - MIX) * m_w + MIX**2 * e_w) / MIX
+        + ((1 + MIX) ** 2 * r_l - 2 * MIX * (1 + MIX) * m_l + MIX**2 * e_l) / MIX
+        for (e_w, e_l, r_w, r_l), m_w, m_l in zip(PAIRS, M_W, M_L, strict=True)
+    ],
+    "dense_dpo": DPO,
 }
 DPOP_DGR = [H * sigmoid(H * dpop_gap(*pair)) for pair in PAIRS]
 SLOPES = {  # of the winner's error and of the loser's
@@ -81,6 +109,12 @@ SLOPES = {  # of the winner's error and of the loser's
     "dpop": ([d * (1 + PENALTY * (p[0] > p[2])) for d, p in zip(DPOP_DGR, PAIRS, strict=True)], DPOP_DGR),
     "ipo": ([2 * H * (H * gap(*p) + 0.5) for p in PAIRS],) * 2,
     "sdpo": (DGR, [scale * d for scale, d in zip(LAMBDA, DGR, strict=True)]),
+    "ddo": (
+        [H * sigmoid(H * (e_w - r_w)) for e_w, _, r_w, _ in PAIRS],
+        [ALPHA * H * sigmoid(-H * (e_l - r_l)) for _, e_l, _, r_l in PAIRS],
+    ),
+    "nft": ([MIX] * 3, [-MIX] * 3),  # what pushes at the loser is m
+    "dense_dpo": (DGR, DGR),
 }
 NEED = {"rel": 1e-12, "abs": 0}
 
@@ -99,7 +133,7 @@ def test_gradients_by_hand(name):
     assert (-e_l.grad).tolist() == pytest.approx(loser, **NEED)
 
 
-@pytest.mark.parametrize("name", ["dpo", "reg_dpo constant", "dpop", "ipo"])
+@pytest.mark.parametrize("name", ["dpo", "reg_dpo constant", "dpop", "ipo", "ddo", "nft", "dense_dpo"])
 def test_gradients_by_finite_differences(name):
     assert torch.autograd.gradcheck(CALLS[name], errors(requires_grad=True), eps=1e-6, atol=1e-7)
 
@@ -260,8 +294,150 @@ def test_ktos_reference_point_takes_no_gradient():
         assert point is None or point.grad is None
 
 
+@pytest.mark.parametrize("objective", ["ddo", "nft", "kto"])
+def test_a_pair_is_a_good_and_a_bad_sample(objective):
+    """For kto in halves, as a sample of two."""
+    terms = {"ddo": (BETA, ALPHA), "nft": (MIX,), "kto": (BETA, 0.7, 1.3, 0.02)}[objective]
+    own, of_pair = ([f64(M_W)], [f64(M_L)]) if objective == "nft" else ([], []), (f64(M_W), f64(M_L))
+    e_w, e_l, r_w, r_l = errors()
+    good, loss = torch.ones(3, dtype=torch.bool), DECLARED[objective].loss(labelled=True)
+    alone = loss(e_w, r_w, good, *terms, *own[0]) + loss(e_l, r_l, ~good, *terms, *own[1])
+    together = DECLARED[objective].loss()(e_w, e_l, r_w, r_l, *terms, *(of_pair if objective == "nft" else ()))
+    torch.testing.assert_close(together, alone / 2 if objective == "kto" else alone, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("mix", [0.3, 1.0, 1.7])
+def test_nft_is_the_error_of_an_implicit_policy(mix):
+    """Residuals written out: of the implicit answers (1 -+ b) reference +- b policy, with gradients by the policy's."""
+    rng = np.random.default_rng(0)
+    policy, reference, target = (torch.tensor(rng.normal(size=(2, 3, 5))) for _ in range(3))
+    policy.requires_grad_()
+    e, r = (((answer - target) ** 2).mean((1, 2)) for answer in (policy, reference))
+    m = ((policy - target) * (reference - target)).mean((1, 2))
+    good = tensor([True, False])
+    signed = f64([mix, -mix])[:, None, None]
+    wanted = (((1 - signed) * reference + signed * policy - target) ** 2).mean((1, 2)) / mix
+    found = losses.nft(e, r, good, mix, m)
+    torch.testing.assert_close(found, wanted, rtol=1e-12, atol=0)
+    ours, theirs = (torch.autograd.grad(it.sum(), policy, retain_graph=True)[0] for it in (found, wanted))
+    torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-14)
+
+
+def test_nft_starts_as_sft_on_good_samples():
+    """At the reference the whole derivative is that of the error, with the sign of the label, for any b."""
+    policy = f64([0.4, -0.7]).requires_grad_()
+    e, m = policy**2, policy * policy.detach()
+    losses.nft(e, e.detach(), tensor([True, False]), 0.3, m).sum().backward()
+    assert policy.grad.tolist() == pytest.approx([2 * 0.4, 2 * 0.7], **NEED)
+
+
+FRAMES = torch.tensor(np.random.default_rng(1).normal(0.5, 0.1, size=(4, 2, 5)))  # e_w, e_l, r_w, r_l of 5 frames
+SEGMENT = tensor([[0, 0, 0, 1, 1], [0, 1, 1, 1, 2]])
+PREFERRED = tensor([[1, 1, 1, -1, -1], [1, 0, 0, 0, -1]])
+
+
+def dense_by_hand(frames: Tensor) -> list[float]:
+    found = []
+    for pair in range(2):
+        total = 0.0
+        for segment in set(SEGMENT[pair].tolist()):
+            inside = [f for f in range(5) if SEGMENT[pair, f] == segment]
+            label = int(PREFERRED[pair, inside[0]])
+            errors = [float(half[pair, inside].mean()) for half in frames]
+            if label:  # a loser that is better is the winner
+                errors = errors if label > 0 else [errors[1], errors[0], errors[3], errors[2]]
+                total += len(inside) / 5 * minus_log_sigmoid(-H * gap(*errors))
+        found.append(total)
+    return found
+
+
+def test_dense_dpo_is_dpo_of_each_segment():
+    found = losses.dense_dpo(*FRAMES, BETA, PREFERRED, SEGMENT)
+    assert found.tolist() == pytest.approx(dense_by_hand(FRAMES), rel=1e-12)
+    halves = [half.clone().requires_grad_() for half in FRAMES[:2]]
+    both = lambda e_w, e_l: losses.dense_dpo(e_w, e_l, *FRAMES[2:], BETA, PREFERRED, SEGMENT)  # noqa: E731
+    assert torch.autograd.gradcheck(both, halves)
+    both(*halves).sum().backward()
+    assert (halves[0].grad[1, 1:4] == 0).all()  # no preference there
+    assert (halves[0].grad[0].sign() == PREFERRED[0]).all()
+
+
+SFT_DGR = {name: [max(0.0, slope) for slope in SLOPES[name][0]] for name in SLOPES}
+
+
+@pytest.mark.parametrize("name", CALLS)
+@pytest.mark.parametrize("r", ["dgr", 12.5])
+def test_any_loss_takes_the_sft_term(name, r):
+    e_w, e_l, r_w, r_l = errors()
+    loss, (slope, _) = weigh(lambda a, b: CALLS[name](a, b, r_w, r_l), e_w, e_l)
+    given = None if r == "dgr" else torch.full_like(e_w, r)
+    value, slope, weight = losses.regularised(loss, slope, e_w, given)
+    wanted = SFT_DGR[name] if r == "dgr" else [12.5] * 3
+    assert weight.tolist() == pytest.approx(wanted, **NEED)
+    assert value.tolist() == pytest.approx(
+        [a + b * c for a, b, c in zip(VALUES[name], wanted, E_W, strict=True)], **NEED
+    )
+    assert slope.tolist() == pytest.approx([a + b for a, b in zip(SLOPES[name][0], wanted, strict=True)], **NEED)
+
+
+def test_reg_dpo_is_dpo_with_the_sft_term():
+    for r, given in (("dgr", None), (12.5, f64([12.5] * 3))):
+        ours, theirs = errors(requires_grad=True), errors()
+        losses.reg_dpo(*ours, BETA, r).sum().backward()
+        loss, (slope,) = weigh(lambda e_w: losses.dpo(e_w, *theirs[1:], BETA), theirs[0])  # noqa: B023
+        value, slope, _ = losses.regularised(loss, slope, theirs[0], given)
+        torch.testing.assert_close(value, losses.reg_dpo(*theirs, BETA, r), rtol=1e-14, atol=0)
+        torch.testing.assert_close(slope, ours[0].grad, rtol=1e-14, atol=0)
+
+
+def test_the_sft_term_of_frames_is_that_of_their_mean():
+    """Where the loser is better nothing pulls at the winner with `dgr`; a constant is a slope on the clip's error."""
+    loss, (slope,) = weigh(lambda e: losses.dense_dpo(e, *FRAMES[1:], BETA, PREFERRED, SEGMENT), FRAMES[0])
+    _, total, weight = losses.regularised(loss, slope, FRAMES[0], None)
+    assert (total[PREFERRED < 0] == slope[PREFERRED < 0]).all()
+    assert weight.tolist() == pytest.approx(slope.clamp(min=0).sum(1).tolist(), rel=1e-12)
+    value, total, weight = losses.regularised(loss, slope, FRAMES[0], f64([2.0, 3.0]))
+    torch.testing.assert_close(value, loss + f64([2.0, 3.0]) * FRAMES[0].mean(1), rtol=1e-12, atol=0)
+    torch.testing.assert_close(total - slope, f64([[0.4] * 5, [0.6] * 5]), rtol=1e-12, atol=0)
+    assert weight.tolist() == pytest.approx([2, 3], rel=1e-12)
+
+
+@pytest.mark.parametrize("case", ["b1", "b1_dup", "b1_small_beta"])
+def test_videodpos_loss_by_its_own_code(case):
+    """Its mean over channels, frames and height leaves the width: a logistic term for each latent column. That is our
+    `dpo` of columns, weighted; of the whole sample, as we take it, the same code with the usual reduction."""
+    golden = load_file(GOLDEN / "videodpo_loss.safetensors")
+    target, prediction, reference = (golden[f"in.{case}.{name}"].double() for name in ("target", "pred", "ref_pred"))
+    factor, beta = (golden[f"in.{case}.{name}"].double() for name in ("dupfactor", "beta_dpo"))
+    prediction.requires_grad_()
+    residual, other = prediction - target, reference - target
+    columns = [*(residual**2).mean((1, 2, 3)), *(other**2).mean((1, 2, 3))]
+    loss = weighted(losses.dpo(*columns, float(beta)), factor.expand_as(columns[0])).mean()
+    (gradient,) = torch.autograd.grad(loss, prediction, retain_graph=True)
+    torch.testing.assert_close(loss[None], golden[f"ref64.{case}.loss"], rtol=1e-9, atol=0)
+    torch.testing.assert_close(gradient, golden[f"ref64.{case}.grad_pred"], rtol=1e-9, atol=1e-12)
+    whole = [it[None] for it in (*mean_squares(residual), *mean_squares(other))]
+    ours = weighted(losses.dpo(*whole, float(beta)), factor)
+    torch.testing.assert_close(ours, golden[f"ref64.{case}.whole_sample_loss_for_comparison"], rtol=1e-9, atol=0)
+    assert f"{loss:.3f} | {ours.item():.3f}" in METHODS
+
+
+def test_balanced_labels_weigh_alike():
+    labels = {"a": "good", "b": "good", "c": "good", "d": "bad"}
+    factors = balanced(labels)
+    assert sum(factors[it] for it in "abc") == pytest.approx(factors["d"])
+    assert sum(factors.values()) == pytest.approx(4)
+    assert balanced({"a": "good", "b": "good"}) == {"a": 1, "b": 1}
+    assert balanced({}) == {}
+
+
 ERRORS = {"e_w", "e_l", "r_w", "r_l"}
-GIVEN = {"products": ("dot", "norm2"), "reference_point": ("reference_point",)}
+GIVEN = {
+    "products": ("dot", "norm2"),
+    "reference_point": ("reference_point",),
+    "m": ("m_w", "m_l"),
+    "frames": ("preferred", "segment"),
+}
 OBJECTIVES = configurable()
 
 
@@ -270,8 +446,10 @@ def test_terms_of_the_configuration_are_the_functions_terms(objective):
     declared = DECLARED[objective]
     parameters = inspect.signature(declared.loss()).parameters
     given = {name for need in declared.needs for name in GIVEN[need]}
-    assert set(parameters) - ERRORS - given == set(declared.terms)
-    for name, term in declared.terms.items():
+    own = {name: term for name, term in declared.terms.items() if term.of_loss}
+    assert set(parameters) - ERRORS - given == set(own)
+    assert ("sft" in declared.terms) == (declared.paired and objective != "reg_dpo")
+    for name, term in own.items():
         assert term.needed or parameters[name].default is not inspect.Parameter.empty
     assert set(parameters) >= ERRORS if declared.paired else set(parameters) == {"e_w"}
 
@@ -303,7 +481,8 @@ def test_methods_has_a_row_for_every_objective(objective):
         assert re.search(r"arXiv \d{4}\.\d{5}", paper)
         assert Arm(**yaml.safe_load(example.strip("`"))).objective == objective
         name, path = LINK.search(code).groups()
-        assert name == DECLARED[objective].function.partition(":")[2].removesuffix("_of_pairs")
+        if name != "regularised":  # which any has
+            assert name == DECLARED[objective].function.partition(":")[2].removesuffix("_of_pairs")
         assert callable(getattr(losses, name))
         assert (ROOT / "docs/concepts" / path).resolve() == Path(losses.__file__).resolve()
 

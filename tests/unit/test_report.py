@@ -83,10 +83,14 @@ def test_an_arm_is_told_by_every_term_that_it_declares():
     for name, declared in OBJECTIVES.items():
         if not declared.configurable:
             continue
-        values = {term: 0.25 + number / 4 for number, term in enumerate(declared.terms) if term != "r_scale"}
+        values = {
+            term: 0.25 + number / 8 for number, term in enumerate(declared.terms) if term not in ("r_scale", "sft")
+        }
         said = page.objective(Arm.model_validate({"objective": name, **values}))
         assert said.split(" · ") == [name, *(f"{'β' if t == 'beta' else t} {v:g}" for t, v in values.items())]
     assert page.objective(Arm(objective="reg_dpo", beta=50, r="dgr")) == "reg_dpo · β 50 · r = DGR"
+    for r, said in (("dgr", "SFT r = DGR"), (2.5, "SFT r 2.5")):
+        assert page.objective(Arm(objective="ipo", beta=50, sft={"r": r})) == f"ipo · β 50 · {said}"
 
 
 def test_same_inputs_same_bytes_and_no_video_is_opened(made, html, tmp_path):
