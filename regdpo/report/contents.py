@@ -99,7 +99,7 @@ class Contents:
     metrics: dict[str, Metric]
     """The table's columns, the primary measure (``scores.primary``) first."""
     table: dict[str, dict[str, Cell]]
-    """Row (real, base, every arm) -> metric -> cell."""
+    """Row (real, base, every arm; of one that is a chain first its steps, ARM.N) -> metric -> cell."""
     totals: totals.Totals
     """All measures at a glance: normalised, and as a total of ranks."""
     reasons: dict[str, int]

@@ -1,6 +1,7 @@
 """The page, drawn: one self-contained HTML file. All it loads is the timeline, where that lies beside it."""
 
 import re
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,9 @@ import yaml
 from markupsafe import Markup
 
 from regdpo.config import schema
-from regdpo.config.training import Arm
+from regdpo.config.training import Link, Step
 from regdpo.core.model_names import BASE
+from regdpo.core.rows import REAL
 from regdpo.core.store import Store
 from regdpo.core.temporaries import atomic
 from regdpo.evaluate.measures import HELD_OUT_ERROR
@@ -41,7 +43,7 @@ def write(contents: Contents, store: Store, path: str | Path) -> None:
 def render(contents: Contents, store: Store) -> str:
     """The page as text, from its content and the videos that it shows."""
     config = schema.check(contents.configuration)
-    arms = [verdict.arm for verdict in contents.verdicts]
+    arms = [name for name in contents.table if name not in (REAL, BASE)]  # and steps of theirs
     bases = {model.name: model.seed for model in contents.models if not model.arm}
     trainings = [(base, seed) for base in bases for seed in config.train.seeds]
     environment = jinja2.Environment(
@@ -54,6 +56,7 @@ def render(contents: Contents, store: Store) -> str:
     environment.filters |= {"num": number, "span": span, "signed": signed, "change": change, "chance": chance}
     environment.filters |= {"apart": apart, "breakable": breakable, "bounds": bounds}
     environment.filters["objective"] = objective
+    environment.filters["place"] = partial(place, links=config.train.links)
     environment.filters["uri"] = partial(videos.data_uri, store=store, encode=config.clips.encode)
     return environment.get_template("template.html").render(
         **vars(contents),
@@ -96,7 +99,16 @@ def _forests(contents: Contents, arms: list[str]) -> list[Markup]:
     return [Markup(figures.forest(cells, f"forest-{key}")) for key, cells in drawn.items()]  # noqa: S704
 
 
-def objective(arm: Arm) -> str:
+def place(link: Link, links: Mapping[str, Link]) -> str:
+    """Where a training stands in an arm that is a chain, such as ``step 2 of 3 · from sft · losers by sft · ``; empty
+    of an arm of one step that starts from the base."""
+    mine = [name for name, it in links.items() if it.arm == link.arm]
+    step = f"step {mine.index(link.name) + 1} of {len(mine)} · " if len(mine) > 1 else ""
+    start = f"from {link.start or BASE} · " if link.start or step else ""
+    return f"{step}{start}{f'losers by {link.start} · ' if link.fresh else ''}"
+
+
+def objective(arm: Step) -> str:
     """An arm's objective and the terms that it declares, such as ``reg_dpo · β 50 · r = DGR``."""
     parts = [arm.objective]
     for term in OBJECTIVES[arm.objective].terms:

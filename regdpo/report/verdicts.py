@@ -73,6 +73,8 @@ def verdicts(inputs: Inputs, scores: Scores, table: dict[str, dict[str, Cell]]) 
     primary = inputs.config.scores.primary
     sft = _against_sft(inputs, scores, table)
     for arm, runs in inputs.arms.items():
+        if arm not in inputs.config.train.arms:  # a step on the way
+            continue
         beside = dict(table[arm])
         cell = beside.pop(primary)
         others = list(beside.values())

@@ -737,3 +737,37 @@ def test_numbers():
 def test_differences_show_what_they_say(low, high, expected):
     shown = page.change(Interval((low + high) / 2, low, high, 9), 3)
     assert shown.replace(page.SPACE, " ").replace(page.MINUS, "-") == expected
+
+
+def test_steps_of_a_chain_stand_before_their_arm(inputs):
+    """Each has its row and its curves; the verdicts are about arms. Here the arm dpo plays the first step of reg_dpo."""
+
+    def renamed(name: str) -> str:
+        return re.sub("^dpo/", "reg_dpo.1/", name)
+
+    values = json.loads(json.dumps(inputs.shown_config))
+    arms = values["train"]["arms"]
+    steps = [arms.pop("dpo"), arms.pop("reg_dpo") | {"generator": "previous"}]
+    for step in steps:
+        step.pop("steps")
+    values["train"]["arms"] = arms | {"reg_dpo": {"steps": steps}}
+    runs = []
+    for run in inputs.runs:
+        name = renamed(run.model.name)
+        runs.append(replace(run, model=run.model.model_copy(update={"name": name, "arm": name.split("/")[0]})))
+    changed = replace(
+        inputs,
+        config=schema.check(values),
+        shown_config=values,
+        runs=runs,
+        scores=[row.model_copy(update={"model": renamed(row.model)}) for row in inputs.scores],
+        samples=[row.model_copy(update={"model": renamed(row.model)}) for row in inputs.samples],
+    )
+    content = contents.shape(changed)
+    assert list(content.table) == ["real", "base", "sft", "reg_dpo.1", "reg_dpo"]
+    assert [verdict.arm for verdict in content.verdicts] == ["sft", "reg_dpo"]
+    assert {line.arm for curve in content.curves for line in curve.lines} == {"sft", "reg_dpo.1", "reg_dpo"}
+    text = " ".join(re.sub("<[^>]*>", "", page.render(content, inputs.store)).split())
+    assert "step 1 of 2 · from base · dpo · β 50" in text
+    assert "step 2 of 2 · from reg_dpo.1 · losers by reg_dpo.1 · reg_dpo" in text
+    assert "2 arms of 2 training seeds" in text
