@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from regdpo.core.digests import file_digest
 from regdpo.core.errors import UserError
 from regdpo.core.rows import LatentRow
 from regdpo.models import growth
+from regdpo.models.errors import residuals
 from regdpo.models.family import open_family
 from regdpo.models.weights import FILE
 from regdpo.objectives.registry import OBJECTIVES
@@ -30,7 +32,7 @@ from regdpo.parallel.mesh import check_context, layout
 from regdpo.runs.job import Job
 from regdpo.runs.stop import SIGNALS
 from regdpo.stages import base, merged
-from regdpo.train import dataset
+from regdpo.train import dataset, segments
 from regdpo.train.checkpoint import complete
 from regdpo.train.ema import Ema, ramped
 from regdpo.train.guards import Watch
@@ -481,3 +483,92 @@ def test_a_best_one_goes_when_a_better_one_is_safe(world, tmp_path):
 def test_a_missing_optimiser_is_told(world, tmp_path):
     with pytest.raises(UserError, match=r"adamw_8bit needs the package torchao"):
         opened(tiny.job(world, tmp_path / "run", objective="sft", optimizer="adamw_8bit"))
+
+
+def test_labelled_samples_are_trained_on(world, tmp_path):
+    """By themselves, in balance; gaps are of good or of bad ones, and an evaluation counts both."""
+    labelled = tiny.with_labels(world, tmp_path)
+    sft = {"sft": {"r": "dgr"}}
+    trainer = opened(tiny.job(labelled, tmp_path / "run", "kto", terms=sft, steps=3, eval_every=3))
+    weights = {row.label: row.weight for row in trainer.rows}
+    good = sum(row.label == "good" for row in trainer.rows)
+    assert weights["good"] * good == pytest.approx(weights["bad"] * (len(trainer.rows) - good))
+    trainer.train()
+    for step, row in enumerate(rows(tmp_path / "run")):
+        labels = [it.label for it in trainer.order.step(step)]
+        assert row["good"] == labels.count("good") / 4
+        assert ("win_gap" in row, "lose_gap" in row) == ("good" in labels, "bad" in labels)
+        assert not {"dgr", "margin", "dpo_loss"} & row.keys()
+    (last,) = rows(tmp_path / "run", "eval")
+    (held_out,) = (it for it in labelled.latents if it.split == "validation")
+    assert held_out.label == "good"
+    assert last["win_gap"] == pytest.approx(last["error"] - float(trainer.reference_errors[0]), abs=1e-6)
+    assert "lose_gap" not in last
+    assert last["accuracy"] == (last["win_gap"] < 0)
+
+
+def test_a_labelled_batchs_gradient_is_the_losses_own(world, tmp_path):
+    """NFT by autograd through the implicit policies' answers, which our loss never forms."""
+    labelled = tiny.with_labels(world, tmp_path)
+    trainer = opened(tiny.job(labelled, tmp_path / "run", "nft", micro_batch=4))
+    with torch.no_grad():
+        for number, parameter in enumerate(trainer.parameters.values()):
+            local = parameter.to_local()
+            local.add_(0.02 * torch.sin(torch.arange(local.numel()) + number).view(local.shape))
+    passes = trainer.passes
+    ((batch_rows, places),), count = trainer.chunks(0)
+    found = passes.backward(batch_rows, places, count, 0)
+    ours = {name: parameter.grad.full_tensor().clone() for name, parameter in trainer.parameters.items()}
+    trainer.optimizer.zero_grad()
+    batch = passes.load(batch_rows, 0)
+    with torch.no_grad():
+        reference = residuals(passes.family, passes.copy, batch.x0, batch.noise, batch.sigma, batch.inputs)
+    policy = residuals(passes.family, passes.policy, batch.x0, batch.noise, batch.sigma, batch.inputs)
+    signed = torch.where(batch.good, 0.5, -0.5).view(-1, 1, 1, 1, 1)
+    loss = batch.weight * (((1 - signed) * reference + signed * policy) ** 2).mean((1, 2, 3, 4)) / 0.5
+    loss.mean().backward()
+    torch.testing.assert_close(found["loss"], loss.detach(), rtol=1e-4, atol=1e-6)
+    scale = max(float(gradient.abs().max()) for gradient in ours.values())
+    for name, parameter in trainer.parameters.items():
+        torch.testing.assert_close(ours[name], parameter.grad.full_tensor(), rtol=1e-3, atol=1e-4 * scale)
+
+
+def test_a_running_reference_point_goes_on_from_a_checkpoint(world, tmp_path):
+    """z of a step is the mean of the gains before it, at least 0."""
+    terms = {"point_decay": 0.5}
+    whole = opened(tiny.job(world, tmp_path / "whole", "kto", terms=terms, micro_batch=1))
+    whole.train()
+    point, found = 0.0, rows(tmp_path / "whole")
+    for row in found:
+        assert row["reference_point"] == pytest.approx(max(0.0, point), abs=1e-7)
+        point = 0.5 * point - 0.5 * (row["win_gap"] + row["lose_gap"]) / 2
+    assert point != 0
+    shutil.copytree(tmp_path / "whole", tmp_path / "cut")
+    shutil.rmtree(tmp_path / "cut/checkpoints/step_0000004")
+    again = opened(tiny.job(world, tmp_path / "cut", "kto", terms=terms, micro_batch=1))
+    again.train()
+    assert [(row["loss"], row["reference_point"]) for row in rows(tmp_path / "cut")] == [
+        (row["loss"], row["reference_point"]) for row in found
+    ]
+
+
+def test_what_an_objective_cannot_be_given_is_refused(world, tmp_path):
+    labelled = tiny.with_labels(world, tmp_path)
+    with pytest.raises(UserError, match=r"pair pair0: is a sample with the label `good`, .* take kto, ddo or nft"):
+        opened(tiny.job(labelled, tmp_path / "run", "dpo"))
+    with pytest.raises(UserError, match=r"parallel.reference: cached cannot train nft"):
+        opened(tiny.job(world, tmp_path / "run", "nft", {"reference": "cached"}))
+    for said, message in (("1,2", "segments `1,2`: '2' is none"), ("1,1,1,0", "has 4 segments and 3 latent frames")):
+        one = [row.model_copy(update={"segments": said}) for row in world.latents]
+        with pytest.raises(UserError, match=f"^pair pair0: {message}"):
+            dataset.check(one, world.model.ref.digest, True, world.store, temporal=4)
+    good = opened(tiny.job(labelled, tmp_path / "run", "sft"))
+    assert {row.label for row in good.rows} == {"good"}
+
+
+def test_segments_lie_on_latent_frames():
+    """Of 81 frames in 21 latents, four a latent but for the first: by the middles in frames, written out."""
+    found = segments.of_frames(5, 21, 4)
+    middles = [0.5, *(4 * latent - 1 for latent in range(1, 21))]
+    assert found == [int(5 * middle / 81) for middle in middles]
+    assert segments.of_frames(3, 3, 1) == [0, 1, 2]
