@@ -1,4 +1,4 @@
-"""Tiny random checkpoints of every family and task, made and saved with diffusers' own pipelines."""
+"""Tiny random checkpoints of every family and task, made and saved with diffusers' own pipelines where it has one."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +13,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 from torch import Tensor, nn
 
 from regdpo.models.codec import BlockPCACodec
+from regdpo.models.video_unet import VideoUNet
+from regdpo.models.videocrafter_files import write_index
 
 WORDS = "a square number 0 1 2 moves over the ground . , ; : <|start_header_id|> <|end_header_id|> <|eot_id|>"
 CAPTION, NEGATIVE = "a square moves over the ground", "number 1"
@@ -24,12 +26,13 @@ class Case:
 
     family: str
     task: str
-    make: Callable[[], d.DiffusionPipeline]
+    make: Callable[[], Any]  # what has ``save_pretrained``, as a pipeline has
     expert: str | None = None
     text_length: int = 16
     size: tuple[int, int, int] = (9, 32, 32)
     both_tasks: bool = False  # one transformer does both; for image-to-video it is given the first frame clean
     fixed_text: bool = False  # it takes no other text length
+    piped: bool = True  # diffusers has a pipeline of it
     options: tuple[tuple[str, Any], ...] = ()
     """Of the pipeline's call."""
 
@@ -191,6 +194,41 @@ def ltx_video(kind: Any) -> d.DiffusionPipeline:
     return kind(tokenizer=tokenizer(), text_encoder=t5(), vae=codec, transformer=transformer, scheduler=scheduler)
 
 
+class Own:
+    """A checkpoint of which diffusers has no pipeline."""
+
+    def __init__(self, family: str, name: str, scheduler: dict[str, Any], **unet: Any):
+        self.index = (family, name, scheduler)
+        self.transformer = VideoUNet(
+            model_channels=32, channel_mult=(1, 2), num_res_blocks=1, attention_resolutions=(1,), num_head_channels=16,
+            context_dim=16, **unet,
+        )  # fmt: skip
+        vae = d.AutoencoderKL(
+            block_out_channels=(8,) * 4, latent_channels=4, norm_num_groups=4, scaling_factor=0.18215,
+            down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
+        )  # fmt: skip
+        text = t.CLIPTextConfig(
+            hidden_size=16, intermediate_size=37, num_attention_heads=2, num_hidden_layers=2, vocab_size=64,
+            max_position_embeddings=16, pad_token_id=0, bos_token_id=1, eos_token_id=1, hidden_act="gelu",
+        )  # fmt: skip
+        self.parts = {"vae": vae, "text_encoder": t.CLIPTextModel(text), "tokenizer": tokenizer(16)}
+
+    def save_pretrained(self, folder: Path, **options: Any) -> None:
+        for name, part in {"transformer": self.transformer, **self.parts}.items():
+            part.save_pretrained(folder / name)
+        write_index(folder, *self.index)
+
+
+def videocrafter2() -> Own:
+    return Own("videocrafter2", "VideoCrafter2", {"_class_name": "ScaledDDIM", "eta": 1.0})
+
+
+def t2v_turbo() -> Own:
+    motion = {"motion_guidance": 0.05, "motion_share": 0.5}
+    scheduler = {"_class_name": "Consistency", "origin_steps": 200, **motion}
+    return Own("t2v_turbo", "T2VTurbo", scheduler, time_cond_proj_dim=16, motion_cond_proj_dim=16)
+
+
 FPS = 8.0
 RATE = (("frame_rate", FPS),)
 WAN, WAN_I2V = d.WanPipeline, d.WanImageToVideoPipeline
@@ -222,6 +260,8 @@ CASES = {
     "hunyuan_video-t2v": Case("hunyuan_video", "t2v", hunyuan_video),
     "ltx_video-t2v": Case("ltx_video", "t2v", lambda: ltx_video(LTX), options=RATE, both_tasks=True),
     "ltx_video-i2v": Case("ltx_video", "i2v", lambda: ltx_video(LTX_I2V), options=RATE, both_tasks=True),
+    "videocrafter2-t2v": Case("videocrafter2", "t2v", videocrafter2, size=(3, 32, 48), fixed_text=True, piped=False),
+    "t2v_turbo-t2v": Case("t2v_turbo", "t2v", t2v_turbo, size=(3, 32, 48), fixed_text=True, piped=False),
 }
 
 

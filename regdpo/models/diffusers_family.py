@@ -152,7 +152,7 @@ class DiffusersFamily(Family):
         targets, layers = adapters.targets(model, lora), adapters.linear_layers(model)
         for target in targets:
             if not any(name == target or name.endswith(f".{target}") for name in layers):
-                known = adapters.linear_layers(self.blocks(model)[0])
+                known = next(filter(None, map(adapters.linear_layers, self.blocks(model))), [])
                 raise UserError(
                     f"train.settings.lora.targets: {self.name} has no layer {target}; a block has {', '.join(known)}"
                 )

@@ -254,7 +254,8 @@ class Family(ABC):
     def sampler(
         self, steps: int, shift: float | None, latent_shape: tuple[int, ...], solver: Solver = "checkpoint"
     ) -> Any:
-        """A diffusers scheduler with its ``timesteps`` set, whose ``step`` is deterministic.
+        """A diffusers scheduler with its ``timesteps`` set, whose ``step`` is deterministic; or one that has ``draws``,
+        whose ``step`` is given ``noise`` of the shape of the latents.
 
         Args:
             shift: of a flow's sigmas; None for the checkpoint's own. latent_shape: (C, F', H', W'), by which some

@@ -16,6 +16,8 @@ def lines(ref: ModelRef, weights: str, base: str, tuned: str = "") -> str:
         tuned: folder of the base's transformer, where adapters stand on one that was tuned in full.
     """
     family = FAMILIES[ref.family]
+    if family.denoiser:
+        return _of_ours(family.denoiser, ref, weights, base, tuned)
     pipeline = family.pipelines.get(ref.task, "DiffusionPipeline")
     part = "transformer_2" if ref.expert == "low" else "transformer"
     dtype = f'{{"default": {BF16}, "vae": torch.float32}}' if family.fp32_decoder else BF16
@@ -45,6 +47,18 @@ def lines(ref: ModelRef, weights: str, base: str, tuned: str = "") -> str:
             *adapters,
         ]
     )
+
+
+def _of_ours(denoiser: str, ref: ModelRef, weights: str, base: str, tuned: str) -> str:
+    """Lines after which ``denoiser`` is the trained one, of a class of ours."""
+    module, _, name = denoiser.partition(":")
+    whole = [tuned] if tuned else [base] if ref.lora else [weights]
+    folder = ", ".join([_quoted(whole[0]), *(['subfolder="transformer"'] if whole == [base] else [])])
+    loaded = [f"denoiser = {name}.from_pretrained({folder})"]
+    if ref.lora:
+        given = f'{_quoted(weights)}, weight_name="pytorch_lora_weights.safetensors"'
+        loaded.append(f"denoiser.load_lora_adapter({given})")
+    return "\n".join([f"from {module} import {name}", "", *loaded])
 
 
 def video_lines(ref: ModelRef, frames: int, height: int, width: int) -> str:

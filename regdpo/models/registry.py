@@ -13,11 +13,12 @@ class Declaration:
     family: str  # ``module:class``
     cut: sizes.Cut | None = None  # which sizes it takes; without, that is asked once the checkpoint is there
     original_names: Mapping[str, str] | None = None  # by which ComfyUI knows its layers, if it does
-    pipelines: Mapping[str, str] = field(default_factory=dict)  # task -> class; else the checkpoint's own
+    pipelines: Mapping[str, str] = field(default_factory=dict)  # task -> class that model_index.json names; else any
     fp32_decoder: bool = False  # the autoencoder is to decode in fp32 beside a denoiser in bf16
     told_rate: bool = False  # the pipeline is given the frames a second
     caches: tuple[str, ...] = ()  # kinds of ``sampling.cache`` that work with its denoiser
     compiles: bool = False  # diffusers says which blocks of its denoiser repeat
+    denoiser: str = ""  # ``module:class`` of one that is ours, where diffusers has no such pipeline
     solvers: tuple[str, ...] = ()  # beside the checkpoint's own that ``sampling.solver`` may name
 
     @property
@@ -29,6 +30,7 @@ CACHES = ("first_block", "taylorseer", "pyramid_attention")
 """Of diffusers', those that work with every denoiser here."""
 FLOW = ("unipc", "dpm++")
 """Solvers that take the answer of a flow."""
+_VIDEO_UNET = "regdpo.models.video_unet:VideoUNet"
 _WAN = {"t2v": "WanPipeline", "i2v": "WanImageToVideoPipeline"}
 
 FAMILIES = {
@@ -75,6 +77,18 @@ FAMILIES = {
         caches=CACHES,
         compiles=True,
         solvers=FLOW,
+    ),
+    "videocrafter2": Declaration(
+        "regdpo.models.videocrafter2:VideoCrafter2",
+        sizes.VIDEOCRAFTER2,
+        pipelines={"t2v": "VideoCrafter2"},
+        denoiser=_VIDEO_UNET,
+    ),
+    "t2v_turbo": Declaration(
+        "regdpo.models.t2v_turbo:T2VTurbo",
+        sizes.VIDEOCRAFTER2,
+        pipelines={"t2v": "T2VTurbo"},
+        denoiser=_VIDEO_UNET,
     ),
 }
 """By their names in the configuration, which takes no other. A new family is one file and one line here."""

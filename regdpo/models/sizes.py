@@ -47,6 +47,15 @@ def _ltx_compression(vae: Values) -> tuple[int, int]:
     return temporal, vae.get("spatial_compression_ratio") or vae.get("patch_size", 4) * factor
 
 
+def _frames_compression(vae: Values) -> tuple[int, int]:
+    return 1, 2 ** (len(vae.get("block_out_channels", (64,))) - 1)
+
+
+def _unet_patch(unet: Values) -> tuple[int, int]:
+    """The latents that its deepest level has one of."""
+    return 1, 2 ** (len(unet.get("channel_mult", (1, 2, 4, 4))) - 1)
+
+
 def _patch(otherwise: int) -> Callable[[Values], tuple[int, int]]:
     return lambda transformer: (transformer.get("patch_size_t") or 1, transformer.get("patch_size", otherwise))
 
@@ -55,6 +64,7 @@ WAN = Cut(_wan_compression, _wan_patch, stacks=True)
 COGVIDEOX = Cut(_cogvideox_compression, _patch(2), stacks=True)
 HUNYUAN_VIDEO = Cut(_hunyuan_compression, _patch(2))
 LTX_VIDEO = Cut(_ltx_compression, _patch(1))
+VIDEOCRAFTER2 = Cut(_frames_compression, _unet_patch)
 
 
 def check_size(

@@ -361,6 +361,10 @@ class VideoUNet(ModelMixin, ConfigMixin, PeftAdapterMixin):
         h = self._run(self.middle_block, h, embedding, text, frames)
         for stage in self.output_blocks:
             h = self._run(stage, h, embedding, text, frames, skips.pop())
+        return self.ended(h, frames)
+
+    def ended(self, h: Tensor, frames: int) -> Tensor:
+        """The last stage's frames -> the answer."""
         return _video(self.out(h), frames)
 
     def _run(self, stage: nn.Module, *given: Any) -> Tensor:

@@ -3,6 +3,7 @@
 For one video it is the pipeline's own loop, which tests/unit/test_families.py holds it to.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -48,6 +49,7 @@ def denoise(
     negative: dict[str, Tensor] | None = None,
     video: Tensor | None = None,
     first: int = 0,
+    seeds: Sequence[torch.Generator] = (),
 ) -> Tensor:
     """Latents (B, C, F, H, W) from noise of that shape, or from a video that is noised.
 
@@ -55,6 +57,7 @@ def denoise(
         inputs: text and condition, batch first. negative: what ``negatives_of`` encodes, if it was encoded before.
         video: latents to begin with, noised to the level of the step ``first``, from which on steps are made
             (SDEdit, arXiv 2108.01073).
+        seeds: of each sample, what a sampler whose steps draw noise draws it from.
     """
     if negative is None:
         negative = negatives_of(family, sampling, len(noise))
@@ -80,10 +83,17 @@ def denoise(
                 with during("plain", 1000 * sigma[0]):
                     plain = family.predict(denoiser, latents.to(family.dtype), sigma, unconditional).float()
                 prediction = plain + scale * (prediction - plain)
-            latents = scheduler.step(prediction, t, latents, return_dict=False)[0]
+            drawn = {"noise": _drawn(latents, seeds)} if getattr(scheduler, "draws", False) else {}
+            latents = scheduler.step(prediction, t, latents, return_dict=False, **drawn)[0]
     if "first" in inputs:
         latents[:, :, : inputs["first"].shape[2]] = inputs["first"]
     return latents
+
+
+def _drawn(like: Tensor, seeds: Sequence[torch.Generator]) -> Tensor:
+    """Noise of each sample by its own generator, so that it does not depend on its company."""
+    noise = [torch.randn(one.shape, generator=seed) for one, seed in zip(like, seeds, strict=True)]
+    return torch.stack(noise).to(like)
 
 
 def levels(family: Family, scheduler: Any) -> Tensor:

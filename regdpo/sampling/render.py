@@ -119,7 +119,7 @@ def render(
         shape = family.latent_shape(*geometry.size)
         seeds = [torch.Generator().manual_seed(requests[index].seed) for index in group]
         noise = torch.stack([torch.randn(shape, generator=seed) for seed in seeds])
-        latents = denoise(family, denoiser, inputs, noise, sampling, negative, clips, starts[group[0]][0])
+        latents = denoise(family, denoiser, inputs, noise, sampling, negative, clips, starts[group[0]][0], seeds)
         for index, one in zip(group, latents.split(1), strict=True):
             if _made(store, paths[index]):
                 continue

@@ -53,10 +53,10 @@ def text(training: TrainStage, geometries: list[Geometry], model: ModelFile, sto
     if tuned:
         facts.append(f"its transformer: `{tuned}`, tuned before")
     if ref.lora:
-        lora = settings.lora
+        lora, loaded = settings.lora, "denoiser" if FAMILIES[ref.family].denoiser else "pipe"
         facts.append(
             f"strength: 1. alpha / rank = {lora.alpha} / {lora.rank} = {lora.alpha / lora.rank:g} is in the weights "
-            'already; half of it is `pipe.set_adapters("default_0", 0.5)`'
+            f'already; half of it is `{loaded}.set_adapters("default_0", 0.5)`'
         )
     if ref.expert:
         facts.append(f"expert: {ref.expert} noise; the other one is the base's")
@@ -78,6 +78,15 @@ def text(training: TrainStage, geometries: list[Geometry], model: ModelFile, sto
         "## Load it",
         f"With {packages}, in the folder that the workflow ran in:",
         _python(lines(ref, str(folder), base, tuned)),
+    ]
+    if FAMILIES[ref.family].denoiser:
+        parts.append(
+            "diffusers has no pipeline of it: have regdpo in the Python that loads it. `scripts/generate.py` samples "
+            "with what was trained, and `scripts/convert.py back` writes a denoiser that was tuned in full as the base "
+            "was published."
+        )
+        return "\n\n".join(parts) + "\n"
+    parts += [
         'On a GPU then `pipe.to("cuda")`, or `pipe.enable_model_cpu_offload()` where memory is short. A video of '
         f"{'a' if len(geometries) > 1 else 'the'} size that was trained on:",
         _python(video_lines(ref, *geometries[0].size)),

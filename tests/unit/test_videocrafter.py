@@ -2,17 +2,21 @@
 within 5e-5 of the largest value, float64 far closer."""
 
 import json
+import runpy
+import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny_pipelines
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.func import functional_call
 from transformers import CLIPTextConfig, CLIPTextModel
 
+from regdpo.core.errors import UserError
 from regdpo.models.discrete_noise import Consistency, ScaledDDIM, alphas, boundary, noised, scales
 from regdpo.models.frame_autoencoder import FrameAutoencoder
 from regdpo.models.video_unet import VideoUNet, guidance_embedding
@@ -20,6 +24,7 @@ from regdpo.models.videocrafter_names import lora_layers, merged, text_from, vae
 from regdpo.objectives.losses import dpo
 
 GOLDEN = Path(__file__).parents[1] / "golden"
+SCRIPT = Path(__file__).parents[2] / "scripts/convert.py"
 UNET = {
     "model_channels": 32, "channel_mult": (1, 2), "num_res_blocks": 1, "attention_resolutions": (1,),
     "num_head_channels": 16, "context_dim": 24,
@@ -328,3 +333,104 @@ def test_a_step_of_videodpo_is_the_originals_but_for_its_columns(drawn):
     for name, wanted in part("videodpo_step", f"ref64.{drawn}.grad.").items():
         near(policy.get_parameter(name).grad, wanted, double=1e-6)
     assert columns > whole  # the logistic is convex in the gap
+
+
+def published() -> dict[str, Tensor]:
+    """As VideoCrafter2's file has it, small."""
+    parts = {
+        "model.diffusion_model.": unet_weights(),
+        "first_stage_model.": {name: it.float() for name, it in part("videocrafter2_vae", "weights.vae.").items()},
+        "cond_stage_model.model.": part("videocrafter2_text", "weights.text."),
+    }
+    found = {f"{prefix}{name}": it for prefix, tensors in parts.items() for name, it in tensors.items()}
+    return schedule() | found
+
+
+def schedule() -> dict[str, Tensor]:
+    """Its buffers; of the longer one nobody reads the end."""
+    return {"alphas_cumprod": alphas().float(), "scale_arr": torch.cat([scales(), scales()[-400:]]).float()}
+
+
+@pytest.fixture
+def files(tmp_path) -> Path:
+    """A folder with the published files and a tokenizer."""
+    torch.save({"state_dict": published()}, tmp_path / "model.ckpt")
+    torch.save([it for _, it in sorted(part("t2v_turbo", "weights.lora.").items())], tmp_path / "unet_lora.pt")
+    tokenizer = tiny_pipelines.tokenizer(77)
+    tokenizer.add_tokens([f"word{number}" for number in range(64 - len(tokenizer))])
+    tokenizer.save_pretrained(tmp_path / "words")
+    return tmp_path
+
+
+def converted(files: Path, monkeypatch: pytest.MonkeyPatch, *given: str) -> None:
+    words = () if given[0] == "back" else ("--tokenizer", "words")
+    monkeypatch.chdir(files)
+    monkeypatch.setattr(sys, "argv", ["convert.py", *given, *words])
+    runpy.run_path(str(SCRIPT))["main"]()
+
+
+def bits(tensors: dict[str, Tensor]) -> dict[str, bytes]:
+    return {name: it.contiguous().numpy().tobytes() for name, it in tensors.items()}
+
+
+def test_the_published_file_is_converted_there_and_back(files, monkeypatch):
+    """Bit for bit and in its order; with a tuned denoiser, that one."""
+    converted(files, monkeypatch, "videocrafter2", "model.ckpt", "out")
+    wanted = published()
+    converted(files, monkeypatch, "back", "out", "again.ckpt")
+    again = torch.load(files / "again.ckpt", weights_only=True)["state_dict"]
+    assert list(again) == list(wanted)
+    assert bits(again) == bits(wanted)
+    tuned = VideoUNet.from_pretrained(files / "out/transformer")
+    assert {name: getattr(tuned.config, name) for name in UNET} == {**UNET, "channel_mult": [1, 2], "attention_resolutions": [1]}  # fmt: skip
+    with torch.no_grad():
+        tuned.out[2].bias.add_(1)
+    tuned.save_pretrained(files / "tuned")
+    converted(files, monkeypatch, "back", "out", "tuned.ckpt", "--denoiser", "tuned")
+    found = torch.load(files / "tuned.ckpt", weights_only=True)["state_dict"]
+    changed = {name for name, it in found.items() if not torch.equal(it, wanted[name])}
+    assert changed == {"model.diffusion_model.out.2.bias"}
+
+
+def test_turbo_is_converted_of_its_update_and_back_as_a_denoiser(files, monkeypatch):
+    """The base that no file has is zero; v2's denoiser goes through as it is."""
+    converted(files, monkeypatch, "t2v_turbo", "unet_lora.pt", "model.ckpt", "out")
+    found = load_file(files / "out/transformer/diffusion_pytorch_model.safetensors")
+    wanted = turbo_weights()
+    wanted["time_cond_proj.weight"] -= part("t2v_turbo", "weights.unet.")["time_cond_proj.weight"]
+    assert found.keys() == wanted.keys()
+    for name, it in wanted.items():
+        torch.testing.assert_close(found[name], it, rtol=0, atol=1e-6)
+    converted(files, monkeypatch, "back", "out", "unet.pt")
+    converted(files, monkeypatch, "t2v_turbo", "unet.pt", "model.ckpt", "second")
+    converted(files, monkeypatch, "back", "second", "again.pt")
+    both = [torch.load(files / name, weights_only=True) for name in ("unet.pt", "again.pt")]
+    assert bits(both[0]) == bits(both[1]) == bits({name: found[name] for name in both[0]})
+
+
+def test_a_wrong_file_is_one_line(files, monkeypatch):
+    """And nothing is written."""
+    (files / "text.ckpt").write_text("no tensors")
+    torch.save({"other": torch.ones(1)}, files / "other.ckpt")
+    torch.save({"state_dict": {"model.diffusion_model.x": torch.ones(1)}}, files / "part.ckpt")
+    lacking = published()
+    del lacking["model.diffusion_model.middle_block.0.emb_layers.1.bias"]
+    torch.save({"state_dict": lacking}, files / "lacking.ckpt")
+    torch.save(torch.load(files / "unet_lora.pt", weights_only=True)[:-2], files / "short.pt")
+    cases = {
+        ("videocrafter2", "missing.ckpt"): "missing.ckpt: cannot be read",
+        ("videocrafter2", "text.ckpt"): "text.ckpt: cannot be read as a file of tensors",
+        ("videocrafter2", "other.ckpt"): "has no state_dict",
+        ("videocrafter2", "part.ckpt"): r"has no first_stage_model.\*",
+        ("videocrafter2", "lacking.ckpt"): "lacks middle_block.0.emb_layers.1.bias; it is not the published file",
+        ("t2v_turbo", "short.pt", "model.ckpt"): "update of T2V-Turbo .*: .* tensors for .* layers",
+        ("t2v_turbo", "model.ckpt", "model.ckpt"): "neither T2V-Turbo's list .* nor a denoiser's",
+    }
+    for given, message in cases.items():
+        with pytest.raises(UserError, match=message):
+            converted(files, monkeypatch, *given, "out")
+        assert not (files / "out").exists()
+    (files / "out").mkdir()
+    for given, message in ((("videocrafter2", "model.ckpt", "out"), "is there already"), (("back", "out", "x.pt"), "was not written by")):  # fmt: skip
+        with pytest.raises(UserError, match=message):
+            converted(files, monkeypatch, *given)

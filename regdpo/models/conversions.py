@@ -1,0 +1,99 @@
+"""Published checkpoints that are not in diffusers' layout, and who writes them so: what scripts/convert.py knows."""
+
+import importlib
+import json
+import pickle
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from regdpo.core.errors import UserError, first_line
+from regdpo.core.temporaries import atomic
+from regdpo.runtime.hub import BROKEN
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """Of one family."""
+
+    files: Mapping[str, str]
+    """What is given, in its order, and what it is."""
+    forward: str
+    """``module:function`` of the files, the folder to write, and the options by name."""
+    back: str
+    """``module:function`` of a folder that ``forward`` wrote, a folder of a tuned denoiser or None, and the file."""
+    options: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    """Default and meaning."""
+
+
+_TOKENIZER = {
+    "tokenizer": (
+        "openai/clip-vit-large-patch14",
+        "CLIP's tokenizer, which the file lacks: a folder, or a name on the hub",
+    )
+}
+_MODEL = "VideoCrafter2's model.ckpt"
+CONVERSIONS = {
+    "videocrafter2": Conversion(
+        {"model": _MODEL},
+        "regdpo.models.videocrafter_files:convert",
+        "regdpo.models.videocrafter_files:back",
+        _TOKENIZER,
+    ),
+    "t2v_turbo": Conversion(
+        {"update": "T2V-Turbo's unet_lora.pt, or the denoiser of v2 (unet_mg.pt, unet_no_mg.pt)", "model": _MODEL},
+        "regdpo.models.videocrafter_files:convert_turbo",
+        "regdpo.models.videocrafter_files:back_turbo",
+        _TOKENIZER,
+    ),
+}
+"""By the name of the family."""
+
+
+def run(family: str, files: list[Path], out: Path, options: Mapping[str, str]) -> None:
+    """Write a folder in diffusers' layout.
+
+    Raises:
+        UserError: the folder is there already, or a file is not the published one.
+    """
+    if out.exists():
+        raise UserError(f"{out}: is there already; name a new folder")
+    with atomic(out) as folder:
+        folder.mkdir()
+        _function(CONVERSIONS[family].forward)(*files, folder, **options)
+
+
+def run_back(folder: Path, tuned: Path | None, out: Path) -> None:
+    """Write the published layout again, with a tuned denoiser in the place of the folder's own if there is one.
+
+    Raises:
+        UserError: the folder was not converted here, or the tuned denoiser is another one.
+    """
+    try:
+        family = json.loads((folder / "model_index.json").read_text())["regdpo_family"]
+        function = _function(CONVERSIONS[family].back)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{folder}: was not written by scripts/convert.py ({first_line(error)})") from None
+    with atomic(out) as temporary:
+        function(folder, tuned, temporary)
+
+
+def read(path: Path) -> Any:
+    """What a file of torch's holds: tensors and what they lie in; no code of strangers is run.
+
+    Raises:
+        UserError: it cannot be read so.
+    """
+    import torch  # here, since it takes long to load
+
+    try:
+        return torch.load(path, "cpu", weights_only=True)
+    except (*BROKEN, pickle.UnpicklingError, EOFError) as error:
+        raise UserError(f"{path}: cannot be read as a file of tensors ({first_line(error)})") from None
+
+
+def _function(name: str) -> Callable[..., None]:
+    module, _, attribute = name.partition(":")
+    function: Callable[..., None] = getattr(importlib.import_module(module), attribute)
+    return function
