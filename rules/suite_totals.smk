@@ -11,7 +11,7 @@ rule total_suite:
         "../envs/regdpo.yaml"
     params:
         config=declare.reads(
-            stage_inputs.SuiteStage, lambda wildcards: (wildcards.suite,)
+            stage_inputs.SuiteTotalsStage, lambda wildcards: (wildcards.suite,)
         ),
         code=declare.code("suite_totals"),
     shell:

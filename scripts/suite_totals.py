@@ -12,10 +12,10 @@ def main() -> None:
     parser.add_argument("--suite", required=True, choices=OF_PROMPTS)
     parser.add_argument("--scores", required=True, help="manifest of all models and shards")
     args = parser.parse_args()
-    stage = stage_inputs.read(stage_inputs.SuiteStage, args.config, args.suite)
+    stage = stage_inputs.read(stage_inputs.SuiteTotalsStage, args.config, args.suite)
     rows = manifests.read(args.scores, SuiteScoreRow)
     found = suite_totals.totals(stage, rows, list(dict.fromkeys(row.model for row in rows)))
-    suite_totals.write(stage, found, args.out)
+    suite_totals.write(stage, found, suite_totals.intervals(stage, rows, found), args.out)
     print(suite_totals.text(stage, found))
 
 

@@ -326,6 +326,16 @@ class SuiteStage(Section):
         }
 
 
+class SuiteTotalsStage(SuiteStage):
+    """How its totals have intervals."""
+
+    bootstrap: c.Bootstrap
+
+    @classmethod
+    def of(cls, config: c.Config, suite: str) -> dict[str, Any]:
+        return {**SuiteStage.of(config, suite), "bootstrap": _dump(config.scores.bootstrap)}
+
+
 class SuiteSamplesStage(SuiteStage):
     """How its videos are rendered."""
 
@@ -401,7 +411,7 @@ class ReportStage(Section):
 
 OF_ONE = (
     *(BaseStage, TrainStage, NegativesStage, GeneratorStage, CandidatesStage),
-    *(JudgeStage, SuiteStage, SuiteSamplesStage),
+    *(JudgeStage, SuiteStage, SuiteTotalsStage, SuiteSamplesStage),
 )
 """Those that are asked for by seed, by arm and seed, by generator, by a measure's section, or by suite."""
 STAGES: tuple[Any, ...] = tuple(
@@ -433,7 +443,10 @@ def parts(config: c.Config) -> dict[str, dict[str, Any]]:
     for name in config.scores.judges:
         found[part_name(JudgeStage, name)] = JudgeStage.of(config, name)
     for suite in config.scores.vbench.suites:
-        found |= {part_name(stage, suite): stage.of(config, suite) for stage in (SuiteStage, SuiteSamplesStage)}
+        found |= {
+            part_name(stage, suite): stage.of(config, suite)
+            for stage in (SuiteStage, SuiteTotalsStage, SuiteSamplesStage)
+        }
     return found | {part_name(TrainStage, *which): TrainStage.of(config, *which) for which in trained}
 
 

@@ -161,8 +161,9 @@ def outcome(stage: SuiteStage, rows: Sequence[SuiteScoreRow]) -> Outcome:
     videos, missing = dict.fromkeys(stage.dimensions, 0), {}
     for name in stage.dimensions:
         mine = [row for row in rows if row.dimension == name]
-        valued = [row for row in mine if row.value is not None]
+        valued = [row for row in mine if row.value is not None and math.isfinite(row.value)]
         reasons = sorted({row.missing for row in mine if row.missing})
+        reasons += ["not a finite number"] * any(row.value is not None and row not in valued for row in mine)
         scores[name], videos[name] = None, len(valued)
         if valued and not reasons:
             weights = [row.weight for row in valued]

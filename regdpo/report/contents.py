@@ -1,12 +1,14 @@
 """What the page says, shaped once from its inputs; page.py only draws it."""
 
 from collections.abc import Mapping
+from dataclasses import field
 from typing import Any, Literal
 
 import regdpo
 from regdpo.data.captioner_registry import CAPTIONERS
-from regdpo.evaluate import shortcut, vbench
+from regdpo.evaluate import vbench
 from regdpo.evaluate.measures import Metric, metrics
+from regdpo.evaluate.shortcut import Accuracy
 from regdpo.evaluate.stats import Levels
 from regdpo.models.loading import lines
 from regdpo.models.spec import ModelFile
@@ -35,7 +37,8 @@ VBENCH = "vbench_"
 
 
 VERSION: Literal[1] = 1
-"""Of the schema. Who takes a field away, renames it or gives it another meaning raises it; a new field does not."""
+"""Of the schema. Who takes a field away, renames it or gives it another meaning raises it; a new field does not, and
+has a default, so that reports of before can still be compared."""
 
 
 @part
@@ -132,14 +135,10 @@ class Contents:
     """Who wrote the captions."""
     generators: list[losers.Generator]
     """Who made the losers."""
-    weights: dict[str, pair_weights.Weights]
-    """Source of pairs -> how their weights lie; of those alone that weigh differently."""
     differences: list[halves.Difference]
     """What tells winners and losers apart."""
-    shortcuts: dict[str, shortcut.Accuracy | None]
-    """How often statistics alone tell the winner, by source (and generator of the losers); empty of one alone."""
-    shortcut: shortcut.Accuracy | None
-    """The same of all pairs; null of too few."""
+    shortcut: Accuracy | None
+    """How often these statistics alone tell the winner; null of too few pairs."""
     compared: int
     """Pairs whose halves were compared."""
     held_out: list[examples.Example]
@@ -166,6 +165,10 @@ class Contents:
     """What a stage is made of -> digest of that code; empty where the report was made by hand."""
     configuration: dict[str, Any]
     """Every key, but for where things lie and who runs them."""
+    shortcuts: dict[str, Accuracy | None] = field(default_factory=dict)
+    """As ``shortcut``, by source (and generator of the losers); empty of one alone."""
+    weights: dict[str, pair_weights.Weights] = field(default_factory=dict)
+    """Source of pairs -> how their weights lie; of those alone that weigh differently."""
 
 
 def shape(inputs: Inputs, codes: Mapping[str, str] | None = None) -> Contents:

@@ -1,5 +1,6 @@
 """What the scores of VBench's suites of prompts came to, as the stage of their totals wrote it."""
 
+from dataclasses import field
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
@@ -23,6 +24,22 @@ class SuiteDimension:
 
 
 @part
+class SuiteInterval:
+    """Of a total, in percent, over the suite's prompts alone."""
+
+    low: float
+    """Lower end."""
+    high: float
+    """Upper end."""
+    delta: float | None
+    """Difference to the base, of the same prompts; null: it is a base, or the base has no total."""
+    delta_low: float | None
+    """Its lower end."""
+    delta_high: float | None
+    """Its upper end."""
+
+
+@part
 class SuiteModel:
     """What a model came to."""
 
@@ -34,6 +51,8 @@ class SuiteModel:
     """In percent; null: it is partial."""
     partial: str
     """Why there is no total; empty: there is one."""
+    intervals: dict[str, SuiteInterval] = field(default_factory=dict)
+    """Of the totals."""
 
 
 @part

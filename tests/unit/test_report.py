@@ -15,6 +15,7 @@ from statistics import fmean
 import jsonschema
 import pytest
 import report_inputs
+from pydantic import TypeAdapter
 from report_inputs import EVIL, NO_VBENCH
 
 from regdpo.config import schema
@@ -123,6 +124,16 @@ def test_the_content_has_a_documented_schema(inputs, tmp_path):
     (tmp_path / "other").write_text(text.replace('"schema_version": 1', '"schema_version": 2'))
     with pytest.raises(UserError, match=r"other: is not a report of version 1 of the schema .*schema_version"):
         document.read(tmp_path / "other")
+
+
+def test_reports_of_before_can_be_read():
+    """What a version of the schema requires stays: a new field has a default, or the version goes up."""
+    asked = json.loads((ROOT / "tests/golden/report_fields.json").read_text())
+    assert asked["version"] == contents.VERSION
+    schema = TypeAdapter(contents.Contents).json_schema(mode="validation")
+    now = {"Contents": schema} | schema["$defs"]
+    added = {name: set(now[name].get("required", ())) - set(there) for name, there in asked["required"].items()}
+    assert not {name: fields for name, fields in added.items() if fields}
 
 
 def test_the_page_names_the_hardware_where_numbers_are_not_portable(inputs, html):

@@ -13,8 +13,9 @@ import jinja2
 import numpy as np
 import pytest
 
+from regdpo.config.evaluation import Bootstrap
 from regdpo.config.schema import Encode, VBench
-from regdpo.config.stage_inputs import SuiteStage
+from regdpo.config.stage_inputs import SuiteStage, SuiteTotalsStage
 from regdpo.core.errors import UserError
 from regdpo.core.rows import Geometry, SuiteScoreRow
 from regdpo.core.store import Store
@@ -291,12 +292,47 @@ def test_a_suite_comes_to_the_published_total():
     assert whole.scores["color"] == pytest.approx(0.9292)
 
 
+def test_totals_have_intervals_over_prompts(tmp_path):
+    """Of a mean over prompts of one dimension, everything else alike: the error of a mean, s / sqrt(n), on VBench's
+    scale; and an arm that is better by the same on every prompt has a difference without spread."""
+    asked = SuiteTotalsStage(
+        **stage(static=["temporal_flickering"]).model_dump(), bootstrap=Bootstrap(resamples=2000, seed=1)
+    )
+    spread = np.random.default_rng(0).uniform(0.4, 0.8, 300)
+
+    def of(model, better=0.0):
+        return [
+            SuiteScoreRow(score_id=f"{model}|{name}|{prompt}", suite="t2v", model=model, dimension=name,
+                          name=f"{prompt}-0.mp4", value=(value if name == "color" else 0.2) + better)
+            for name in VC2 for prompt, value in enumerate(spread)
+        ]  # fmt: skip
+
+    models = {"base": 0.0, "base1/base": 0.05, "sft/seed0": 0.01, "base1/sft/seed0": 0.05, "elsewhere": 0.0}
+    rows = [row for model, better in models.items() for row in of(model, better)]
+    found = suite_totals.totals(asked, rows, list(models))
+    spreads = suite_totals.intervals(asked, rows, found)
+    one = spreads["base"]["semantic"]
+    assert (one.high - one.low) / 2 == pytest.approx(1.96 * 100 * spread.std() / 300**0.5 / 9, rel=0.06)
+    assert one.low < found["base"].totals["semantic"] < one.high
+    assert one.delta is None
+    gained = found["sft/seed0"].totals["total"] - found["base"].totals["total"]
+    arm = spreads["sft/seed0"]["total"]
+    assert [arm.delta, arm.delta_low, arm.delta_high] == pytest.approx([gained] * 3)
+    assert gained > 0.1
+    assert spreads["base1/sft/seed0"]["total"].delta == pytest.approx(0)  # against its own base
+    assert spreads["base1/base"]["total"].delta is None
+    suite_totals.write(asked, found, spreads, tmp_path / "t2v.json")
+    html = page_of([suites.read(tmp_path / "t2v.json")])
+    assert f"[{one.low:.2f}, {one.high:.2f}]" in html
+    assert f"Δ +{gained:.2f} [+{gained:.2f}, +{gained:.2f}]" in html
+
+
 def page_of(found: list[suites.Suite]) -> str:
     """The section of the report."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(ROOT / "regdpo/report"), undefined=jinja2.StrictUndefined, autoescape=True
     )
-    environment.filters |= {"num": page.number, "breakable": page.breakable}
+    environment.filters |= {"num": page.number, "breakable": page.breakable, "signed": page.signed}
     return environment.get_template("suites.html").render(suites=found)
 
 
@@ -305,6 +341,7 @@ def page_of(found: list[suites.Suite]) -> str:
     [
         ({"scene": {"value": None, "missing": "needs Tag2Text"}}, {}, "partial: 15 of 16 dimensions"),
         ({"color": {"value": None}}, {}, "partial: 15 of 16 dimensions"),
+        ({"color": {"value": float("nan")}}, {}, "partial: 15 of 16 dimensions"),
         ({}, {"limit": 3}, "partial: 3 prompts a dimension, not all"),
         ({}, {"static": []}, "partial: temporal_flickering also of videos that move"),
     ],
@@ -313,7 +350,7 @@ def test_there_is_no_total_of_a_part(changes, settings, partial, tmp_path):
     asked = stage(**{"static": ["temporal_flickering"]} | settings)
     found = suite_totals.totals(asked, scored(changes), ["base"])
     assert (found["base"].partial, found["base"].totals) == (partial, {})
-    suite_totals.write(asked, found, tmp_path / "t2v.json")
+    suite_totals.write(asked, found, {}, tmp_path / "t2v.json")
     written = json.loads((tmp_path / "t2v.json").read_text())["models"]["base"]
     assert written["totals"] is None
     assert written["dimensions"]["motion_smoothness"]["score"] == pytest.approx(0.9773)
