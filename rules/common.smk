@@ -91,6 +91,7 @@ wildcard_constraints:
     shard=r"\d+",
     arm=LINK,
     generator=r"[A-Za-z0-9_-]+",
+    autoencoder=r"[A-Za-z0-9_-]+",
     seed=r"-?\d+",
     model=rf"real|base|{LINK}/seed-?\d+",
     pairs=r"gt|pretrain",

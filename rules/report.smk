@@ -11,6 +11,7 @@ rule report_page:
         scores=rules.merge_scores.output.scores,
         answers=rules.answers.output.answers,
         suites=rules.suites.input,
+        vae=rules.vae.input if settings.vae.report else [],
         models=[
             *expand(f"{RESULTS}/{{of}}base/model.json", of=BASES),
             *rules.train.input,
@@ -36,14 +37,19 @@ rule report_page:
         code=declare.code("report", "regdpo.evaluate.measures:MEASURES"),
         env=declare.env("matplotlib", "jinja2", "scipy", "pandas"),
         template=declare.template(
-            "template.html", "people.html", "suites.html", "style.css", "page.js"
+            "template.html",
+            "people.html",
+            "suites.html",
+            "vae.html",
+            "style.css",
+            "page.js",
         ),
     shell:
         "stage report"
         " --clips {input.clips:q} --captions {input.captions:q} --negatives {input.negatives:q} --pairs {input.pairs:q}"
         " --imports {input.imports:q}"
         " --halves {input.halves:q} --samples {input.samples:q} --scores {input.scores:q} --answers {input.answers:q}"
-        " --suites {input.suites:q} --models {input.models:q} --out {output.page:q} --content {output.content:q} 2>&1 | tee -i {log:q}"
+        " --suites {input.suites:q} --vae {input.vae:q} --models {input.models:q} --out {output.page:q} --content {output.content:q} 2>&1 | tee -i {log:q}"
 
 
 rule report:

@@ -14,7 +14,18 @@ LOCK = Path(__file__).resolve().parents[1] / "envs/regdpo.lock"
 
 SHAPING = (
     *("clips", "merge_clips", "splits", "captions", "base", "negatives", "imports", "pairs", "halves", "latents"),
-    *("train", "samples", "scores", "suite_samples", "suite_scores", "suite_totals", "merge", "report"),
+    *(
+        "train",
+        "samples",
+        "scores",
+        "suite_samples",
+        "suite_scores",
+        "suite_totals",
+        "vae",
+        "vae_totals",
+        "merge",
+        "report",
+    ),
 )
 """Scripts whose code shapes what the report says."""
 
@@ -34,6 +45,7 @@ def main() -> None:
     )
     parser.add_argument("--imports", nargs="*", default=[], type=Path, help="manifests of pairs that others made")
     parser.add_argument("--suites", nargs="*", default=[], type=Path, help="totals of VBench's suites")
+    parser.add_argument("--vae", nargs="?", type=Path, help="what autoencoders gave back of clips")
     parser.add_argument("--samples", required=True, nargs="+", type=Path, help="manifests of samples, one per model")
     parser.add_argument(
         "--models", required=True, nargs="+", type=Path, help="model.json of the bases and of every arm"

@@ -239,6 +239,33 @@ class Scores(Section):
         return {key: it for key, it in found.items() if isinstance(it, Weights)}
 
 
+class Lpips(Weights):
+    """LPIPS (Zhang et al., arXiv 1801.03924) over AlexNet, version 0.1. Files are safetensors, or torch's, of which
+    tensors alone are read."""
+
+    network: Annotated[str, InputPath()] = Field(
+        description="AlexNet's weights, as torchvision publishes them (`alexnet-owt-7be5be79.pth`)."
+    )
+    heads: Annotated[str, InputPath()] = Field(
+        description="What LPIPS weighs its features by (`lpips/weights/v0.1/alex.pth` of its package)."
+    )
+
+
+class Reconstruction(Section):
+    """What the autoencoders lose of held-out clips (`snakemake vae`, docs/reference/scores.md): those of the base and
+    of generators with a model of their own."""
+
+    resolutions: list[Count] = Field(
+        [],
+        description="Short sides in pixels that clips are made smaller to, such as `[256, 480, 720]`; empty: as they "
+        "are. No clip is enlarged, so for 720 `clips` has to have such.",
+    )
+    frames: list[Count] = Field([], description="Frames of a clip that are taken from its first on; empty: all.")
+    limit: Count | None = Field(64, description="Most clips, evenly over those of `samples.split`; empty: all.")
+    lpips: Lpips | None = Field(None, description="Empty: it is `missing`.")
+    report: bool = Field(False, description="Whether the report has a section of it, and so waits for it.")
+
+
 class Rating(Section):
     """What the blind rating page shows (`snakemake rate`, docs/how-to/rate.md)."""
 

@@ -15,7 +15,18 @@ from pydantic import Field, ValidationError, model_validator
 
 from regdpo.config.base import Base, Pretrain, TinyCodec, TinyWan
 from regdpo.config.captions import Captions, CaptionServer
-from regdpo.config.evaluation import Bootstrap, HeldOutError, Minimum, Rating, Report, Samples, Scores, VBench
+from regdpo.config.evaluation import (
+    Bootstrap,
+    HeldOutError,
+    Lpips,
+    Minimum,
+    Rating,
+    Reconstruction,
+    Report,
+    Samples,
+    Scores,
+    VBench,
+)
 from regdpo.config.footage import (
     Aesthetic,
     Bucket,
@@ -64,6 +75,7 @@ __all__ = [
     "Latents",
     "Launch",
     "Limits",
+    "Lpips",
     "Minimum",
     "Negatives",
     "Ocr",
@@ -74,6 +86,7 @@ __all__ = [
     "Precision",
     "Pretrain",
     "Rating",
+    "Reconstruction",
     "Report",
     "Samples",
     "Sampling",
@@ -135,6 +148,7 @@ class Config(Section):
     train: Train
     samples: Samples = Samples()
     scores: Scores = Scores()
+    vae: Reconstruction = Reconstruction()
     rating: Rating = Rating()
     report: Report = Report()
     launch: Launch = Launch()
@@ -267,6 +281,11 @@ class Config(Section):
         asked = given.model_dump(include={"model", "revision", "expert", "text_length"})
         whole = {"family": given.family or self.base.family, "task": given.task or self.base.task, **asked}
         return Base.model_validate(whole), f"negatives.generators.{name}"
+
+    @property
+    def autoencoders(self) -> list[str]:
+        """The base, and generators with a model of their own."""
+        return [BASE, *(name for name, it in self.negatives.named.items() if it.model)]
 
     @property
     def trained(self) -> int:

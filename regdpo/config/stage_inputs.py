@@ -348,6 +348,26 @@ class SuiteSamplesStage(SuiteStage):
         return {**SuiteStage.of(config, suite), **how}
 
 
+class VaeStage(Section):
+    vae: c.Reconstruction
+    split: str
+    precision: c.Precision  # of encoding, as of the latents that are trained on
+    tiling: c.Tiling
+
+    @classmethod
+    def of(cls, config: c.Config) -> dict[str, Any]:
+        how = {"precision": config.latents.precision, "tiling": config.latents.tiling}
+        return {"vae": _dump(config.vae, exclude={"report"}), "split": config.samples.split, **how}
+
+
+class VaeTotalsStage(Section):
+    bootstrap: c.Bootstrap
+
+    @classmethod
+    def of(cls, config: c.Config) -> dict[str, Any]:
+        return {"bootstrap": _dump(config.scores.bootstrap)}
+
+
 class AnswersStage(Section):
     attention: float
     ratings: str  # where answers lie, which count by content

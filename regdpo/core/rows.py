@@ -392,6 +392,21 @@ class ScoreRow(Row):
     missing: str = ""
 
 
+class ReconstructionRow(Row):
+    """One number about what an autoencoder gives back of a clip, or the reason why there is none."""
+
+    row_id: str
+    model: str  # base, or the name of a generator
+    metric: str
+    clip_id: str
+    resolution: int  # short side that was asked for, or that the clip has
+    frames: int  # that were asked for, or that the clip has
+    height: int = 0  # of what was encoded; 0: nothing was
+    width: int = 0
+    value: float | None = None
+    missing: str = ""
+
+
 class SuiteSampleRow(Row):
     """A video of a suite of prompts, rendered by one model."""
 

@@ -24,6 +24,7 @@ from regdpo.report import (
     results,
     suites,
     totals,
+    vae,
     verdicts,
     words,
 )
@@ -109,6 +110,8 @@ class Contents:
     """Why something is missing -> its number in the page's footnotes."""
     suites: list[suites.Suite]
     """Of VBench, with prompts of its own; those that the configuration asks for."""
+    vae: vae.Reconstruction | None
+    """What autoencoders gave back of held-out clips, where ``vae.report`` asks for it."""
     people: people.People
     """What people said."""
     levels: Levels
@@ -195,6 +198,7 @@ def shape(inputs: Inputs, codes: Mapping[str, str] | None = None) -> Contents:
         verdicts=(found := verdicts.verdicts(inputs, scores, table)),
         summary=verdicts.summary(found),
         suites=inputs.suites,
+        vae=inputs.vae,
         people=people.shape(inputs),
         levels=_levels(inputs, split),
         comparisons=sum(cell.p is not None for row in table.values() for cell in row.values()),

@@ -32,6 +32,8 @@ from regdpo.core.store import Store
 from regdpo.models.spec import ModelFile
 from regdpo.report.suites import Suite
 from regdpo.report.suites import read as read_suite
+from regdpo.report.vae import Reconstruction
+from regdpo.report.vae import read as read_vae
 from regdpo.runs.job import RAN, Ran
 
 SHAPING = (
@@ -74,6 +76,7 @@ class Files:
     negatives: Sequence[Path] = ()  # of each base model
     imports: Sequence[Path] = ()  # pairs that others made
     suites: Sequence[Path] = ()  # totals of VBench's
+    vae: Path | None = None  # what autoencoders gave back of clips
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,7 @@ class Inputs:
     digests: dict[str, tuple[str, int]]  # manifest -> SHA-256, and rows
     packages: dict[str, str]  # name -> locked version
     suites: list[Suite] = field(default_factory=list)  # of VBench
+    vae: Reconstruction | None = None  # of held-out clips
 
     @property
     def arms(self) -> dict[str, list[Run]]:
@@ -197,6 +201,7 @@ def gather(values: dict[str, Any], store: Store, files: Files) -> Inputs:
         | {f"samples of {rows[0].model}": _digest(path) for path, rows in samples.items()},
         packages=_pinned(files.lock),
         suites=[read_suite(path) for path in files.suites],
+        vae=read_vae(files.vae) if files.vae else None,
     )
 
 

@@ -158,6 +158,8 @@ def scored(settings: Config) -> None:
     Raises:
         UserError: naming what is missing.
     """
+    for name, path in (settings.vae.lpips.files if settings.vae.lpips else {}).items():
+        weights_file(f"vae.lpips.{name}", path)
     for key, section in settings.scores.judges.items():
         for name, path in section.files.items():
             weights_file(f"scores.{key}.{name}", path)

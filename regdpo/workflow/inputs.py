@@ -151,6 +151,12 @@ class Inputs:
         """The weights that shots and filters of clips need."""
         return [name for named in self.settings.clips.models.values() for name in named.values()]
 
+    @property
+    def lpips(self) -> list[str]:
+        """The weights that reconstruction is measured by."""
+        asked = self.settings.vae.lpips
+        return list(asked.named.values()) if asked else []
+
     def of_measure(self, key: str) -> list[str]:
         """The weights that a measure reads, by its section's key."""
         section = self.settings.scores.judges.get(key)
@@ -161,7 +167,14 @@ class Inputs:
         shards = [str(shard) for shard in range(self.settings.clips.shards)]
         generators = [it.model for it in self.settings.negatives.named.values()]
         scored = [name for section in self.settings.scores.judges.values() for name in section.named.values()]
-        models = [self.settings.base.model, self.settings.captions.model, *generators, *self.judges, *scored]
+        models = [
+            self.settings.base.model,
+            self.settings.captions.model,
+            *generators,
+            *self.judges,
+            *scored,
+            *self.lpips,
+        ]
         return {
             "videos": {shard: self.videos(shard) for shard in shards},
             "sidecars": {shard: self.sidecars(shard) for shard in shards},

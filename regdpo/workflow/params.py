@@ -14,6 +14,7 @@ from regdpo.core import portable
 from regdpo.core.code_digest import code_digest
 from regdpo.core.digests import canonical, file_digest, text_digest
 from regdpo.core.environment import environment_digest
+from regdpo.core.model_names import BASE
 from regdpo.evaluate import vbench_weights
 from regdpo.evaluate.measures import MEASURES, named
 from regdpo.evaluate.suites import SUITES
@@ -67,6 +68,11 @@ class Params:
         """`params.code` of negatives: also the family of their generator."""
         base, _ = self.settings.generator(wildcards.generator)
         return self.code("negatives", FAMILIES[base.family].module)
+
+    def autoencoder_code(self, name: str) -> str:
+        """`params.code` of an autoencoder's measure: also its family, of the base or of a generator."""
+        base = self.settings.base if name == BASE else self.settings.generator(name)[0]
+        return self.code("vae", FAMILIES[base.family].module)
 
     def env(self, *packages: str, lock: str = "regdpo") -> str:
         """`params.env`: digest of the locked packages that shape a stage's result, and of the mode that its numbers are

@@ -14,7 +14,7 @@ from regdpo.config.locations import located
 from regdpo.config.mistakes import refuse_twice
 from regdpo.config.run_file import RUN, SUFFIX, RunFile
 from regdpo.core import environment, portable
-from regdpo.core.model_names import FOLDER, LINK, ModelName
+from regdpo.core.model_names import BASE, FOLDER, LINK, ModelName
 from regdpo.data.captioner_registry import CAPTIONERS
 from regdpo.evaluate.measures import MEASURES, measures_of
 
@@ -96,6 +96,12 @@ class ModelFiles:
             return f"{self.results}/generators/{wildcards.generator}/model.json"
         of, link = by(wildcards.of)
         return f"{self.results}/{of}{f'train/{link}' if link else 'base'}/model.json"
+
+    def autoencoder(self, wildcards: Any) -> str:
+        """The model.json of an autoencoder. That of a base made here is there before the base is trained."""
+        if wildcards.autoencoder != BASE:
+            return f"{self.results}/generators/{wildcards.autoencoder}/model.json"
+        return f"{self.results}/base/{'untrained' if self.settings.base.pretrain else 'model'}.json"
 
     def negatives(self, wildcards: Any) -> list[str]:
         """The shards of all losers for the pairs of a base model. What other models make is the same for all bases."""

@@ -60,11 +60,13 @@ def test_a_dry_run_writes_nothing_and_starts_nothing(fresh: Project):
     program.write_text(f"#!/bin/sh\ntouch {fresh.folder}/started\necho 3 11\n")
     program.chmod(0o755)
     values["scores"]["vbench"]["python"] = str(program)
+    values["vae"] = {"report": True}
     fresh.configure(values)
     before = written(fresh)
     planned = fresh.planned()
     assert planned["cut_clips"] == 2
     assert planned["render_suite"] == planned["score_suite"] == 3 * 3  # shards of the base and two arms
+    assert planned["measure_vae"] == planned["total_vae"] == 1
     notes = fresh.folder / ".snakemake/regdpo/digests.json"
     known = dict.fromkeys(json.loads(notes.read_text()), "0" * 64)
     assert len(known) == 2
@@ -111,6 +113,7 @@ def test_text_reaches_the_stages_as_it_was_written(fresh: Project):
     for path in paths - {"launch.gpu", "base.model", "base.revision"}:  # known names; what is made here has none
         placed(values, path, TEXT)
     values["scores"]["frechet"]["features"] = "video_mae"
+    values["vae"]["report"] = True
     values["videos"]["include"].append("**")
     (own / "settings" / TEXT / "a.mp4").touch()
     (own / "settings/my.yaml").write_text(yaml.safe_dump(values))

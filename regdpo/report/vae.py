@@ -1,0 +1,72 @@
+"""What autoencoders gave back of held-out clips, as the stage of its totals wrote it."""
+
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from regdpo.core.errors import UserError
+from regdpo.core.temporaries import atomic
+from regdpo.evaluate.measures import Metric
+from regdpo.evaluate.stats import Interval
+from regdpo.report.parts import part
+
+
+@part
+class Lost:
+    """A metric of a setting."""
+
+    mean: Interval | None
+    """Over clips; null: it is missing."""
+    missing: str
+    """Why there is no value, or not of all clips."""
+
+
+@part
+class Setting:
+    """An autoencoder at one size of clips."""
+
+    model: str
+    """``base``, or the name of a generator."""
+    resolution: int
+    """Shorter side that was asked for, in pixels."""
+    frames: int
+    """Of a clip, that were asked for."""
+    sizes: list[str]
+    """Width x height of what was encoded; empty: nothing was."""
+    clips: int
+    """That were asked for."""
+    cells: dict[str, Lost]
+    """Metric -> its value."""
+
+
+@part
+class Reconstruction:
+    """All of it."""
+
+    metrics: dict[str, Metric]
+    """How each is read."""
+    settings: list[Setting]
+    """By autoencoder, resolution and frames."""
+
+
+_RECONSTRUCTION = TypeAdapter(Reconstruction)
+
+
+def write(found: Reconstruction, path: str | Path) -> None:
+    """As JSON, atomically."""
+    with atomic(path) as temporary:
+        temporary.write_bytes(_RECONSTRUCTION.dump_json(found, indent=1) + b"\n")
+
+
+def read(path: Path) -> Reconstruction:
+    """What ``write`` wrote.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        return _RECONSTRUCTION.validate_json(path.read_bytes())
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); `snakemake vae` writes it") from None
+    except ValidationError:
+        raise UserError(f"{path}: holds no reconstruction; make it anew with `snakemake vae`") from None
