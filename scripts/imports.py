@@ -29,7 +29,7 @@ def main() -> None:
     rows = imports.import_shard(stage, args.source, *args.shard, run_file.open_store(args.store), digests)
     digests.save()
     manifests.write(args.out, rows, ImportedRow)
-    print(imports.told(rows), file=sys.stderr)
+    print(imports.told(rows), *imports.agreement(stage.sources[args.source]), sep="\n", file=sys.stderr)
 
 
 if __name__ == "__main__":

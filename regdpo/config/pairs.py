@@ -187,8 +187,10 @@ class PairSource(Section):
         None, description="folders: the folder of text files; empty: beside the winners."
     )
     root: Annotated[str, InputPath()] | None = Field(
-        None, description="csv: the folder that its paths are below; empty: that of the file."
+        None, description="csv, labels: the folder that its paths are below; empty: that of the file."
     )
+    axis: str | None = Field(None, description="labels: of several questions the one that counts.")
+    threshold: float | None = Field(None, description="labels: the grade from which on a video is good.")
 
     candidates: Candidates | None = Field(None, description="best_of_n: what is made, scored and chosen.")
     weights: PairWeights | None = Field(
@@ -198,7 +200,8 @@ class PairSource(Section):
     @model_validator(mode="after")
     def _has_what_its_kind_needs(self) -> Self:
         kind = PAIR_SOURCES[self.kind]
-        given = {key for key in ("path", "losers", "captions", "root", "candidates", "weights") if getattr(self, key)}
+        keys = ("path", "losers", "captions", "root", "axis", "threshold", "candidates", "weights")
+        given = {key for key in keys if getattr(self, key) not in (None, "")}
         if lacking := [key for key in kind.needs if key not in given]:
             raise ValueError(f"kind `{self.kind}` needs {' and '.join(f'`{key}`' for key in lacking)}")
         if more := sorted(given - {*kind.needs, *kind.takes}):

@@ -226,6 +226,7 @@ class ImportedRow(Row):
     loser: str = ""
     loser_sha256: str = ""
     fingerprint: str = ""  # what the winner looks like
+    label: Label = ""  # of a winner that stands alone
 
     @property
     def kind(self) -> str:

@@ -54,6 +54,16 @@ def both(
             frames = geometry.frames - 1
 
 
+def alone(winner: tuple[Path, str], clips: schema.Clips, store: Store) -> tuple[Half, Geometry]:
+    """The same of a video that has no other half.
+
+    Raises:
+        BrokenVideo: it cannot be used.
+    """
+    half, _, geometry = both(winner, winner, clips, store)
+    return half, geometry
+
+
 class Short(video.BrokenVideo):
     """It has less frames than a clip."""
 

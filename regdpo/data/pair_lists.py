@@ -16,6 +16,8 @@ from typing import Any
 
 from regdpo.config.schema import PairSource
 from regdpo.core.errors import UserError
+from regdpo.core.rows import Label
+from regdpo.data import labels as people
 from regdpo.data.footage import SUFFIXES, refusal
 from regdpo.data.names import shown
 from regdpo.data.pair_registry import PAIR_SOURCES
@@ -43,10 +45,12 @@ class Listed:
     """What it shares with other pairs of the same origin, if the list says."""
     reason: str = ""
     """Why it cannot be used; empty: it may."""
+    label: Label = ""
+    """Of a winner that stands alone."""
 
     def rejected(self, reason: str) -> "Listed":
         """The same, without what it names."""
-        return replace(self, winner=Path(), loser=Path(), reason=self.reason or reason[:LONGEST])
+        return replace(self, winner=Path(), loser=Path(), label="", reason=self.reason or reason[:LONGEST])
 
 
 def pairs_of(name: str, source: PairSource) -> list[Listed]:
@@ -123,6 +127,22 @@ def csv_table(source: PairSource) -> list[Listed]:
             rows.append(_placed(_captioned(row, said), root, winner, root, loser))
     except csv.Error as error:
         raise UserError(f"{path}, after line {lines.line_num}: is not CSV ({error})") from None
+    return rows
+
+
+def labels(source: PairSource) -> list[Listed]:
+    """What people said (regdpo/data/labels.py): of two videos the better one is the winner, a single one is labelled.
+    Paths are below ``root``, or else below the file's folder."""
+    path = Path(source.path or "")
+    root = _folder(source.root) if source.root else _folder(str(path.parent))
+    rows = []
+    for verdict in people.verdicts(source):
+        row = _captioned(Listed(" > ".join(verdict.videos), group=verdict.group), verdict.caption)
+        if not verdict.sign:
+            rows.append(row.rejected(f"tie: the votes of {len(verdict.votes)} raters cancel each other"))
+            continue
+        winner, loser = (*verdict.videos[:: verdict.sign if len(verdict.videos) > 1 else 1], None)[:2]
+        rows.append(_placed(replace(row, label=verdict.label), root, winner, root, loser))
     return rows
 
 
@@ -226,14 +246,15 @@ def _captioned(row: Listed, said: Any) -> Listed:
 def _placed(row: Listed, winners: Path, winner: Any, losers: Path, loser: Any) -> Listed:
     """With its halves, once both may be opened."""
     found = []
-    for what, root, name in (("winner", winners, winner), ("loser", losers, loser)):
+    halves = (("winner", winners, winner), ("loser", losers, loser))
+    for what, root, name in halves[:1] if row.label else halves:
         if not (isinstance(name, str) and name and "\0" not in name):
             return row.rejected(f"{what}: is not named")
         path = root / name
         if reason := _outside(path, root) or refusal(path.parent, path.name):
             return row.rejected(f"{what}: {shown(name)} {reason}")
         found.append(path)
-    return replace(row, winner=found[0], loser=found[1])
+    return replace(row, **dict(zip(("winner", "loser"), found, strict=False)))
 
 
 def _outside(path: Path, root: Path) -> str:

@@ -48,6 +48,12 @@ PAIR_SOURCES: dict[str, PairKind] = {
         takes=("weights",),
         ranked=True,
     ),
+    "labels": PairKind(
+        "what people said: which of two videos is better, or whether one is good",
+        f"{LISTS}:labels",
+        ("path",),
+        ("root", "axis", "threshold"),
+    ),
     "folders": PairKind(
         "two folders whose videos have the same names", f"{LISTS}:folders", ("path", "losers"), ("captions",)
     ),

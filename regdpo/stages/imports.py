@@ -2,16 +2,19 @@
 
 from collections import Counter
 
+from regdpo.config.schema import PairSource
 from regdpo.config.stage_inputs import ImportsStage
 from regdpo.core.digests import DigestCache, shard_of
 from regdpo.core.progress import track
 from regdpo.core.rows import ImportedRow
 from regdpo.core.store import Store
+from regdpo.data import labels
 from regdpo.data.clipping import clip_id
-from regdpo.data.halves import both
+from regdpo.data.halves import Half, alone, both
 from regdpo.data.names import shown
 from regdpo.data.pair_lists import Listed, pairs_of
 from regdpo.data.video import BrokenVideo
+from regdpo.evaluate.gsb import ordinal_alpha
 
 
 def import_shard(
@@ -43,15 +46,31 @@ def told(rows: list[ImportedRow]) -> str:
     return f"{line}, {kinds.total()} rejected ({counts}; such as {first.source}: {first.reason})"
 
 
+def agreement(source: PairSource) -> list[str]:
+    """A line about how far the raters of labels agree, for the reader; none of other sources."""
+    if source.kind != "labels":
+        return []
+    votes = [verdict.votes for verdict in labels.verdicts(source)]
+    ties = sum(not sum(its) for its in votes)
+    alpha = ordinal_alpha(votes)
+    how = "not known, of raters who judged nothing in common" if alpha is None else f"Krippendorff's alpha {alpha:.2f}"
+    return [f"{len(votes)} videos or pairs of them were judged, {ties} are ties and left out; agreement: {how}"]
+
+
 def _imported(stage: ImportsStage, name: str, pair: Listed, store: Store, digests: DigestCache) -> ImportedRow:
     known = {"pair_id": clip_id(f"{name}/{pair.name}"), "origin": name, "source": f"{name}/{shown(pair.name)}"}
     known |= {"group": shown(pair.group), "caption": pair.caption}
     if pair.reason:
         return ImportedRow(status="rejected", reason=pair.reason, **known)
     try:
-        ends = [(path, digests.digest(path)) for path in (pair.winner, pair.loser)]
+        ends = [(path, digests.digest(path)) for path in (pair.winner, pair.loser)[: 1 if pair.label else 2]]
         known["source_digest"] = ends[0][1]
-        winner, loser, geometry = both(ends[0], ends[1], stage.clips, store)
+        if pair.label:
+            known["label"] = pair.label
+            winner, geometry = alone(ends[0], stage.clips, store)
+            loser = Half("", "", "")
+        else:
+            winner, loser, geometry = both(ends[0], ends[1], stage.clips, store)
     except BrokenVideo as error:
         return ImportedRow(status="rejected", reason=str(error), **known)
     return ImportedRow(

@@ -41,7 +41,7 @@ OF_NEGATIVES = {
 }  # fmt: skip
 OF_IMPORTED = {name: name for name in (
     "pair_id", "source", "frames", "fps", "width", "height", "caption", "winner", "winner_sha256", "loser",
-    "loser_sha256", "origin",
+    "loser_sha256", "origin", "label",
 )}  # fmt: skip
 PLACED = ("clip_id", "status", "reason", "source", "source_digest", "group", "shot", "shot_frames", "start", "frames")
 """Columns of the clips that say which split they are in."""
@@ -93,7 +93,7 @@ def build(
     why = "; ".join(filter(None, [broken, *left_out]))
     together = _together(rows, of_others)
     if ranked is not None and len(ranked):
-        together = pd.concat([together, ranked], ignore_index=True).fillna({"weight": 1.0, "origin": "gt"})
+        together = pd.concat([together, ranked], ignore_index=True).fillna({"weight": 1.0, "origin": "gt", "label": ""})
     return _limited(_complete(together, why), stage.pairs), lines
 
 
@@ -227,7 +227,9 @@ def _together(made: pd.DataFrame, of_others: pd.DataFrame) -> pd.DataFrame:
     if of_others.empty:
         return made
     gaps = {"generator": "", "loser_seed": -1}
-    return pd.concat([made.assign(origin="gt"), of_others.assign(**gaps)], ignore_index=True)[[*of_others, *gaps]]
+    return pd.concat([made.assign(origin="gt", label=""), of_others.assign(**gaps)], ignore_index=True)[
+        [*of_others, *gaps]
+    ]
 
 
 def settled(stage: S, split: str | None) -> S:

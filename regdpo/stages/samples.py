@@ -19,7 +19,7 @@ def chosen(samples: Samples, pairs: list[PairRow], ranked: Collection[str] = ())
     Args:
         ranked: sources of pairs whose winners were generated: they are left out unless there are no others.
     """
-    pairs = [pair for pair in pairs if pair.origin not in ranked] or pairs
+    pairs = [pair for pair in pairs if pair.origin not in ranked and not pair.label] or pairs
     clips = {pair.clip_id: pair for pair in pairs if pair.split == samples.split}
     rows = [clips[clip_id] for clip_id in sorted(clips)]
     if samples.limit and len(rows) > samples.limit:

@@ -70,7 +70,7 @@ class Inputs:
         if source not in self._imports:
             try:
                 rows = pairs_of(source, self.settings.pairs.sources[source])
-                self._announce([half for row in rows if not row.reason for half in (row.winner, row.loser)])
+                self._announce([half for row in rows for half in self._named(row).values()])
                 found = [asdict(row) | self._halves(row) for row in rows]
                 self._imports[source] = text_digest(json.dumps(found, sort_keys=True))[:DIGEST]
             except (OSError, UserError):
@@ -80,8 +80,11 @@ class Inputs:
         return self._imports[source]
 
     def _halves(self, pair: Listed) -> dict[str, str]:
-        halves = {} if pair.reason else {"winner": pair.winner, "loser": pair.loser}
-        return {"winner": "", "loser": ""} | {name: self._cache.digest(path) for name, path in halves.items()}
+        return {"winner": "", "loser": ""} | {name: self._cache.digest(it) for name, it in self._named(pair).items()}
+
+    def _named(self, pair: Listed) -> dict[str, Path]:
+        halves = {"winner": pair.winner} if pair.label else {"winner": pair.winner, "loser": pair.loser}
+        return {} if pair.reason else halves
 
     def _announce(self, videos: list[Path]) -> None:
         """Say so before much is read."""
