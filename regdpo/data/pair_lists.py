@@ -254,7 +254,7 @@ def _placed(row: Listed, winners: Path, winner: Any, losers: Path, loser: Any) -
         if reason := _outside(path, root) or refusal(path.parent, path.name):
             return row.rejected(f"{what}: {shown(name)} {reason}")
         found.append(path)
-    return replace(row, **dict(zip(("winner", "loser"), found, strict=False)))
+    return replace(row, winner=found[0], loser=found[-1] if len(found) > 1 else Path())
 
 
 def _outside(path: Path, root: Path) -> str:
