@@ -175,12 +175,12 @@ class Config(Section):
         sizes = ["x".join(map(str, it.size)) for it in self.clips.geometries]
         for link in self.train.links.values():
             for key, given, there in (
-                ("sources", link.step.sources, list(self.pairs.sources)),
+                ("sources", link.step.sources, [*self.pairs.sources, *self._of_generators]),
                 ("sizes", link.step.sizes, sizes),
             ):
                 if unknown := [name for name in given if name not in there]:
                     raise ValueError(f"train.{link.key}.{key}: there is no {unknown[0]}; there are {', '.join(there)}")
-            if link.fresh and link.step.sources and "gt" not in link.step.sources:
+            if link.fresh and link.step.sources and not {"gt", *self._of_generators} & {*link.step.sources}:
                 raise ValueError(f"train.{link.key}.generator: it makes losers of `gt`, which its `sources` have not")
         return self
 
@@ -307,6 +307,25 @@ class Config(Section):
         """
         it = self.train.links[link]
         return f"{of}by/{it.start}/seed{seed}/" if it.fresh else of
+
+    @property
+    def _of_generators(self) -> dict[str, str]:
+        """Names of the parts of source ``gt`` -> of the generator that made the losers."""
+        return {f"gt.{name}": name for name in self.negatives.named} if "gt" in self.pairs.sources else {}
+
+    def generators_in(self, folder: str) -> dict[str, Generator]:
+        """The generators whose losers are wanted in a folder of negatives: all in a base model's, and in one of
+        ``rounds`` those that its trainings take."""
+        if folder not in self.rounds:
+            return self.negatives.named
+        wanted: set[str] = set()
+        for link in self.train.links.values():
+            if any(
+                self.folder_of(of, link.name, seed) == folder for of in self.base.folders for seed in self.train.seeds
+            ):
+                taken = {*link.step.sources} or {"gt"}
+                wanted |= {name for part, name in self._of_generators.items() if taken & {"gt", part}}
+        return {name: it for name, it in self.negatives.named.items() if name in wanted}
 
     @property
     def rounds(self) -> list[str]:

@@ -239,6 +239,8 @@ PREVIOUS = "previous"
 
 Size = Annotated[str, Field(pattern=r"^[1-9]\d*x[1-9]\d*x[1-9]\d*$")]
 """Frames, height and width of clips."""
+SourceName = Annotated[str, Field(pattern=r"^(gt\.)?[A-Za-z0-9][A-Za-z0-9_-]*$")]
+"""A source of pairs, or its pairs whose losers one generator made."""
 Annealed = NonNegative | tuple[NonNegative, NonNegative]
 """A share, or those of the first and the last step."""
 
@@ -273,9 +275,10 @@ class Step(Terms, _Named):
         description="Who makes the losers of source `gt`: the base (or `negatives.generators`), or the start of this "
         "step, anew.",
     )
-    sources: dict[Name, Annealed] = Field(
+    sources: dict[SourceName, Annealed] = Field(
         {},
-        description="Name of a source of `pairs.sources` -> its share of the steps, of whatever sum; or [from, to], "
+        description="Name of a source of `pairs.sources`, or `gt.GENERATOR` for the pairs whose losers that generator "
+        "made -> its share of the steps, of whatever sum; or [from, to], "
         "which changes in a straight line from the first step to the last. Empty: all sources, as many as there are.",
     )
     sizes: dict[Size, Annealed] = Field(

@@ -354,6 +354,7 @@ class LatentRow(Row):
     shape: str  # of `winner`, C,F,H,W
     has_loser: bool
     origin: str = "gt"  # as of the pair
+    generator: str = ""  # as of the pair
     weight: float = 1.0  # of the pair's loss
     label: Label = ""
     segments: str = ""  # comma-joined, of equal time each: 1 winner better, -1 loser better, 0 neither; empty: all 1

@@ -85,6 +85,7 @@ def encode(
             shape=shapes[size],
             has_loser=bool(pair.loser),
             origin=pair.origin,
+            generator=pair.generator,
             weight=pair.weight,
             label=pair.label,
             segments=pair.segments,

@@ -105,11 +105,10 @@ class ModelFiles:
 
     def negatives(self, wildcards: Any) -> list[str]:
         """The shards of all losers for the pairs of a base model. What other models make is the same for all bases."""
-        negatives = self.settings.negatives
         return [
             f"{self.results}/{'' if generator.model else wildcards.of}negatives/{name}/{shard}.parquet"
-            for name, generator in negatives.named.items()
-            for shard in range(negatives.shards)
+            for name, generator in self.settings.generators_in(wildcards.of).items()
+            for shard in range(self.settings.negatives.shards)
         ]
 
     def of_candidates(self, wildcards: Any) -> Mapping[str, Any]:

@@ -184,3 +184,24 @@ def test_shares_are_of_what_there_is():
     ):
         with pytest.raises(UserError, match=line):
             checked({"a": {**REG_DPO, **wrong}})
+
+
+def test_a_step_may_take_the_losers_of_one_generator():
+    """Then no other makes any of its start's."""
+    negatives = SMALL["negatives"] | {"generators": {"noise": {}, "winner": {"strength": [0.4, 0.8]}}}
+    fresh = {**REG_DPO, "start": "sft", "generator": "previous"}
+    arms = {
+        "sft": {"objective": "sft"},
+        "near": {**fresh, "sources": {"gt.winner": 1}},
+        "far": {**fresh, "start": "near", "sources": {"gt": 1}},
+    }
+    settings = checked(arms, negatives=negatives)
+    assert [[*settings.generators_in(folder)] for folder in ("", "by/sft/seed0/", "by/near/seed0/")] == [
+        ["noise", "winner"], ["winner"], ["noise", "winner"],
+    ]  # fmt: skip
+    shards = ModelFiles(settings).negatives(SimpleNamespace(of="by/sft/seed0/"))
+    assert {shard.split("negatives/")[1].split("/")[0] for shard in shards} == {"winner"}
+    with pytest.raises(
+        UserError, match=r"arms\.near\.sources: there is no gt\.far; there are gt, gt\.noise, gt\.winner"
+    ):
+        checked(arms | {"near": {**fresh, "sources": {"gt.far": 1}}}, negatives=negatives)

@@ -80,3 +80,13 @@ def test_what_is_not_named_is_not_trained_on():
         chosen(ROWS, {}, flat(long=1))
     with pytest.raises(UserError, match=r"at the first or the last step all shares are 0"):
         mixture({"labels": (1, 0), "other": (0, 1)}, {"wide": (0, 1), "tall": (1, 0)})
+
+
+def test_the_pairs_of_one_generator_are_a_source():
+    rows = [row.model_copy(update={"generator": "near" if place % 2 else "far"}) for place, row in enumerate(ROWS)]
+    shares = flat(**{"gt.near": 1, "labels": 1})
+    found = chosen(rows, shares, {})
+    assert {(row.origin, row.generator) for row in found} == {("gt", "near"), ("labels", "near"), ("labels", "far")}
+    steps = [Mixture(found, 4, 4, STEPS, shares, {}).step(number) for number in range(STEPS)]
+    assert {(row.origin, row.generator) for step in steps for row in step if row.origin == "gt"} == {("gt", "near")}
+    assert all(len({row.origin for row in step}) == 1 for step in steps)
