@@ -111,6 +111,17 @@ class ReferenceEma(Section):
     every: Count = Field(100, description="Steps between updates.")
 
 
+class Averaging(Section):
+    """What `export: average` averages: the weights after every so many steps."""
+
+    every: Count = Field(description="Steps between them; it divides `steps`.")
+    decay: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.9,
+        description="They count as decay^k, k = 0 for the last, 1 for those before it and so on, divided by the sum; "
+        "1: all alike.",
+    )
+
+
 class Guards(Section):
     """When a training stops by itself."""
 
@@ -157,9 +168,12 @@ class TrainSettings(Section):
     )
     reference_ema: ReferenceEma | None = Field(None, description="A reference that follows the policy; empty: fixed.")
     guards: Guards = Guards()
-    export: Literal["last", "best"] = Field(
-        "last", description="Weights of the last step, or of the evaluation with the least validation error."
+    export: Literal["last", "best", "average"] = Field(
+        "last",
+        description="Weights of the last step, of the evaluation with the least validation error, or the average that "
+        "`average` says.",
     )
+    average: Averaging | None = Field(None, description="Of `export: average`; empty: there is none.")
     checkpoint_every: Count = Field(300, description="Steps between checkpoints.")
     keep: Count = Field(2, description="Last checkpoints kept.")
     eval_every: Count = Field(300, description="Steps between evaluations on the validation split.")
@@ -172,6 +186,12 @@ class TrainSettings(Section):
             raise ValueError("parallel.reference `adapters` needs tuning `lora`; take `copy`, `offload` or `cached`")
         if self.reference_ema and kind in ("adapters", "cached"):
             raise ValueError("reference_ema needs parallel.reference `copy` or `offload`: other references cannot move")
+        if (self.export == "average") != (self.average is not None):
+            raise ValueError("export `average` and the section `average` go together: give both or neither")
+        if self.average and self.steps % self.average.every:
+            raise ValueError(f"average.every: {self.average.every} does not divide steps, {self.steps}")
+        if self.average and self.ema:
+            raise ValueError("average: `ema` is an average too; leave one of them out")
         if self.parallel.pair == 2 and self.parallel.halves != "joint":
             raise ValueError("parallel.halves: a rank of `pair: 2` has one half; leave it out")
         return self

@@ -178,7 +178,7 @@ def memory(training: Training, parallel: Parallel, layers: tuple[int, ...] | Non
     buffers += 2 * settings.micro_batch * graphs * _inputs(training)
     return Memory(
         weights=(stored * (count.total - count.trained) + FP32 * count.trained) / shards
-        + (trained if settings.ema else 0),
+        + (trained if settings.ema or settings.average else 0),
         optimizer=OPTIMIZER[settings.optimizer] * count.trained / shards,
         gradients=gradients,
         activations=activations,

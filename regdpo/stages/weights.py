@@ -61,7 +61,13 @@ def text(training: TrainStage, geometries: list[Geometry], model: ModelFile, sto
     if ref.expert:
         facts.append(f"expert: {ref.expert} noise; the other one is the base's")
     terms = ", ".join(f"{name} {_short(value)}" for name, value in training.given().items())
-    kept = "best of the evaluations" if settings.export == "best" else "average" if settings.ema else "last step"
+    kept = (
+        "best of the evaluations"
+        if settings.export == "best"
+        else "average"
+        if settings.ema or settings.average
+        else "last step"
+    )
     facts += [
         f"objective: {training.objective}{f' ({terms})' if terms else ''}",
         f"training: {settings.steps} steps of {settings.batch} pairs, rate {settings.lr:g}, seed {model.seed}; {kept}",

@@ -41,3 +41,22 @@ class Ema:
             weights = parameter.detach().clone()
             parameter.copy_(self.average[name])
             self.average[name].copy_(weights)
+
+
+class Average(Ema):
+    """Of the weights after every so many steps: ``sum(decay^(n-k) w_k) / sum(decay^(n-k))``, k = 1 ... n; kept as it
+    grows, so that no earlier weights are. MUG-V's average of checkpoints (arXiv 2510.17519), whose coefficients it does
+    not give."""
+
+    def __init__(self, parameters: dict[str, nn.Parameter], decay: float, every: int):
+        super().__init__(parameters, decay)
+        self.every = every
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Take in the weights after a step (counted from 1), if it is one of those."""
+        if step % self.every:
+            return
+        share = 1 / sum(self.decay**age for age in range(step // self.every))
+        for name, parameter in self.parameters.items():
+            self.average[name].lerp_(parameter.detach(), share)

@@ -41,7 +41,7 @@ from regdpo.runtime.slurm import node_name
 from regdpo.train import dataset, mixture
 from regdpo.train.build import build, trained_parameters
 from regdpo.train.checkpoint import Checkpoints
-from regdpo.train.ema import Ema
+from regdpo.train.ema import Average, Ema
 from regdpo.train.guards import Watch
 from regdpo.train.passes import Passes, caption_dropout
 from regdpo.train.reference import Cache, follow
@@ -105,6 +105,10 @@ class Trainer:
         self.optimizer = _optimizer(self.settings, list(self.parameters.values()))
         self.ema = Ema(self.parameters, self.settings.ema) if self.settings.ema else None
         averages: dict[str, dict[str, Tensor]] = {"ema": self.ema.average} if self.ema else {}
+        self.average = None
+        if asked := self.settings.average:
+            self.average = Average(self.parameters, asked.decay, asked.every)
+            averages["average"] = self.average.average
         if self.copy is not None and self.settings.reference_ema:
             follow(self.copy, self.policy, 0.0)  # adapters too: an average of other ones would follow nothing
             copied = dict(self.copy.named_parameters())
@@ -260,6 +264,8 @@ class Trainer:
         if finite:
             self.optimizer.step()
             self._follow(step + 1)
+        if self.average:  # after a step that was skipped too
+            self.average.update(step + 1)
         self.optimizer.zero_grad()
         means = self._mean(totals)
         gain = means.pop("gain", None)
@@ -383,8 +389,9 @@ class Trainer:
     def export(self) -> None:
         """Write the trained weights on the first rank; the folder appears when it is complete."""
         best = self.checkpoints.load_best() if self.settings.export == "best" else 0
-        assert best or self.settings.export == "last" or not self.validation, "the best evaluation was not kept"
-        with self.ema.swapped() if self.ema and not best else nullcontext():
+        assert best or self.settings.export != "best" or not self.validation, "the best evaluation was not kept"
+        average = self.average or self.ema
+        with average.swapped() if average and not best else nullcontext():
             lora = self.settings.tuning == "lora"
             options = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=lora)
             state: dict[str, Any] = get_model_state_dict(self.policy, options=options)

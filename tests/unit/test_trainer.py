@@ -96,6 +96,31 @@ def test_the_average_is_exported(world, tmp_path, monkeypatch):
         assert torch.equal(now, seen[-1][name]), "the average was not swapped out again"
 
 
+@pytest.mark.parametrize("tuning", ["full", "lora"])
+def test_checkpoints_are_averaged(world, tmp_path, tuning):
+    """By the closed formula over the weights of steps 2, 4 and 6; the same from a training that goes on at step 3."""
+    settings = {"export": "average", "average": {"every": 2, "decay": 0.5}, "tuning": tuning, "objective": "sft"}
+    settings |= {"steps": 6, "checkpoint_every": 3, "lora": {"rank": 2, "alpha": 2, "targets": ["to_q"]}}
+    trainer, seen = opened(tiny.job(world, tmp_path / "run", **settings)), []
+    for step in range(3):
+        trainer.step(step)
+        seen.append(weights(trainer))
+    trainer.checkpoints.save(3)
+    trainer.checkpoints.finish()
+    again = opened(tiny.job(world, tmp_path / "run", **settings))
+    for step in range(again.checkpoints.load(), 6):
+        again.step(step)
+        seen.append(weights(again))
+    again.export()
+    name = "pytorch_lora_weights" if tuning == "lora" else "diffusion_pytorch_model"
+    found = load_file(tmp_path / f"run/export/{name}.safetensors")
+    for key, last in seen[5].items():
+        wanted = (0.25 * seen[1][key] + 0.5 * seen[3][key] + last) / 1.75
+        there = f"transformer.{key.replace('.default.', '.')}" if tuning == "lora" else key
+        torch.testing.assert_close(found[there], wanted, rtol=1e-5, atol=1e-7)
+    assert len(seen) == 6
+
+
 def test_the_untrained_start_has_no_share_in_the_average():
     """The average of a start of 1 that is 0 ever after: its value is the share. Without a ramp it would be .55."""
     weight = torch.nn.Parameter(torch.ones(()))

@@ -61,12 +61,18 @@ def test_a_dry_run_writes_nothing_and_starts_nothing(fresh: Project):
     program.chmod(0o755)
     values["scores"]["vbench"]["python"] = str(program)
     values["vae"] = {"report": True}
+    chain = [{"objective": "sft", "settings": {"tuning": "lora"}}]
+    chain.append({"objective": "dpo", "beta": 5, "adapters": "merge", "generator": "previous"})
+    values["train"]["arms"]["way"] = {"steps": chain}
     fresh.configure(values)
     before = written(fresh)
     planned = fresh.planned()
     assert planned["cut_clips"] == 2
-    assert planned["render_suite"] == planned["score_suite"] == 3 * 3  # shards of the base and two arms
     assert planned["measure_vae"] == planned["total_vae"] == 1
+    assert planned["train_arm"] == planned["arm_weights"] == 4  # two arms and a chain of two steps
+    assert planned["merge_adapters"] == 1
+    assert planned["render_negatives"] == planned["gt_pairs"] == 2  # by the base, and by the first step
+    assert planned["render_suite"] == planned["score_suite"] == 3 * 5  # shards of the base and all trainings
     notes = fresh.folder / ".snakemake/regdpo/digests.json"
     known = dict.fromkeys(json.loads(notes.read_text()), "0" * 64)
     assert len(known) == 2
