@@ -50,16 +50,17 @@ def text(found: Reconstruction) -> str:
     table = [["", "clips", *(metric.label for metric in found.metrics.values())]]
     for it in found.settings:
         name = f"{it.model} {it.resolution}p {it.frames} frames"
-        table.append([name, str(it.clips), *(_cell(it.cells[key], metric.decimals) for key, metric in METRICS.items())])
+        table.append(
+            [name, str(it.clips), *(_cell(it.cells[key], metric.decimals) for key, metric in found.metrics.items())]
+        )
     widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
-    reasons = dict.fromkeys(
-        f"{found.metrics[key].label}: {cell.missing}"
-        for it in found.settings
-        for key, cell in it.cells.items()
-        if cell.missing
-    )
-    return "\n".join([*lines, *reasons])
+    reasons: dict[str, dict[str, None]] = defaultdict(dict)
+    for it in found.settings:
+        for key, cell in it.cells.items():
+            if cell.missing:
+                reasons[cell.missing][found.metrics[key].label] = None
+    return "\n".join([*lines, *(f"{', '.join(labels)}: {reason}" for reason, labels in reasons.items())])
 
 
 def _cell(cell: Lost, decimals: int) -> str:

@@ -147,6 +147,7 @@ def test_clips_through_the_block_pca_codec(footage, tmp_path):
     vae_page.write(totals, tmp_path / "vae.json")
     assert vae_page.read(tmp_path / "vae.json") == totals
     assert f"{interval.mean:.2f} [{interval.low:.2f}, {interval.high:.2f}]" in vae_totals.text(totals)
+    assert "Decoded: clips have 9 frames (clips.frames)" in vae_totals.text(totals)
     html = drawn(totals)
     assert f"<b>{interval.mean:.2f}</b>" in html
     assert "base, 96, 9 frames" in html
