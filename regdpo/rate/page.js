@@ -221,7 +221,7 @@ function undo() {
 function finish() {
   round += 1;
   $("videos").replaceChildren();
-  $("all").textContent = state.of ? `You have answered all ${state.of}.` : "There is nothing to rate of this kind.";
+  $("all").textContent = state.of ? `All ${state.of} are done.` : "There is nothing to rate of this kind.";
   $("back").hidden = !state.undo;
   view("done");
   busy = false;

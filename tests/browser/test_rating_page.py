@@ -127,7 +127,16 @@ def test_a_rating_session_by_keyboard_ends_in_the_report(pages, made):
             server, _ = serve(made.config, port)
             expect(page.locator("#question-PF")).to_be_focused(timeout=20_000)
             page.keyboard.press("2")
-            expect(page.locator("#all")).to_have_text("You have answered all 2.")
+            expect(page.locator("#all")).to_have_text("All 2 are done.")
+            for key in ("Tab", "Tab", "Enter", "Tab", "ArrowDown", "Enter"):  # something else, single videos, begin
+                page.keyboard.press(key)
+            for (
+                key
+            ) in "2122z2":  # not generated, kept, not professional; the last answer is of the next, and taken back
+                expect(ready).to_have_count(2)
+                page.keyboard.press(key)
+                page.wait_for_timeout(150)
+            expect(page.locator("#count")).to_have_text("2 of 10")
             assert {url.split("/")[2] for url in requests if not url.startswith("data:")} == {f"127.0.0.1:{port}"}
             server.terminate()
             assert server.wait(20) == 0
@@ -139,11 +148,20 @@ def test_a_rating_session_by_keyboard_ends_in_the_report(pages, made):
                 .evaluate_all(numbers)
                 for axis in ("VQ", "PF")
             ]
+            clips = (
+                page.get_by_role("region", name="Single clips")
+                .locator("tbody tr")
+                .evaluate_all("all => all.map(row => [...row.cells].slice(1).map(it => it.innerText.split(' [')[0]))")
+            )
             browser.close()
     finally:
         server.terminate()
         assert server.wait(20) == 0
-    rows = manifests.read(made.root / "ratings/answers.parquet", AnswerRow)
+    every = manifests.read(made.root / "ratings/answers.parquet", AnswerRow)
+    clip_answers = Counter((row.axis, row.answer) for row in every if row.form == "clip")
+    assert clip_answers == {("generated", "no"): 2, ("product", "yes"): 1, ("professional", "no"): 1}
+    assert [row for row in clips if len(row) == 3] == [["100 % 1 of 1,", "0 % 0 of 1,", "1"]]
+    rows = [row for row in every if row.form == "pair"]
     assert Counter((row.rater, row.axis) for row in rows) == {("Ann", "VQ"): 2, ("Ann", "PF"): 2}
     first = [row for row in rows if row.answer != "same"]
     assert {(row.axis, row.answer == row.left) for row in first} == {("VQ", True), ("PF", False)}
