@@ -51,18 +51,23 @@ class Batch:
         ]
 
 
-def alike(row: LatentRow) -> tuple[str, bool]:
-    """What the rows of a batch have in common: their shape, and whether they are pairs or samples with labels."""
-    return row.shape, bool(row.label)
+Alike = tuple[str, str, bool]
+
+
+def alike(row: LatentRow) -> Alike:
+    """What the rows of a batch have in common: their shape, their source, and whether they are pairs or samples with
+    labels."""
+    return row.shape, row.origin, bool(row.label)
 
 
 class Order:
     """Which pairs an optimiser step takes, over all ranks: by the seed and the step's number alone.
 
-    Epoch after epoch, each in an order of its own, pairs queue up by the shape of their latents, and samples with
-    labels apart from them; when ``batch`` of one queue are there, they are the next step. So a step has one shape,
-    shapes take turns by chance in proportion to their pairs, and every pair is seen as often as any other, but for
-    those that wait: fewer than ``batch`` of each shape. With one shape epochs follow without a seam.
+    Epoch after epoch, each in an order of its own, pairs queue up by the shape of their latents and by their source,
+    and samples with labels apart from them; when ``batch`` of one queue are there, they are the next step. So a step
+    has one shape and source, these take turns by chance in proportion to their pairs, and every pair is seen as often
+    as any other, but for those that wait: fewer than ``batch`` of each queue. With one queue epochs follow without a
+    seam.
 
     Args:
         rows: the pairs. batch: of a step.
@@ -89,14 +94,14 @@ class Order:
         """How many steps are taken before an epoch begins."""
         return sum(epoch * count // self.batch for count in self.counts.values())
 
-    def _order_of(self, epoch: int) -> dict[tuple[str, bool], list[int]]:
+    def _order_of(self, epoch: int) -> dict[Alike, list[int]]:
         """Shape -> its pairs in the order of an epoch, by their place among all."""
-        found: dict[tuple[str, bool], list[int]] = {shape: [] for shape in self.counts}
+        found: dict[Alike, list[int]] = {shape: [] for shape in self.counts}
         for index in self._drawn(epoch):
             found[self.shapes[index]].append(index)
         return found
 
-    def _steps_of(self, epoch: int) -> list[tuple[tuple[str, bool], int]]:
+    def _steps_of(self, epoch: int) -> list[tuple[Alike, int]]:
         """Of each step of an epoch its shape, and how many pairs of that shape were taken before, since the start."""
         seen = {shape: epoch * count for shape, count in self.counts.items()}
         found = []

@@ -308,7 +308,7 @@ class Passes:
 
 def _alike(rows: list[LatentRow], count: int) -> list[list[int]]:
     """The places of all rows, at most ``count`` that are alike together."""
-    places: dict[tuple[str, bool], list[int]] = {}
+    places: dict[dataset.Alike, list[int]] = {}
     for place, row in enumerate(rows):
         places.setdefault(dataset.alike(row), []).append(place)
     return [those[first : first + count] for those in places.values() for first in range(0, len(those), count)]

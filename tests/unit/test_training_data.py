@@ -139,6 +139,13 @@ def test_a_step_takes_one_shape_and_every_pair_is_seen_as_often(batch):
     assert turns[: steps // 2] != turns[steps // 2 :]
 
 
+def test_a_step_is_of_one_source():
+    rows = [row.model_copy(update={"origin": "gt" if int(row.pair_id) % 3 else "other"}) for row in sized(wide=18)]
+    order = dataset.Order(rows, 2, seed=2)
+    taken = [[row.origin for row in order.step(step)] for step in range(9)]
+    assert sorted(taken) == [["gt", "gt"]] * 6 + [["other", "other"]] * 3
+
+
 @pytest.mark.parametrize("data", [1, 2, 3])
 def test_ranks_share_a_step_of_one_shape(data):
     """All ranks find the same step, whatever the layout; each takes its part, in micro-batches."""
