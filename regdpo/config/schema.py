@@ -334,6 +334,11 @@ class Config(Section):
         every = [self.folder_of(of, it, seed) for of in self.base.folders for it in fresh for seed in self.train.seeds]
         return list(dict.fromkeys(every))
 
+    @property
+    def generations(self) -> int:
+        """Times that losers are made of all clips: by every base model, and for every round."""
+        return len(self.base.seeds) + len(self.rounds)
+
     def trainings(self) -> dict[str, tuple[TrainSettings, bool]]:
         """Key of every training -> its settings, and whether it has losers."""
         found = {

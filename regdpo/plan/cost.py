@@ -127,7 +127,7 @@ def _faster(asked: Asked) -> list[str]:
     if name is None:
         return []
     one, embedded = negatives.named[name], asked.training.architecture.family.embeds_guidance
-    videos = math.ceil(asked.clips * one.share) * (one.per_clip or negatives.per_clip) * len(asked.settings.base.seeds)
+    videos = math.ceil(asked.clips * one.share) * (one.per_clip or negatives.per_clip) * asked.settings.generations
     rows = faster.table(negatives.sampling_of(name), family, embedded, videos * asked.forward)
     return ["What would make the negatives cheaper, each alone (docs/how-to/negatives.md; blank: not countable):", rows]
 
@@ -142,7 +142,7 @@ def _negatives(asked: Asked, name: str) -> Part:
     except UserError:
         return Part("negatives", title, f"the architecture of {base.model} is not known: not counted", 0.0, "", name)
     videos = math.ceil(asked.clips * one.share) * (one.per_clip or negatives.per_clip)
-    videos *= 1 if one.model else len(asked.settings.base.seeds)
+    videos *= 1 if one.model else asked.settings.generations
     what, hours = _sampling(other, negatives.sampling_of(name), videos)
     return Part("negatives", title, what, hours, generator=name)
 

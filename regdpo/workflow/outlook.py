@@ -98,7 +98,7 @@ def room(settings: Config, of: "Asked | None" = None) -> str:
     if of is None:
         return line
     bytes_each = 4 if settings.latents.dtype == "fp32" else 2
-    halves = of.clips * (1 + settings.negatives.a_clip) * len(settings.base.seeds)
+    halves = of.clips * (1 + settings.negatives.a_clip) * settings.generations
     each = of.training.mean(math.prod(one.latent) for one in of.training.each) * bytes_each
     return f"{line}; latents take about {halves * each / GB:,.1f} GB"
 

@@ -53,13 +53,21 @@ def test_gpu_hours_by_hand():
 
     values = schema.load(RECIPE).model_dump()
     values["scores"]["vbench"] |= {"suites": ["i2v"], "images": "crops", "i2v_prompts": "list.json"}
+    values["train"]["arms"]["twice"] = {
+        "objective": "dpo",
+        "beta": 9,
+        "generator": "previous",
+        "start": "dpo",
+        "rounds": 2,
+    }
     listed = rows(cost.markdown(asked(settings=schema.check(values))))
-    assert number(listed["VBench's i2v of 5 models"][1]) == pytest.approx(5 * 5590 * 80 * forward / rate, rel=0.01)
+    assert number(listed["VBench's i2v of 7 models"][1]) == pytest.approx(7 * 5590 * 80 * forward / rate, rel=0.01)
     clips = 12000 / 0.94
-    assert number(listed["negatives"][1]) == pytest.approx(clips * 40 * 2 * forward / rate, rel=0.01)
+    assert number(listed["negatives"][1]) == pytest.approx(3 * clips * 40 * 2 * forward / rate, rel=0.01)
+    assert number(listed["training, twice.1"][1]) == number(listed["training, dpo"][1])
     assert number(listed["training, dpo"][1]) == pytest.approx((12000 * a_pair + evaluations) / rate, rel=0.02)
-    assert number(listed["samples of 5 models"][1]) == pytest.approx(5 * 0.04 * clips * 80 * forward / rate, rel=0.01)
-    assert number(listed["held-out error"][1]) == pytest.approx(5 * 0.04 * clips * 8 * forward / rate, rel=0.02)
+    assert number(listed["samples of 7 models"][1]) == pytest.approx(7 * 0.04 * clips * 80 * forward / rate, rel=0.01)
+    assert number(listed["held-out error"][1]) == pytest.approx(7 * 0.04 * clips * 8 * forward / rate, rel=0.02)
     names = list(listed)
     stages = names[names.index("negatives") : names.index("**all**")]
     whole = number(listed["negatives"][1])
