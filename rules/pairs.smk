@@ -10,7 +10,7 @@ rule gt_pairs:
         candidates=lambda wildcards: model_files.ranked(wildcards, "candidates"),
         scores=lambda wildcards: model_files.ranked(wildcards, "scores"),
         # What the footage looks like, to be found in pairs that others made.
-        shots=rules.merge_clips.input.shots if FOOTAGE and IMPORTED else [],
+        shots=rules.merge_clips.input.shards if FOOTAGE and IMPORTED else [],
     output:
         manifest=f"{RESULTS}/{{of}}pairs.parquet",
     log:

@@ -64,14 +64,26 @@ def test_a_dry_run_writes_nothing_and_starts_nothing(fresh: Project):
     chain = [{"objective": "sft", "settings": {"tuning": "lora"}}]
     chain.append({"objective": "dpo", "beta": 5, "adapters": "merge", "generator": "previous"})
     values["train"]["arms"]["way"] = {"steps": chain}
+    (fresh.folder / "config/prompts.csv").write_text("uuid,prompt\n1,a dog\n2,a cat\n")
+    (fresh.folder / "config/said.csv").write_text("video,label,caption\nnone.mp4,good,c\n")
+    ranked = {"kind": "best_of_n", "candidates": {"score": {"sharpness": 1}, "shards": 2}}
+    listed = {"kind": "best_of_n", "candidates": {**ranked["candidates"], "prompts": "prompts.csv"}, "weights": {}}
+    said = {"kind": "labels", "path": "said.csv"}
+    values["pairs"] = values.get("pairs", {}) | {
+        "sources": {"gt": {"kind": "gt"}, "ranked": ranked, "listed": listed, "said": said}
+    }
+    values["negatives"]["generators"] = {"base": {}, "near": {"strength": [0.4, 0.8]}}
     fresh.configure(values)
     before = written(fresh)
     planned = fresh.planned()
+    assert planned["import_pairs"] == 2
     assert planned["cut_clips"] == 2
     assert planned["measure_vae"] == planned["total_vae"] == 1
     assert planned["train_arm"] == planned["arm_weights"] == 4  # two arms and a chain of two steps
     assert planned["merge_adapters"] == 1
-    assert planned["render_negatives"] == planned["gt_pairs"] == 2  # by the base, and by the first step
+    assert planned["gt_pairs"] == 2  # by the base, and by the first step
+    assert planned["render_negatives"] == 2 * 2  # by each from noise, and from the winner
+    assert planned["render_candidates"] == planned["score_candidates"] == 2 * 2 * 2  # shards of two sources
     assert planned["render_suite"] == planned["score_suite"] == 3 * 5  # shards of the base and all trainings
     notes = fresh.folder / ".snakemake/regdpo/digests.json"
     known = dict.fromkeys(json.loads(notes.read_text()), "0" * 64)
