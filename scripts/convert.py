@@ -2,6 +2,7 @@
 
 python scripts/convert.py videocrafter2 model.ckpt OUT
 python scripts/convert.py t2v_turbo unet_lora.pt model.ckpt OUT
+python scripts/convert.py mugv dit.pt vae.pt OUT
 python scripts/convert.py back FOLDER FILE --denoiser results/weights/ARM/seed0
 """
 
@@ -25,7 +26,7 @@ def main() -> None:
             one.add_argument(f"--{option}", default=default, help=f"{what}; default: %(default)s")
     back = kinds.add_parser("back")
     back.add_argument("folder", type=Path, help="what this script wrote")
-    back.add_argument("out", type=Path, help="the file to write")
+    back.add_argument("out", type=Path, help="the file to write; of mugv, a folder for both")
     back.add_argument(
         "--denoiser", type=Path, help="folder of a denoiser that was tuned in full, in place of the base's"
     )

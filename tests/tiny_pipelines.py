@@ -12,7 +12,10 @@ import transformers as t
 from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 from torch import Tensor, nn
 
+from regdpo.models import mugv_files
 from regdpo.models.codec import BlockPCACodec
+from regdpo.models.mugv_autoencoder import AutoencoderMugV
+from regdpo.models.mugv_transformer import MugVTransformer3DModel
 from regdpo.models.video_unet import VideoUNet
 from regdpo.models.videocrafter_files import write_index
 
@@ -229,6 +232,26 @@ def t2v_turbo() -> Own:
     return Own("t2v_turbo", "T2VTurbo", scheduler, time_cond_proj_dim=16, motion_cond_proj_dim=16)
 
 
+class MugV:
+    """A checkpoint of MUG-V, of which diffusers has no pipeline."""
+
+    def __init__(self) -> None:
+        self.transformer = MugVTransformer3DModel(
+            in_channels=4, num_attention_heads=4, attention_head_dim=12, num_layers=2, mlp_ratio=2.0, text_dim=32
+        )
+        vae = AutoencoderMugV(
+            latent_channels=4, block_out_channels=(8,) * 4, layers_per_block=1, norm_num_groups=4, temporal_filters=8,
+            temporal_multipliers=(1,) * 4, temporal_layers=1, temporal_norm_num_groups=4, micro_frames=16,
+            latents_mean=(-0.1, 0.0, 0.1, 0.2), latents_std=(0.5, 0.8, 1.2, 1.5),
+        )  # fmt: skip
+        self.parts = {"vae": vae, "text_encoder": t5(), "tokenizer": tokenizer()}
+
+    def save_pretrained(self, folder: Path, **options: Any) -> None:
+        for name, part in {"transformer": self.transformer, **self.parts}.items():
+            part.save_pretrained(folder / name)
+        mugv_files.write_index(folder)
+
+
 FPS = 8.0
 RATE = (("frame_rate", FPS),)
 WAN, WAN_I2V = d.WanPipeline, d.WanImageToVideoPipeline
@@ -262,6 +285,8 @@ CASES = {
     "ltx_video-i2v": Case("ltx_video", "i2v", lambda: ltx_video(LTX_I2V), options=RATE, both_tasks=True),
     "videocrafter2-t2v": Case("videocrafter2", "t2v", videocrafter2, size=(3, 32, 48), fixed_text=True, piped=False),
     "t2v_turbo-t2v": Case("t2v_turbo", "t2v", t2v_turbo, size=(3, 32, 48), fixed_text=True, piped=False),
+    "mugv-t2v": Case("mugv", "t2v", MugV, both_tasks=True, piped=False),
+    "mugv-i2v": Case("mugv", "i2v", MugV, both_tasks=True, piped=False),
 }
 
 

@@ -65,7 +65,9 @@ class Sampling(Section):
         description="Who makes the steps, on the sigmas of the checkpoint's own scheduler: itself, or diffusers' UniPC "
         "or DPM-Solver++ (`dpm++`), both of second order. For flows; Wan's own is UniPC.",
     )
-    negative_prompt: str = Field("", description="What guidance leads away from.")
+    negative_prompt: str = Field(
+        "", description="What guidance leads away from; empty: nothing, or with `mugv` the fixed text of its authors."
+    )
     batch: Count = Field(1, description="Videos rendered at once.")
     cache: Cache = Cache()
     compile: bool = Field(

@@ -24,11 +24,15 @@ from regdpo.models.original_names import original
 from regdpo.models.registry import FAMILIES
 
 PREFIX = "transformer."
-ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
+ATTENTION = (
+    *("to_q", "to_k", "to_v", "to_out.0"),
+    *("attn.qkv", "attn.proj", "cross_attn.q_linear", "cross_attn.kv_linear", "cross_attn.proj"),  # MUG-V
+)
 FEED_FORWARD = (
     *("ffn.net.0.proj", "ffn.net.2"),  # Wan
     *("ff.net.0.proj", "ff.net.2"),  # CogVideoX, LTX-Video and HunyuanVideo's double blocks, whose text has its own
     *("ff_context.net.0.proj", "ff_context.net.2"),
+    *("mlp.fc1", "mlp.fc2"),  # MUG-V
     "proj_mlp",  # HunyuanVideo's single blocks, whose other layer is the attention's output too
 )
 

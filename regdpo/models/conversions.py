@@ -47,6 +47,17 @@ CONVERSIONS = {
         "regdpo.models.videocrafter_files:back_turbo",
         _TOKENIZER,
     ),
+    "mugv": Conversion(
+        {"dit": "MUG-V's dit.pt", "vae": "MUG-V's vae.pt"},
+        "regdpo.models.mugv_files:convert",
+        "regdpo.models.mugv_files:back",
+        {
+            "text_encoder": (
+                "DeepFloyd/t5-v1_1-xxl",
+                "T5 v1.1 XXL, which the files lack: a folder, or a name on the hub",
+            )
+        },
+    ),
 }
 """By the name of the family."""
 

@@ -182,6 +182,10 @@ class Family(ABC):
         """Captions -> ``text`` (B, L, D), padded as the family's pipeline pads it, and what else the denoiser is given
         of them, such as ``text_mask`` (B, L)."""
 
+    def encode_negative(self, prompts: list[str]) -> dict[str, Tensor]:
+        """The same of what guidance leads away from, empty where the configuration leaves that to the family."""
+        return self.encode_text(prompts)
+
     @abstractmethod
     def encode_first_frame(self, frame: Tensor, frames: int) -> dict[str, Tensor]:
         """uint8 (B, H, W, 3) -> what the denoiser is given of the first frame; empty for text-to-video."""

@@ -90,6 +90,14 @@ FAMILIES = {
         pipelines={"t2v": "T2VTurbo"},
         denoiser=_VIDEO_UNET,
     ),
+    "mugv": Declaration(
+        "regdpo.models.mugv:MugV",
+        sizes.MUGV,
+        pipelines={"t2v": "MugV", "i2v": "MugV"},
+        denoiser="regdpo.models.mugv_transformer:MugVTransformer3DModel",
+        compiles=True,
+        solvers=FLOW,
+    ),
 }
 """By their names in the configuration, which takes no other. A new family is one file and one line here."""
 

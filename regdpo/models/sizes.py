@@ -56,6 +56,10 @@ def _unet_patch(unet: Values) -> tuple[int, int]:
     return 1, 2 ** (len(unet.get("channel_mult", (1, 2, 4, 4))) - 1)
 
 
+def _mugv_compression(vae: Values) -> tuple[int, int]:
+    return 8, 2 ** (len(vae.get("block_out_channels", (128, 256, 512, 512))) - 1)
+
+
 def _patch(otherwise: int) -> Callable[[Values], tuple[int, int]]:
     return lambda transformer: (transformer.get("patch_size_t") or 1, transformer.get("patch_size", otherwise))
 
@@ -65,6 +69,7 @@ COGVIDEOX = Cut(_cogvideox_compression, _patch(2), stacks=True)
 HUNYUAN_VIDEO = Cut(_hunyuan_compression, _patch(2))
 LTX_VIDEO = Cut(_ltx_compression, _patch(1))
 VIDEOCRAFTER2 = Cut(_frames_compression, _unet_patch)
+MUGV = Cut(_mugv_compression, _wan_patch)
 
 
 def check_size(

@@ -116,4 +116,4 @@ def negatives_of(family: Family, sampling: Sampling, count: int) -> dict[str, Te
     """The text that guidance leads ``count`` videos away from; empty if there is no such guidance."""
     if not sampling.guided or family.embeds_guidance:
         return {}
-    return family.encode_text([sampling.negative_prompt] * count)
+    return family.encode_negative([sampling.negative_prompt] * count)

@@ -132,7 +132,7 @@ def test_tokens_are_counted_as_the_text_encoder_reads_them(made):
     family = made.open()
     (ends,) = family.text_tokens([""])
     words = made.case.text_length - ends
-    after = 3 if made.case.family == "hunyuan_video" else 0  # of its mark after the caption, which is cut first
+    after = {"hunyuan_video": 3, "mugv": 7}.get(made.case.family, 0)  # of what follows a caption, which is cut first
 
     def counted(words: int, last: str) -> tuple[int, Tensor]:
         caption = " ".join(["square"] * (words - 1) + [last])
@@ -261,7 +261,7 @@ def test_target_is_the_schedulers(made):
 
 def test_samplers_that_draw_noise_go_from_the_noised_to_the_data(made):
     """Told the very noise, each step finds the data; and a sample is the same alone and in company, by its own seed."""
-    if made.case.piped:
+    if made.case.family not in ("videocrafter2", "t2v_turbo"):
         return
     family, inputs = made.open(), made.inputs(made.open())
     shape, draw = family.latent_shape(*made.case.size), torch.Generator().manual_seed(5)
@@ -318,8 +318,9 @@ def test_adapters_off_is_the_base(made):
                 module._disable_adapters = True
         off = family.predict(model, x, sigma, inputs)
     torch.testing.assert_close(off, plain, rtol=0, atol=0 if made.case.piped else 1e-5)  # MKL minds where weights lie
-    missing = LORA.model_copy(update={"targets": ["to_q", "q_proj"]})
-    with pytest.raises(UserError, match=r"lora.targets: .* no layer q_proj; a block has .*to_q.*to_out.0"):
+    query, out = ("qkv", "proj") if made.case.family == "mugv" else ("to_q", "to_out.0")
+    missing = LORA.model_copy(update={"targets": [query, "q_proj"]})
+    with pytest.raises(UserError, match=rf"lora.targets: .* no layer q_proj; a block has .*{query}.*{out}"):
         family.add_lora(family.load_transformer(), missing)
 
 
@@ -428,7 +429,8 @@ def test_adapters_on_the_feed_forward_too(made):
     """By one word: every linear layer that a block's attention and feed-forward have, none of its modulation, and none of
     the embeddings', such as the feed-forward of Wan's image condition."""
     family = made.open()
-    first = ("blocks.0.", "transformer_blocks.0.") if made.case.piped else ("input_blocks.1.",)
+    unet = not made.case.piped and made.case.family != "mugv"
+    first = ("input_blocks.1.",) if unet else ("blocks.0.", "transformer_blocks.0.")
     found = {}
     for word in ("attention", "attention+ff"):
         model = family.empty_transformer()
@@ -449,6 +451,10 @@ def test_adapters_on_the_feed_forward_too(made):
     }
     if made.case.family == "hunyuan_video":
         every = {name.replace("attn1", "attn") for name in every}
+    if made.case.family == "mugv":
+        every = {"attn.qkv", "attn.proj", "cross_attn.q_linear", "cross_attn.kv_linear", "cross_attn.proj"}
+        assert found == {"attention": every, "attention+ff": every | {"mlp.fc1", "mlp.fc2"}}
+        return
     assert found["attention"] == every
     within = "ffn" if "wan" in made.case.family else "ff"
     ends = {f"{part}.{layer}" for part in (within, "ff_context") for layer in ("net.0.proj", "net.2")}
@@ -560,9 +566,10 @@ def test_the_empty_transformer_is_the_loaded_one(made, tmp_path):
         assert name in loaded.state_dict() or torch.equal(buffers[name], buffer)
 
 
-@PIPED
 def test_tokens_are_the_denoisers(made):
-    """The length of the sequence that the blocks are given."""
+    """The length of the sequence that the blocks are given; of a UNet it is another at each level."""
+    if made.case.family in ("videocrafter2", "t2v_turbo"):
+        return
     family = made.open()
     inputs = made.inputs(family)
     model = family.load_transformer().eval()
@@ -667,7 +674,7 @@ def stage_of(made: Made, **changes: Any) -> stage_inputs.BaseStage:
 def test_checkpoints_are_checked_before_anything_runs(made):
     file = base.by_name(stage_of(made), made.store)
     assert (file.ref.expert, file.ref.text_length, file.ref.fps) == (made.case.expert, made.case.text_length, FPS)
-    pads = {"wan": 512, "wan22": 512, "cogvideox": 226, "hunyuan_video": 256, "ltx_video": 128}.get(
+    pads = {"wan": 512, "wan22": 512, "cogvideox": 226, "hunyuan_video": 256, "ltx_video": 128, "mugv": 300}.get(
         made.case.family, 77
     )
     if made.case.fixed_text:
@@ -703,6 +710,7 @@ SIZES = {
     "cogvideox-5b-i2v": (49, 480, 720, "knows positions of 32 x 48 alone, got 480 x 720"),
     "hunyuan_video-t2v": (61, 724, 1280, "clips.height: .* multiples of 16, got 724; 720 would do"),
     "ltx_video-t2v": (60, 480, 704, "2k.1 frames, got 60; 59 would do"),
+    "mugv-i2v": (104, 720, 1280, "8k.1 frames, got 104; 97 would do"),
     "videocrafter2-t2v": (16, 320, 520, "clips.width: .* multiples of 16, got 520; 512 would do"),
 }
 
@@ -715,7 +723,7 @@ def test_sizes_that_cannot_be_had(made):
             made.open().check_geometry(*size)
 
 
-@pytest.mark.parametrize("name", ["wan", "cogvideox", "hunyuan_video", "ltx_video"])
+@pytest.mark.parametrize("name", ["wan", "cogvideox", "hunyuan_video", "ltx_video", "mugv"])
 def test_what_a_checkpoint_does_not_say_of_its_sizes_is_as_in_diffusers(name):
     """Older ones leave it out, and they are asked before diffusers is loaded."""
     family, cut = family_class(name), FAMILIES[name].cut

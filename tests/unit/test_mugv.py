@@ -1,16 +1,28 @@
 """MUG-V's denoiser and autoencoder against vectors that its published code gave on small random weights
 (tests/golden/README.md), in fp32 and in float64."""
 
+import json
+import math
 from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file
+from tiny_pipelines import tokenizer
 from torch import Tensor
 
+from regdpo.config.schema import Sampling
+from regdpo.core.errors import UserError
+from regdpo.core.store import Store
+from regdpo.models import conversions
 from regdpo.models import mugv_transformer as denoiser
+from regdpo.models.family import Family, open_family
 from regdpo.models.mugv_autoencoder import AutoencoderMugV
 from regdpo.models.mugv_transformer import MugVTransformer3DModel
+from regdpo.models.spec import ModelRef
+from regdpo.models.weights import FILE
+from regdpo.sampling.denoise import denoise
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 NEAR = {"out": 5e-5, "ref64": 1e-9}
@@ -220,3 +232,162 @@ def test_the_autoencoder_has_the_published_number_of_parameters():
         model = AutoencoderMugV()
     count = {name: sum(it.numel() for it in part.parameters()) for name, part in model.named_children()}
     assert count == {"spatial_vae": 83_653_771, "temporal_vae": 328_099_128}
+
+
+@pytest.fixture
+def family(tmp_path) -> Family:
+    """Of a checkpoint without weights and text encoder."""
+    files = {
+        "model_index.json": {"vae": ["regdpo", "AutoencoderMugV"]},
+        "transformer/config.json": {"_class_name": "MugVTransformer3DModel", **DENOISER},
+        "vae/config.json": AUTOENCODER,
+        "scheduler/scheduler_config.json": {"_class_name": "FlowMatchEulerDiscreteScheduler"},
+    }
+    for path, values in files.items():
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_text(json.dumps(values))
+    ref = ModelRef(family="mugv", task="i2v", where="folder", path=str(tmp_path), fps=30.0, text_length=7, digest="")
+    return open_family(ref, Store(tmp_path), torch.device("cpu"))
+
+
+TRAJECTORIES = {"traj_t2v": 0, "traj_i2v": 1}
+"""And how many of their frames are given clean."""
+
+
+@pytest.mark.parametrize("case", [*TRAJECTORIES, "traj_frac"])
+def test_every_answer_of_a_trajectory(dit, case):
+    """Of the vectors' own latents, timesteps and masks, with the caption and with the negative text."""
+    vectors, model = dit
+    text = vectors.given(f"{case}.y").squeeze(1)
+    for step in range(4):
+        z, t, mask = (
+            vectors.tensors.get(
+                f"{vectors.kind}.{case}.step{step}.{name}", vectors.tensors[f"out.{case}.step{step}.{name}"]
+            )
+            for name in ("z_in", "t", "x_mask")
+        )
+        both = [torch.cat([it, it]) for it in (z, t, mask)]
+        with torch.no_grad():
+            answer = model(both[0], both[1], torch.full((1,), 30.0), text, vectors.given(f"{case}.mask_text"), both[2])
+        vectors.same(f"{case}.step{step}.pred", answer[0])
+
+
+@pytest.mark.parametrize("case", TRAJECTORIES)
+def test_a_video_is_sampled_as_there(family, case):
+    """Our loop from the same noise to the end: guidance, shift, sign, and a first frame that stays."""
+    vectors = Vectors("mugv_dit", "out")
+    model = MugVTransformer3DModel(**DENOISER).eval()
+    model.load_state_dict(vectors.weights("dit"))
+    text, mask, z = (vectors.given(f"{case}.{name}") for name in ("y", "mask_text", "z"))
+    inputs, negative = ({"text": text[i : i + 1, 0], "text_mask": mask[i : i + 1]} for i in (0, 1))
+    if given := TRAJECTORIES[case]:
+        inputs["first"] = z[:, :, :given]
+    shift = math.sqrt(64 * 96) / 512 * math.sqrt(z.shape[2])  # of the pixels that the vectors name
+    sampling = Sampling(steps=4, guidance=4.0, shift=shift)
+    vectors.same(f"{case}.final", denoise(family, model, inputs, vectors.given(f"{case}.noise.0"), sampling, negative))
+
+
+def test_timesteps_are_shifted_by_the_size(family):
+    """As published with exact numbers, and with those that its pipeline rounds to bf16."""
+    vectors = Vectors("mugv_dit", "out")
+    for name, steps, shape in (
+        ("720p_5s_25", 25, (14, 1280, 720)),
+        ("image_512_1_10", 10, (1, 512, 512)),
+        ("tiny_64x96_3_4", 4, (3, 64, 96)),
+    ):
+        frames, *sides = shape
+        scheduler = family.sampler(steps, None, (6, frames, *(side // 8 for side in sides)))
+        vectors.same(f"sched.{name}.f32args", scheduler.timesteps)
+    for name, frames in (("720p_5s_25", 14), ("720p_3s_25", 10)):
+        high, wide, long = (torch.tensor(it, dtype=torch.bfloat16) for it in (1280, 720, frames))
+        shift = (high * wide / 512**2).sqrt() * long.sqrt()
+        scheduler = family.sampler(25, shift.item(), (6, frames, 160, 90))
+        vectors.same(f"sched.{name}.bf16args", scheduler.timesteps)
+
+
+def test_noise_is_mixed_in_as_there(family, kind):
+    vectors = Vectors("mugv_dit", kind)
+    x0, noise = (vectors.given(f"add_noise.{name}") for name in ("x0", "noise"))
+    sigma = 1 - (1 - vectors.tensors["in.add_noise.t"] / 1000)  # rounded to fp32 twice, as there
+    vectors.same("add_noise.x_t", family.noised(x0, noise, sigma))
+
+
+@pytest.fixture
+def published(tmp_path) -> Path:
+    """A folder with files as they are published, of small models, and a text encoder beside them."""
+    torch.manual_seed(0)
+    small = {
+        "latent_channels": 6,
+        "block_out_channels": (32,) * 4,
+        "temporal_filters": 32,
+        "temporal_multipliers": (1, 1, 2, 2),
+        "temporal_layers": 1,
+        "latents_mean": tuple(range(6)),
+        "latents_std": (2.0,) * 6,
+    }
+    for name, model in {"dit": MugVTransformer3DModel(**DENOISER), "vae": AutoencoderMugV(**small)}.items():
+        weights = {key: it.bfloat16() for key, it in reversed(model.state_dict().items())}
+        torch.save(weights, tmp_path / f"{name}.pt")
+    text = transformers.T5Config(d_model=20, d_kv=8, d_ff=37, num_layers=1, num_heads=2, vocab_size=64)
+    transformers.T5EncoderModel(text).save_pretrained(tmp_path / "t5")
+    tokenizer().save_pretrained(tmp_path / "t5")
+    return tmp_path
+
+
+def alike(one: Path, other: Path) -> bool:
+    first, second = (torch.load(path, weights_only=True) for path in (one, other))
+    same = all(it.dtype == second[name].dtype and torch.equal(it, second[name]) for name, it in first.items())
+    return list(first) == list(second) and same
+
+
+def test_the_published_files_are_converted_and_back_bit_for_bit(published):
+    """Also with a denoiser that was tuned in full, as training exports it."""
+    options = {"text_encoder": str(published / "t5")}
+    files = [published / "dit.pt", published / "vae.pt"]
+    conversions.run("mugv", files, published / "model", options)
+    ref = ModelRef(family="mugv", task="i2v", where="folder", path=str(published / "model"), text_length=9, digest="")
+    store = Store(published)
+    family = open_family(ref, store, torch.device("cpu"))
+    family.check()
+    frames = torch.randint(0, 255, (1, 9, 16, 16, 3), dtype=torch.uint8)
+    assert family.encode_video(frames).shape == (1, 6, 2, 2, 2)
+    assert family.encode_text(["a square"])["text"].shape == (1, 9, 20)
+
+    conversions.run_back(published / "model", None, published / "back")
+    assert all(alike(published / "back" / file.name, file) for file in files)
+    state = {name: it + 1 for name, it in family.load_transformer().state_dict().items()}
+    (published / "tuned").mkdir()
+    family.save_transformer(state, published / "tuned")
+    conversions.run_back(published / "model", published / "tuned", published / "after")
+    after = torch.load(published / "after/dit.pt", weights_only=True)
+    assert all(torch.equal(it, state[name]) for name, it in after.items())
+    assert alike(published / "after/vae.pt", files[1])
+    assert (published / "tuned" / FILE).exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "holds", "said"),
+    [
+        ("dit.pt", "vae.pt", r"dit.pt: is not MUG-V's dit.pt \('x_embedder.proj.weight'\)"),
+        ("vae.pt", "dit.pt", r"vae.pt: is not MUG-V's vae.pt"),
+        ("dit.pt", {"a": 1}, "dit.pt: holds something else than tensors by name"),
+        ("dit.pt", "less", "dit.pt: lacks end_token; it is not MUG-V's dit.pt"),
+        ("dit.pt", b"nothing", "dit.pt: cannot be read as a file of tensors"),
+    ],
+)
+def test_a_wrong_file_is_told_in_one_line(published, file, holds, said):
+    path = published / file
+    if isinstance(holds, bytes):
+        path.write_bytes(holds)
+    elif isinstance(holds, dict):
+        torch.save(holds, path)
+    else:
+        other = torch.load(published / ("dit.pt" if holds == "less" else holds), weights_only=True)
+        if holds == "less":
+            del other["end_token"]
+        torch.save(other, path)
+    files, options = [published / "dit.pt", published / "vae.pt"], {"text_encoder": str(published / "t5")}
+    with pytest.raises(UserError, match=said) as told:
+        conversions.run("mugv", files, published / "model", options)
+    assert "\n" not in str(told.value)
+    assert not (published / "model").exists()

@@ -43,7 +43,8 @@ def training(model=I2V, frames=81, height=720, width=1280, ranks=8, halves=2, **
     ("model", "billions", "tokens"),  # as published; tokens of 81 frames of 480x832
     [(I2V, 16.4, 32760), (T2V, 14.3, 32760), (SMALL, 1.42, 32760), ("Wan-AI/Wan2.2-TI2V-5B-Diffusers", 5.0, 8190),
      ("zai-org/CogVideoX-5b", 5.57, 32760), ("Lightricks/LTX-Video", 1.92, None),
-     (HUNYUAN, 12.82, 32760), ("VideoCrafter/VideoCrafter2", 1.4133, None), ("t2v_turbo", 1.4134, None)],
+     (HUNYUAN, 12.82, 32760), ("VideoCrafter/VideoCrafter2", 1.4133, None), ("t2v_turbo", 1.4134, None),
+     ("MUG-V/MUG-V-inference", 10.83, 17162)],
 )  # fmt: skip
 def test_architectures_have_their_published_size(model, billions, tokens):
     it = architecture.known(model)
