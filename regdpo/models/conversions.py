@@ -3,6 +3,7 @@
 import importlib
 import json
 import pickle
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -99,9 +100,12 @@ def read(path: Path) -> Any:
     import torch  # here, since it takes long to load
 
     try:
-        return torch.load(path, "cpu", weights_only=True)
+        return torch.load(path, "cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except (*BROKEN, pickle.UnpicklingError, EOFError) as error:
-        raise UserError(f"{path}: cannot be read as a file of tensors ({first_line(error)})") from None
+        # Of an unpickling error the library advises to run what the file holds.
+        damaged = "it is damaged, or holds more than tensors"
+        reason = damaged if isinstance(error, pickle.UnpicklingError) else first_line(error)
+        raise UserError(f"{path}: cannot be read as a file of tensors ({reason})") from None
 
 
 def _function(name: str) -> Callable[..., None]:
