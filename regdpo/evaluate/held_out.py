@@ -28,11 +28,12 @@ def score(
 ) -> list[ScoreRow]:
     """One ``held_out_error`` a clip of the split: the mean over ``error.timesteps`` sigmas with the clip's noise.
 
-    Of a model with two experts it is the error of the one that is trained, on its part of the sigmas.
+    Samples that are labelled bad are left out. Of a model with two experts it is the error of the one that is trained,
+    on its part of the sigmas.
     """
     family = open_family(model.ref, store, device, compute_dtype(device))
     transformer = family.load_transformer().eval()
-    clips = {latent.clip_id: latent for latent in latents if latent.split == stage.split}
+    clips = {latent.clip_id: latent for latent in latents if latent.split == stage.split and latent.label != "bad"}
     rows = []
     for clip_id, latent in track(sorted(clips.items()), "held-out error", len(clips)):
         tensors = {name: value.float().to(device) for name, value in read_latents(latent, store).items()}
