@@ -11,7 +11,7 @@ rule caption_clips:
         f"{LOGS}/benchmarks/captions/{{shard}}.tsv"
     localrule: not CAPTIONER.model
     conda:
-        "../envs/captioning.yaml"
+        f"../envs/{'captioning' if CAPTIONER.environment else 'regdpo'}.yaml"
     threads: 1
     resources:
         mem_mb=declare.memory(64000 if CAPTIONER.gpu else 2000),

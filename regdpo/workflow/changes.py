@@ -67,7 +67,7 @@ PLACES = {
     "omniscore": "scores.omniscore.weights",
 }
 """What parts of the configuration are called by ``stage_inputs`` -> where they stand in it."""
-OF_SUITES = {"seed": "scores.vbench.seed", "sampling": "samples.sampling"}
+OF_SUITES = {"seed": "scores.vbench.seed", "sampling": "samples.sampling", "bootstrap": "scores.bootstrap"}
 """The same for VBench's suites."""
 FILES = {
     "videos": "the videos",

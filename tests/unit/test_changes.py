@@ -144,6 +144,8 @@ def test_a_generators_override_is_told_where_it_stands():
         ("encode", "crf"): "clips.encode.crf",
     }.items():
         assert changes._place(path, job, settings) == place
+    totals = Job(0, "total_suite", "suite_totals", {"suite": "t2v"})
+    assert changes._place(("bootstrap", "resamples"), totals, settings) == "scores.bootstrap.resamples"
 
 
 def test_every_part_of_a_stage_has_its_place_in_the_configuration():

@@ -64,6 +64,13 @@ def test_locks_of_one_environment_agree(locks):
             assert first.setdefault(name, versions) & versions, name
 
 
+def test_no_rule_has_an_environment_that_its_configuration_does_not_need():
+    """Captions from files need no captioner's; what needs more than regdpo's is said by its declaration."""
+    for rule in sorted((ENVS.parent / "rules").glob("*.smk")):
+        fixed = set(re.findall(r'"\.\./envs/([\w-]+)\.yaml"', rule.read_text()))
+        assert fixed <= {"regdpo"}, rule.name
+
+
 @pytest.mark.parametrize("name", YAMLS)
 def test_a_conda_environment_is_that_of_its_locks(name):
     """Snakemake makes it anew when the yaml changes, so that has to change with the locks."""
