@@ -52,6 +52,7 @@ PLACES = {
     "filters": "clips.filters",
     "sources": "pairs.sources",
     "alone": "pairs.sources",
+    "ranked": "pairs.sources",
     "generators": "negatives.generators",
     "shift": "negatives.sampling.shift",
     "frames": "clips.frames",
