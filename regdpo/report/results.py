@@ -59,6 +59,11 @@ class Cell:
         found = _word(-1, self.distance, self.short, self.told)
         return {"better": "closer to real", "worse": "further from real"}.get(found, found)
 
+    @property
+    def lone(self) -> bool:
+        """Whether the difference would be told apart from zero if it were the only one, and is not among so many."""
+        return bool(self.against and self.against.sign and not self.told and not self.short)
+
 
 class Scores:
     """Score rows by model and metric. ``real`` is a model; ``base`` is the union of the base models, and an arm that of
