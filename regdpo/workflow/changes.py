@@ -53,6 +53,8 @@ PLACES = {
     "sources": "pairs.sources",
     "alone": "pairs.sources",
     "ranked": "pairs.sources",
+    "source": "pairs.sources",
+    "candidates": "pairs.sources",
     "generators": "negatives.generators",
     "shift": "negatives.sampling.shift",
     "frames": "clips.frames",
@@ -66,9 +68,12 @@ PLACES = {
     "limit": "scores.vbench.prompts",
     "geometry": "clips.buckets",
     "omniscore": "scores.omniscore.weights",
+    "precision": "latents.precision",
+    "tiling": "latents.tiling",
+    "bootstrap": "scores.bootstrap",
 }
 """What parts of the configuration are called by ``stage_inputs`` -> where they stand in it."""
-OF_SUITES = {"seed": "scores.vbench.seed", "sampling": "samples.sampling", "bootstrap": "scores.bootstrap"}
+OF_SUITES = {"seed": "scores.vbench.seed", "sampling": "samples.sampling"}
 """The same for VBench's suites."""
 FILES = {
     "videos": "the videos",

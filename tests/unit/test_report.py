@@ -459,7 +459,7 @@ def test_a_word_needs_a_p_that_holds_among_all_comparisons(inputs, html):
     compared = [c for arm in ("sft", "dpo", "reg_dpo") for c in cells[arm].values() if c.p is not None]
     assert cell.delta.sign == 1
     assert cell.delta.p < 0.05 < cell.p
-    assert (cell.told, cell.reading) == (False, "no difference seen")
+    assert (cell.told, cell.reading, cell.lone) == (False, "no difference seen", True)
     assert [c.p for c in compared] == stats.holm([c.against.p for c in compared])
     assert f"Holm's correction over {len(compared)} comparisons" in html.replace("&#39;", "'")
 
