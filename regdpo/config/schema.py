@@ -180,8 +180,12 @@ class Config(Section):
             ):
                 if unknown := [name for name in given if name not in there]:
                     raise ValueError(f"train.{link.key}.{key}: there is no {unknown[0]}; there are {', '.join(there)}")
-            if link.fresh and link.step.sources and not {"gt", *self._of_generators} & {*link.step.sources}:
-                raise ValueError(f"train.{link.key}.generator: it makes losers of `gt`, which its `sources` have not")
+            made = {"gt", *self._of_generators, *self.pairs.ranked}
+            if link.fresh and link.step.sources and not made & {*link.step.sources}:
+                raise ValueError(
+                    f"train.{link.key}.generator: it makes losers of `gt` and videos of `best_of_n`, and its `sources` "
+                    "are of neither"
+                )
         return self
 
     @model_validator(mode="after")
@@ -189,9 +193,12 @@ class Config(Section):
         for link in self.train.links.values():
             if link.step.generator == BASE:
                 continue
-            if "gt" not in self.pairs.sources:
-                raise ValueError(f"train.{link.key}.generator: it makes losers of `gt`, which pairs.sources has not")
-            if all(it.model for it in self.negatives.named.values()):
+            if "gt" not in self.pairs.sources and not self.pairs.ranked:
+                raise ValueError(
+                    f"train.{link.key}.generator: it makes losers of `gt` and videos of `best_of_n`, and pairs.sources "
+                    "has neither"
+                )
+            if not self.pairs.ranked and all(it.model for it in self.negatives.named.values()):
                 raise ValueError(
                     f"train.{link.key}.generator: all of negatives.generators are other models, and would make the "
                     "same again; add one without `model`"
@@ -314,18 +321,29 @@ class Config(Section):
         return {f"gt.{name}": name for name in self.negatives.named} if "gt" in self.pairs.sources else {}
 
     def generators_in(self, folder: str) -> dict[str, Generator]:
-        """The generators whose losers are wanted in a folder of negatives: all in a base model's, and in one of
-        ``rounds`` those that its trainings take."""
+        """The generators whose losers are wanted in a folder of negatives."""
+        wanted = self._wanted_in(folder)
+        return {name: it for name, it in self.negatives.named.items() if {"gt", f"gt.{name}"} & wanted}
+
+    def candidates_in(self, folder: str) -> dict[str, Candidates]:
+        """The sources of kind `best_of_n` whose videos are wanted in such a folder."""
+        wanted = self._wanted_in(folder)
+        return {name: it for name, it in self.pairs.ranked.items() if name in wanted}
+
+    def _wanted_in(self, folder: str) -> set[str]:
+        """The sources whose pairs are wanted in a folder of negatives: all in a base model's, and in one of ``rounds``
+        those that its trainings take."""
+        every = {"gt", *self.pairs.sources}
         if folder not in self.rounds:
-            return self.negatives.named
-        wanted: set[str] = set()
-        for link in self.train.links.values():
+            return every
+        reading = [
+            link.step
+            for link in self.train.links.values()
             if any(
                 self.folder_of(of, link.name, seed) == folder for of in self.base.folders for seed in self.train.seeds
-            ):
-                taken = {*link.step.sources} or {"gt"}
-                wanted |= {name for part, name in self._of_generators.items() if taken & {"gt", part}}
-        return {name: it for name, it in self.negatives.named.items() if name in wanted}
+            )
+        ]
+        return {name for step in reading for name in step.sources or every}
 
     @property
     def rounds(self) -> list[str]:

@@ -106,6 +106,8 @@ def ranked(stage: PairsStage, candidates: pd.DataFrame, scores: pd.DataFrame) ->
     found = []
     for name, source in stage.ranked.items():
         mine = candidates[candidates["origin"] == name]
+        if mine.empty:  # of a round whose trainings take none of this source
+            continue
         those = scores[scores["clip_id"].isin(mine["prompt_id"])]
         found.append(ranking.choose(name, source, mine, those))
     tables = [rows for rows, _ in found]

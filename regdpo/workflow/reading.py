@@ -124,7 +124,7 @@ class ModelFiles:
     def ranked(self, wildcards: Any, what: Literal["candidates", "scores"]) -> list[str]:
         """The shards of all videos that pairs are chosen from by score, or of those scores."""
         settings, found = self.settings, []
-        for name, it in settings.pairs.ranked.items():
+        for name, it in settings.candidates_in(wildcards.of).items():
             measures = measures_of(
                 f"pairs.sources.{name}.candidates.score", it.score, settings.scores.judges, settings.base.task
             )

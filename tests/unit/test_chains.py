@@ -205,3 +205,21 @@ def test_a_step_may_take_the_losers_of_one_generator():
         UserError, match=r"arms\.near\.sources: there is no gt\.far; there are gt, gt\.noise, gt\.winner"
     ):
         checked(arms | {"near": {**fresh, "sources": {"gt.far": 1}}}, negatives=negatives)
+
+
+def test_a_round_makes_only_what_its_trainings_take():
+    ranked = {"kind": "best_of_n", "candidates": {"score": {"sharpness": 1}, "shards": 1}}
+    pairs = SMALL["pairs"] | {"sources": {"gt": {"kind": "gt"}, "ranked": ranked}}
+    fresh = {**REG_DPO, "start": "sft", "generator": "previous"}
+    arms = {
+        "sft": {"objective": "sft"},
+        "a": {**fresh, "sources": {"ranked": 1}},
+        "b": {**fresh, "start": "a", "sources": {"gt": 1}},
+    }
+    settings = checked(arms, pairs=pairs)
+    made = [
+        (len(settings.generators_in(folder)), len(settings.candidates_in(folder)))
+        for folder in ("", "by/sft/seed0/", "by/a/seed0/")
+    ]
+    assert made == [(1, 1), (0, 1), (1, 0)]
+    assert ModelFiles(settings).ranked(SimpleNamespace(of="by/a/seed0/"), "candidates") == []
