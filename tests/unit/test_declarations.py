@@ -1,12 +1,15 @@
 """What is declared once is picked up whole: a toy objective, measure and filter of clips, each of one declaration."""
 
+import re
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import yaml
 
 from regdpo.config import schema
 from regdpo.core import code_digest
@@ -131,3 +134,13 @@ def test_what_is_declared_is_there():
     assert all(code_digest.code_digest(entry) for entry in named)
     assert all(callable(it.measure()) for it in FILTERS.values())
     assert len(metrics()) == sum(len(measure.metrics) for measure in MEASURES.values())
+
+
+def test_rules_that_ask_for_a_gpu_wait_where_there_are_some():
+    """``cut_clips`` alone asks for one by the configuration, where its filters have weights."""
+    root = Path(__file__).parents[2]
+    rules = re.split(r"^ *rule (?=\w+:)", "\n".join(it.read_text() for it in root.glob("rules/*.smk")), flags=re.M)[1:]
+    asking = {rule.partition(":")[0] for rule in rules if re.search(r"^ *gpu=(?!0,)", rule, flags=re.M)}
+    profile = yaml.safe_load((root / "profiles/slurm/profile.v9+.yaml").read_text())
+    placed = {name for name, it in profile["set-resources"].items() if "gpu" in it["slurm_partition"]}
+    assert asking - {"cut_clips"} == placed
