@@ -330,6 +330,11 @@ class Config(Section):
         wanted = self._wanted_in(folder)
         return {name: it for name, it in self.pairs.ranked.items() if name in wanted}
 
+    def times_made(self, name: str) -> int:
+        """In how many folders of negatives the losers of a generator, or the videos of a source, are made."""
+        folders = [*self.base.folders, *self.rounds]
+        return sum(name in {**self.generators_in(folder), **self.candidates_in(folder)} for folder in folders)
+
     def _wanted_in(self, folder: str) -> set[str]:
         """The sources whose pairs are wanted in a folder of negatives: all in a base model's, and in one of ``rounds``
         those that its trainings take."""

@@ -8,6 +8,7 @@ import torch
 
 from regdpo.config.schema import Config, Sampling
 from regdpo.core.errors import UserError
+from regdpo.data import prompt_lists
 from regdpo.evaluate.suites import SUITES
 from regdpo.objectives.schedule import EVAL_PAIRS, EVAL_SIGMAS
 from regdpo.plan import faster, trace
@@ -95,7 +96,8 @@ class Part:
 def parts(asked: Asked) -> list[Part]:
     """Of every stage whose GPU-hours FLOPs tell."""
     settings, ranks = asked.settings, asked.training.ranks
-    found = [_negatives(asked, name) for name in settings.negatives.named]
+    found = [_negatives(asked, name) for name in settings.negatives.named] if "gt" in settings.pairs.sources else []
+    found += [_candidates(asked, name) for name in settings.pairs.ranked]
     if settings.base.pretrain:
         found.append(Part("base", "base", "made here, on other footage: not counted", 0.0))
     for name in settings.train.links:
@@ -127,7 +129,7 @@ def _faster(asked: Asked) -> list[str]:
     if name is None:
         return []
     one, embedded = negatives.named[name], asked.training.architecture.family.embeds_guidance
-    videos = math.ceil(asked.clips * one.share) * (one.per_clip or negatives.per_clip) * asked.settings.generations
+    videos = math.ceil(asked.clips * one.share) * (one.per_clip or negatives.per_clip) * asked.settings.times_made(name)
     rows = faster.table(negatives.sampling_of(name), family, embedded, videos * asked.forward)
     return ["What would make the negatives cheaper, each alone (docs/how-to/negatives.md; blank: not countable):", rows]
 
@@ -142,9 +144,18 @@ def _negatives(asked: Asked, name: str) -> Part:
     except UserError:
         return Part("negatives", title, f"the architecture of {base.model} is not known: not counted", 0.0, "", name)
     videos = math.ceil(asked.clips * one.share) * (one.per_clip or negatives.per_clip)
-    videos *= 1 if one.model else asked.settings.generations
+    videos *= 1 if one.model else asked.settings.times_made(name)
     what, hours = _sampling(other, negatives.sampling_of(name), videos)
     return Part("negatives", title, what, hours, generator=name)
+
+
+def _candidates(asked: Asked, name: str) -> Part:
+    """Of one source of kind ``best_of_n``: the videos that pairs are chosen from."""
+    one = asked.settings.pairs.ranked[name]
+    prompts = len(prompt_lists.read(one.prompts)) if one.prompts else asked.clips
+    videos = min(prompts, one.limit or prompts) * one.count * asked.settings.times_made(name)
+    what, hours = _sampling(asked, asked.settings.sampling_of_candidates(name), videos)
+    return Part("candidates", f"videos to choose from, {name}", what, hours)
 
 
 def _stages(asked: Asked) -> str:

@@ -60,7 +60,12 @@ def test_gpu_hours_by_hand():
         "start": "dpo",
         "rounds": 2,
     }
+    values["train"]["arms"]["twice"]["sources"] = {"gt": 1}
+    best_of_4 = {"kind": "best_of_n", "candidates": {"score": {"sharpness": 1}, "limit": 1000}}
+    values["pairs"]["sources"]["ranked"] = best_of_4
     listed = rows(cost.markdown(asked(settings=schema.check(values))))
+    chosen_from = number(listed["videos to choose from, ranked"][1])
+    assert chosen_from == pytest.approx(1000 * 4 * 40 * 2 * forward / rate, rel=0.01)  # by the base alone
     assert number(listed["VBench's i2v of 7 models"][1]) == pytest.approx(7 * 5590 * 80 * forward / rate, rel=0.01)
     clips = 12000 / 0.94
     assert number(listed["negatives"][1]) == pytest.approx(3 * clips * 40 * 2 * forward / rate, rel=0.01)
