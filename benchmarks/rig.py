@@ -141,7 +141,7 @@ def random_weights() -> Iterator[None]:
 
 
 @torch.no_grad()
-def _fill(model: nn.Module, family: Family, device: torch.device, compute: torch.device, seed: int) -> None:
+def _fill(model: nn.Module, family: Family, device: torch.device, compute: torch.device, *_: object) -> None:
     model.to_empty(device=device)
     for parameter in model.parameters():
         local: Any = parameter.to_local() if hasattr(parameter, "to_local") else parameter
