@@ -24,7 +24,6 @@ from regdpo.report import (
     results,
     suites,
     totals,
-    vae,
     verdicts,
     words,
 )
@@ -32,6 +31,7 @@ from regdpo.report.curves import Curve, Marks
 from regdpo.report.gather import Inputs, without_folders
 from regdpo.report.parts import part
 from regdpo.report.results import Cell, Scores
+from regdpo.report.vae import Reconstruction
 
 VBENCH = "vbench_"
 """How the metrics of VBench's dimensions begin."""
@@ -110,8 +110,6 @@ class Contents:
     """Why something is missing -> its number in the page's footnotes."""
     suites: list[suites.Suite]
     """Of VBench, with prompts of its own; those that the configuration asks for."""
-    vae: vae.Reconstruction | None
-    """What autoencoders gave back of held-out clips, where ``vae.report`` asks for it."""
     people: people.People
     """What people said."""
     levels: Levels
@@ -168,6 +166,8 @@ class Contents:
     """What a stage is made of -> digest of that code; empty where the report was made by hand."""
     configuration: dict[str, Any]
     """Every key, but for where things lie and who runs them."""
+    vae: Reconstruction | None = None
+    """What autoencoders gave back of held-out clips, where ``vae.report`` asks for it."""
     shortcuts: dict[str, Accuracy | None] = field(default_factory=dict)
     """As ``shortcut``, by source (and generator of the losers); empty of one alone."""
     weights: dict[str, pair_weights.Weights] = field(default_factory=dict)

@@ -87,6 +87,7 @@ def test_the_pairs_of_one_generator_are_a_source():
     shares = flat(**{"gt.near": 1, "labels": 1})
     found = chosen(rows, shares, {})
     assert {(row.origin, row.generator) for row in found} == {("gt", "near"), ("labels", "near"), ("labels", "far")}
-    steps = [Mixture(found, 4, 4, STEPS, shares, {}).step(number) for number in range(STEPS)]
+    made = Mixture(found, 4, 4, STEPS, shares, {})
+    steps = [made.step(number) for number in range(STEPS)]
     assert {(row.origin, row.generator) for step in steps for row in step if row.origin == "gt"} == {("gt", "near")}
     assert all(len({row.origin for row in step}) == 1 for step in steps)
