@@ -44,7 +44,8 @@ def split(inputs: Inputs) -> Split:
     split_of = {}
     for pair in inputs.pairs:
         counts[pair.source][pair.split] += 1
-        split_of[pair.clip_id] = pair.split
+        if pair.origin not in inputs.config.pairs.ranked:  # what was generated lies on no footage
+            split_of[pair.clip_id] = pair.split
     shots: dict[tuple[str, int], list[ClipRow]] = defaultdict(list)
     for clip_id in split_of:
         clip = inputs.clips[clip_id]

@@ -166,6 +166,11 @@ def gather(values: dict[str, Any], store: Store, files: Files) -> Inputs:
         if not rows:
             raise UserError(f"{path}: holds no samples; is samples.split empty?")
     pairs = manifests.read(files.pairs, PairRow)
+    chosen = [pair for pair in pairs if pair.origin in settings.pairs.ranked]
+    clips |= {pair.clip_id: _winner(pair) for pair in chosen}
+    captions |= {
+        pair.clip_id: CaptionRow(clip_id=pair.clip_id, caption=pair.caption, captioner=pair.origin) for pair in chosen
+    }
     every_sample = [row for rows in samples.values() for row in rows]
     for what, used in (("pair", pairs), ("sample", every_sample)):
         for row in used:
@@ -225,6 +230,24 @@ def _digest(path: Path) -> tuple[str, int]:
         return file_digest(path), pq.read_metadata(path).num_rows
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def _winner(pair: PairRow) -> ClipRow:
+    """The winner of a pair that was chosen by score, which is no clip of the footage."""
+    return ClipRow(
+        clip_id=pair.clip_id,
+        status="accepted",
+        source=pair.source,
+        source_digest="",
+        shot=pair.shot,
+        start=pair.start,
+        frames=pair.frames,
+        fps=pair.fps,
+        width=pair.width,
+        height=pair.height,
+        path=pair.winner,
+        sha256=pair.winner_sha256,
+    )
 
 
 def _relative(row: R, field: str) -> R:

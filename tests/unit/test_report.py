@@ -667,6 +667,22 @@ def test_pairs_that_others_made_stand_on_the_page(made, tmp_path):
     assert "but in pairs that others made" in html
 
 
+def test_pairs_that_were_chosen_by_score_are_no_footage(made, tmp_path):
+    """Their winners lie on no shot, and so in no gap between splits."""
+    first = gather.gather(made.values, made.store, made.files)
+    one = next(pair for pair in first.pairs if pair.split == "test")
+    where = {"pair_id": "best", "clip_id": "ranked.x", "origin": "ranked", "split": "train", "caption": "a dog"}
+    manifests.write(tmp_path / "pairs.parquet", [*first.pairs, one.model_copy(update=where)], PairRow)
+    ranked = {"kind": "best_of_n", "candidates": {"score": {"sharpness": 1}}}
+    sources = {"sources": {"gt": {"kind": "gt"}, "ranked": ranked}}
+    values = {**made.values, "pairs": {**made.values.get("pairs", {}), **sources}}
+    files = gather.Files(**(vars(made.files) | {"pairs": tmp_path / "pairs.parquet"}))
+    found = gather.gather(values, made.store, files)
+    assert (found.clips["ranked.x"].path, found.captions["ranked.x"].caption) == (one.winner, "a dog")
+    assert footage.split(found).gap == footage.split(first).gap
+    assert footage.split(found).origins == {"gt": len(first.pairs), "ranked": 1}
+
+
 def test_versions_hold_for_this_python(inputs):
     assert inputs.packages == {"torch": "2.13.0", "numpy": "2.4.6", "scipy": "1.18.1"}
 
