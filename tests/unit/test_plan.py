@@ -560,7 +560,7 @@ def test_each_recipe_fits_its_card(path, command):
     if path.stem == "wan21_t2v_1_3b_24gb":  # by the model's name alone it is found
         named = command("--check", "--model", "wan21_t2v_1_3b", config="").splitlines()
         assert named == [*lines, f"clips and training as in config/recipes/{path.name}; --config takes others"]
-    keys = [*(f"train.arms.{arm}" for arm in recipe.train.arms), *stages.STAGES]
+    keys = [*(f"train.arms.{link}" for link in recipe.train.links), *stages.STAGES]
     assert [line.split(":")[0] for line in lines] == keys
     assert all(line.endswith("fits, by the plan") for line in lines)
 
