@@ -63,13 +63,13 @@ report: $(VENV)  ## the report alone, and Snakemake's own beside it
 	$(SNAKEMAKE) --report results/report/snakemake.zip
 	@echo "The report: $(CURDIR)/results/report/index.html, Snakemake's: results/report/snakemake.zip"
 
-# Two at a time, the longest first: Slurm's waits most, beside those of many processes; the two halves of the unit tests, of
-# one process each, are left for the end. All ask for vbench, so that none overtakes the first.
+# Slurm's tests wait most of their time, so two others run beside them, of lower priority, since faults are timed. What can use
+# both cores comes last. All ask for vbench, so that none overtakes the first.
 .PHONY: test
 test: $(DEV) vbench captioning filters  ## run the tests
-	@$(MAKE) --jobs=2 --keep-going SLURM=tests/slurm slurm-test test-parallel test-workflow test-units-a-i test-units-j-z test-browser
+	@$(MAKE) --jobs=3 --keep-going SLURM=tests/slurm slurm-test test-parallel test-units-a-i test-units-j-z test-workflow test-browser
 
-PYTEST := .venv/bin/python -m pytest --durations=25
+PYTEST := nice .venv/bin/python -m pytest --durations=25
 .PHONY: test-parallel
 test-parallel: $(DEV) vbench
 	$(PYTEST) tests/parallel
@@ -81,7 +81,7 @@ test-workflow: $(DEV) vbench
 .PHONY: test-units-a-i
 test-units-a-i: $(DEV) vbench captioning
 	$(PYTEST) tests/unit/test_[a-i]*.py
-	.venv-captioning/bin/python -m pytest --noconftest tests/unit/test_captions.py tests/unit/test_reward_models.py
+	OMP_NUM_THREADS=1 nice .venv-captioning/bin/python -m pytest --noconftest tests/unit/test_captions.py tests/unit/test_reward_models.py
 
 .PHONY: test-units-j-z
 test-units-j-z: $(DEV) vbench filters
