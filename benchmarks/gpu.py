@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -43,8 +44,17 @@ NAMED = ("torch", "diffusers", "peft", "transformers", "flash-attn", "triton")
 
 
 def main() -> int:
+    return command("gpu", __doc__, 480, _parts)
+
+
+def command(name: str, about: str, budget: float, parts_of: Callable[[], "list[Part]"]) -> int:
+    """Measure some parts, as it is asked for on the command line; answers the exit code.
+
+    Args:
+        name: of the file and, with the machine's, of the folder of results. budget: seconds, if none is asked for.
+    """
     begun = time.monotonic()
-    args = _arguments()
+    args = _arguments(about, budget)
     if args.wheels:
         from gpu_parts.wheels import requirements
 
@@ -54,7 +64,7 @@ def main() -> int:
         os.environ.setdefault(name, value)
     print("loading torch and diffusers", file=sys.stderr)
     try:
-        parts = _parts()
+        parts = parts_of()
     except (ImportError, RuntimeError) as error:  # diffusers makes one of the other
         missing = str(error).splitlines()[-1]
         print(f"error: {missing}; --wheels lists what is needed, docs/how-to/environments.md says how", file=sys.stderr)
@@ -81,27 +91,27 @@ def main() -> int:
     if args.out:
         out = args.out
     elif args.dry:
-        out = Path(tempfile.mkdtemp(prefix="regdpo_gpu_dry_"))
+        out = Path(tempfile.mkdtemp(prefix=f"regdpo_{name}_dry_"))
     else:
-        out = RESULTS / f"gpu_{'_'.join(machine['GPU'].lower().split())}_{now:%Y-%m-%d}"
-    about = {
+        out = RESULTS / f"{name}_{'_'.join(machine['GPU'].lower().split())}_{now:%Y-%m-%d}"
+    said = {
         "title": "In miniature, on the CPU" if args.dry else f"On one {machine['GPU']}",
-        "command": f"python benchmarks/gpu.py {' '.join(sys.argv[1:])}".strip(),
+        "command": f"python benchmarks/{name}.py {' '.join(sys.argv[1:])}".strip(),
         "commit": _commit(),
         "date": f"{now:%Y-%m-%d}",
         "budget_s": args.budget,
         "machine": machine,
     }
     chosen = [part for part in parts if part.name in wanted]
-    run(chosen, args.budget - (time.monotonic() - begun), args.dry, spawn, Results(out, about))
+    run(chosen, args.budget - (time.monotonic() - begun), args.dry, spawn, Results(out, said))
     print(out)
     return 0
 
 
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def _arguments(about: str, budget: float) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", help="which, with commas between; default: all that there is time for")
-    parser.add_argument("--budget", type=float, default=480, help="seconds, all in all; default: %(default)s")
+    parser.add_argument("--budget", type=float, default=budget, help="seconds, all in all; default: %(default)s")
     parser.add_argument("--out", type=Path, help="folder of the results")
     parser.add_argument("--dry", action="store_true", help="in miniature on the CPU")
     parser.add_argument("--wheels", action="store_true", help="print the packages that are needed beside torch, pinned")

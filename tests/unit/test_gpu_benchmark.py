@@ -142,6 +142,6 @@ def test_the_wheels_are_what_the_trainer_imports():
                     seen.add(file)
                     pending.append(str(file))
                 third.add(module.split(".")[0])
-    third -= sys.stdlib_module_names | {"regdpo", "rig", "gpu_parts", "torch", "torchao"}
+    third -= sys.stdlib_module_names | {"regdpo", "rig", "gpu_parts", "torch", "torchao", "triton"}
     names = {"yaml": "pyyaml"}
     assert {names.get(name, name).replace("_", "-") for name in third} <= listed
