@@ -56,13 +56,13 @@ Function = Callable[..., Tensor]
 def measure(bench: Bench) -> None:
     """Time of the device, bytes that have to be read and written at least once, their share of what a copy moves in the
     same run, and the error of every result against the same formula in float64."""
-    device, copied = bench.device, _copied(bench)
+    copied = _copied(bench)
     bench.row(lambda: {"TB/s": copied / 1e12}, function="copy")
     for case in CASES:
         if bench.dry:
             case = Case(case.model, 96, case.kind, case.samples, 50)
         for name in ("modulate", "gate"):
-            given, slope = _given(case, name, bench), _draw(device, bench.dtype)(case.samples, case.tokens, case.width)
+            *given, slope = _given(case, name, bench)
             wanted = _both(_plain(case, name, given), [it.double() for it in given], slope.double())
             for way in WAYS:
                 about = {"function": name, "model": case.model, "modulation": case.kind, "samples": case.samples}
@@ -106,14 +106,15 @@ def _one(
 
 
 def _given(case: Case, name: str, bench: Bench) -> list[Tensor]:
-    """x, shift, scale; or x, a, bias, gate."""
+    """x, shift, scale; or x, a, bias, gate. And last what the result's gradient is."""
     draw = _draw(bench.device, bench.dtype)
     whole = case.samples, case.tokens, case.width
     table = torch.float32 if bench.dry else case.table
     tables = [
         draw(case.samples, case.rows, case.width, dtype=table) * 0.5 for _ in range(2 if name == "modulate" else 1)
     ]
-    return [draw(*whole), *tables] if name == "modulate" else [draw(*whole), draw(*whole), draw(case.width), *tables]
+    others = [] if name == "modulate" else [draw(*whole), draw(case.width)]
+    return [draw(*whole), *others, *tables, draw(*whole)]
 
 
 def _draw(device: torch.device, usual: torch.dtype) -> Function:
