@@ -127,12 +127,12 @@ def _parts() -> "list[Part]":
         importlib.import_module("pandas")  # pyarrow does it where it is there; here it is once for all parts
 
     measures = {
-        "resume": (60, resume.measure, resume),
+        "resume": (85, resume.measure, resume),
         "steps_1.3B": (50, steps.small, steps),
         "steps_14B": (95, steps.large, steps),
         "attention": (35, attention.measure, attention),
         "share": (60, share.measure, share),
-        "longest": (75, longest.measure, longest),
+        "longest": (60, longest.measure, longest),
         "vae": (45, vae.measure, vae),
         "compiled": (50, steps.compiled, steps),
     }

@@ -1,5 +1,7 @@
 """Attention backends side by side, forward and backward, at Wan's shapes: time, and error against full precision."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -10,6 +12,7 @@ from diffusers.models.attention_dispatch import AttentionBackendName, dispatch_a
 from torch import Tensor
 
 from gpu_parts.bench import Bench
+from regdpo.core.errors import UserError
 from regdpo.parallel import attention
 from regdpo.plan.architecture import Architecture
 
@@ -20,18 +23,29 @@ HEIGHT_WIDTH = ((480, 832), (720, 1280))
 
 def measure(bench: Bench) -> None:
     """Every backend that the trainer may choose, on self-attention over 81 frames and on attention to text."""
+    backends = [name for name in attention.FLASH if _there(bench, name)]
     for architecture in bench.some([*reversed(bench.models().values())]):
         for height, width in ((32, 64),) if bench.dry else HEIGHT_WIDTH:
             tokens = architecture.family.tokens(architecture.latent_shape(17 if bench.dry else 81, height, width))
             for keys in (tokens, TEXT):
-                for backend in attention.FLASH:
+                for backend in backends:
                     about = {"backend": backend, "heads": architecture.family.heads, "queries": tokens, "keys": keys}
                     bench.row(partial(_one, bench, architecture, tokens, keys, backend), needs=3, **about)
 
 
-def _one(bench: Bench, architecture: Architecture, tokens: int, keys: int, backend: str) -> dict[str, Any]:
+def _there(bench: Bench, backend: str) -> bool:
+    """Whether it can be used here; else a row says why not."""
     model = WanTransformer3DModel(num_layers=1, num_attention_heads=1, ffn_dim=8, text_dim=8)  # to be asked
-    name = AttentionBackendName(attention.choose(model, bench.device, bench.dtype, backend))
+    try:
+        attention.choose(model, bench.device, bench.dtype, backend)
+    except UserError as error:
+        bench.fail(str(error), backend=backend)
+        return False
+    return True
+
+
+def _one(bench: Bench, architecture: Architecture, tokens: int, keys: int, backend: str) -> dict[str, Any]:
+    name = AttentionBackendName(backend)
     heads = architecture.family.heads
     width = architecture.family.width // heads
     source = torch.Generator(bench.device).manual_seed(0)
@@ -53,6 +67,10 @@ def _one(bench: Bench, architecture: Architecture, tokens: int, keys: int, backe
 
     found, again = both(), both()
     row: dict[str, Any] = {"same bytes twice": all(map(torch.equal, found, again))}
+    if backend not in attention.IN_NO_ORDER:
+        with _deterministic():
+            row["same bytes twice, deterministic"] = all(map(torch.equal, both(), both()))
+            row["forward and backward, deterministic, ms"] = 1000 * rig.median(both, bench.device, TIMES)
     del again
     wanted = _exact(*(tensor[0, :, 0].detach().float() for tensor in given), slope[0, :, 0].float())
     for what, one, right in zip(("out", "dq", "dk", "dv"), found, wanted, strict=True):
@@ -66,6 +84,15 @@ def _one(bench: Bench, architecture: Architecture, tokens: int, keys: int, backe
     row["TFLOP/s"] = 14 * tokens * keys * architecture.family.width / took / 1e12
     row["peak, GiB"] = memory.peak / 2**30
     return row
+
+
+@contextmanager
+def _deterministic() -> Iterator[None]:
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(False)
 
 
 def _exact(query: Tensor, key: Tensor, value: Tensor, slope: Tensor) -> list[Tensor]:

@@ -84,6 +84,10 @@ class Bench:
         self._write(row)
         return row
 
+    def fail(self, reason: str, **about: Any) -> None:
+        """A row of what cannot be measured here."""
+        self._write({**about, "failed": reason})
+
     def _write(self, line: dict[str, Any]) -> None:
         with self.rows.open("a") as file:
             file.write(json.dumps(line) + "\n")

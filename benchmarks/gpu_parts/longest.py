@@ -1,9 +1,9 @@
 """The longest video of which a pair fits, beside the plan's. A trial is the forward pass and, backward, the last two
-blocks, where memory is at its fullest; self-attention runs in those two alone. The others are recomputed, so they keep
-nothing of it, and its time would grow with the square of the length."""
+blocks, where memory is at its fullest. The blocks before them are recomputed: they keep their input and nothing else,
+so here they compute nothing, which would take most of the time."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -11,7 +11,6 @@ from unittest.mock import patch
 
 import rig
 import torch
-from diffusers.models.transformers import transformer_wan
 from torch import Tensor
 
 from gpu_parts.bench import Bench
@@ -137,29 +136,22 @@ def _trial(bench: Bench, training: Training, name: str) -> float | None:
 @contextmanager
 def _the_fullest_moment(trainer: Trainer) -> Iterator[None]:
     blocks = trainer.family.blocks(trainer.policy)
-    first = len(blocks) - LIVE
-    now = 0
+    *before, first = blocks[: 1 - LIVE]
+    one = torch.ones((), device=trainer.device, requires_grad=True)
 
-    def enter(number: int, args: Any) -> None:
-        nonlocal now
-        now = number
-        if number == first and args[0].requires_grad:
+    def keep(hidden: Tensor, *_: Any) -> Tensor:
+        return hidden * one.to(hidden.dtype)  # its gradient needs the input, which checkpointing keeps
+
+    def enter(_: Any, args: Any) -> None:
+        if args[0].requires_grad:
             args[0].register_hook(reached)
 
     def reached(_: Tensor) -> None:
         raise Reached
 
-    real = transformer_wan.dispatch_attention_fn
-
-    def attention(query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Tensor:
-        if now >= first or query.shape[1] != key.shape[1]:
-            return real(query, key, value, **options)
-        return query.clone()
-
-    hooks = [b.register_forward_pre_hook(lambda _, args, n=n: enter(n, args)) for n, b in enumerate(blocks)]
-    try:
-        with patch.object(transformer_wan, "dispatch_attention_fn", attention):
-            yield
-    finally:
-        for hook in hooks:
-            hook.remove()
+    hook = first.register_forward_pre_hook(enter)
+    with ExitStack() as stack:
+        stack.callback(hook.remove)
+        for block in before:
+            stack.enter_context(patch.object(block, "forward", keep))
+        yield

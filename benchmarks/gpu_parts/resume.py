@@ -1,6 +1,7 @@
 """The embedded default's training on the device, one rank, deterministic: killed with -9 and resumed it has to end with
 the bytes of one that was let be. Ranks are started as torchrun starts them, by its environment variables."""
 
+import faulthandler
 import hashlib
 import multiprocessing as mp
 import os
@@ -8,6 +9,7 @@ import signal
 import sys
 import time
 from functools import partial
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -34,15 +36,27 @@ CASES: list[dict[str, Any]] = [
 
 def measure(bench: Bench) -> None:
     """Full tuning as the embedded default has it, and LoRA in bf16."""
+    start = _way_to_start(bench)
     environment()  # it is remembered, and so the ranks need not look
     for settings in bench.some(CASES):
-        bench.row(partial(_case, bench, settings), needs=5, **settings)
+        bench.row(partial(_case, bench, start, settings), needs=5, **settings)
 
 
-def _case(bench: Bench, settings: dict[str, Any]) -> dict[str, Any]:
+def _way_to_start(bench: Bench) -> Any:
+    """Processes are forked from one that has loaded the trainer and done nothing yet: one forked from this process,
+    where libraries have threads by then, was seen to hang before its first line (torch 2.11, Python 3.12, 16 CPUs)."""
+    if bench.spawn:
+        return mp.get_context("spawn")
+    context = mp.get_context("forkserver")
+    context.set_forkserver_preload(["regdpo.train.rank"])
+    forkserver.ensure_running()  # it loads while the jobs are made
+    return context
+
+
+def _case(bench: Bench, context: Any, settings: dict[str, Any]) -> dict[str, Any]:
     jobs = {name: _job(bench, name, settings) for name in ("whole", "killed")}
     begun = time.monotonic()
-    running = {name: _start(job, bench) for name, job in jobs.items()}
+    running = {name: _start(job, bench, context) for name, job in jobs.items()}
     killed, run = running["killed"], Path(jobs["killed"].run)
     while killed.is_alive() and not complete(run):
         time.sleep(0.005)
@@ -51,7 +65,7 @@ def _case(bench: Bench, settings: dict[str, Any]) -> dict[str, Any]:
     last = complete(run)[-1].name if complete(run) else "nothing"
     if killed.exitcode != -signal.SIGKILL or (run / EXPORT).exists():
         raise RuntimeError(f"the training was to be killed and had ended, with exit code {killed.exitcode}")
-    again = _start(jobs["killed"], bench)
+    again = _start(jobs["killed"], bench, context)
     for name, process in {"whole": running["whole"], "resumed": again}.items():
         process.join()
         if process.exitcode:
@@ -81,18 +95,24 @@ def _job(bench: Bench, name: str, changed: dict[str, Any]) -> Job:
     return job.model_copy(update=update)
 
 
-def _start(job: Job, bench: Bench) -> Any:
+def _start(job: Job, bench: Bench, context: Any) -> Any:
     path = Path(job.run, "job.json")
     path.write_text(job.model_dump_json())
     meet = f"{path}.{time.monotonic_ns()}"
-    process = mp.get_context("spawn" if bench.spawn else "fork").Process(target=_rank, args=(str(path), meet))
+    process = context.Process(target=_rank, args=(str(path), meet, bench.left))
     process.start()
     return process
 
 
-def _rank(path: str, meet: str) -> None:
+def _rank(path: str, meet: str, left: float) -> None:
+    faulthandler.dump_traceback_later(max(1.0, left - 2))  # where it hangs, if it does
     one = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}
-    os.environ |= {**one, rendezvous.FILE: meet, **dict.fromkeys(rendezvous.INTERFACES, rendezvous.loopback())}
+    os.environ |= {
+        **one,
+        **rendezvous.QUIET,
+        rendezvous.FILE: meet,
+        **dict.fromkeys(rendezvous.INTERFACES, rendezvous.loopback()),
+    }
     sys.argv = ["regdpo.train.rank", path]
     rank.main()
 

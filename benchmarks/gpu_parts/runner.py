@@ -1,6 +1,7 @@
 """Parts one after another, each in a process of its own with a time limit: what one of them does to itself is an entry
 in the results, and the others go on."""
 
+import faulthandler
 import multiprocessing as mp
 import os
 import signal
@@ -93,6 +94,7 @@ def _inside(measure: Callable[[Bench], None], bench: Bench, log: Path) -> None:
     for number in (1, 2):
         os.dup2(file.fileno(), number)
     sys.stdout = sys.stderr = file
+    faulthandler.dump_traceback_later(max(1.0, bench.left - 1), file=file)  # what took too long
     measure(bench)
 
 

@@ -28,6 +28,9 @@ FILE = "REGDPO_RENDEZVOUS"
 INTERFACES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
 """The environment's names of the network interface over which ranks talk."""
 
+QUIET = {"NCCL_RAS_ENABLE": "0"}
+"""NCCL's status service would listen on the loopback interface, for every user of the machine."""
+
 
 class Rendezvous(RendezvousHandler):
     """One meeting of a known number of machines, as torchrun asks for it."""
@@ -122,6 +125,7 @@ def address(head: str) -> tuple[int, str]:
 
 def main() -> None:
     """torchrun."""
+    os.environ.update(QUIET)
     rendezvous_handler_registry.register(BACKEND, Rendezvous)
     run.main()
 
