@@ -135,6 +135,7 @@ def _parts() -> "list[Part]":
         "longest": (60, longest.measure, longest),
         "vae": (45, vae.measure, vae),
         "compiled": (50, steps.compiled, steps),
+        "others": (40, steps.others, steps),
     }
     return [
         Part(name, " ".join((module.__doc__ or "").split()), limit, measure)

@@ -2,6 +2,7 @@
 they lie, on random latents. All else is the project's own trainer."""
 
 import gc
+import json
 import shutil
 import statistics
 import time
@@ -20,6 +21,7 @@ from regdpo.core import manifests
 from regdpo.core.digests import file_digest
 from regdpo.core.rows import LatentRow
 from regdpo.core.store import Store
+from regdpo.models.checkpoint_json import KNOWN
 from regdpo.models.family import Family
 from regdpo.models.spec import ModelFile
 from regdpo.objectives.registry import OBJECTIVES
@@ -43,6 +45,11 @@ TINY: dict[str, Any] = {
     "text_dim": 64,
     "freq_dim": 64,
 }
+SHRUNK: dict[str, dict[str, Any]] = {
+    "mugv_10b": {"num_attention_heads": 2, "attention_head_dim": 24, "num_layers": 3, "text_dim": 16},
+    "cogvideox_5b": {"num_attention_heads": 4, "attention_head_dim": 48, "num_layers": 3, "text_embed_dim": 16},
+}
+"""Of config/architectures, the denoiser's values for a CPU."""
 SCALE = 0.02
 """Standard deviation of random weights."""
 
@@ -55,6 +62,15 @@ def small(name: str = "small", **changes: Any) -> Architecture:
         "vae/config.json": {"z_dim": 16, "scale_factor_temporal": 4, "scale_factor_spatial": 8},
     }
     return described(name, "benchmarks/rig.py", files, family="wan", task="t2v", text_length=512)
+
+
+def shrunk(name: str) -> Architecture:
+    """An architecture of config/architectures with a small denoiser."""
+    values = json.loads((KNOWN / f"{name}.json").read_text())
+    denoiser = values["files"]["transformer/config.json"] | SHRUNK[name]
+    files = values["files"] | {"transformer/config.json": denoiser}
+    files["text_encoder/config.json"] |= {"d_model": 16}
+    return described(name, "benchmarks/rig.py", files, values["family"], values["task"], text_length=16)
 
 
 def world(

@@ -1,6 +1,9 @@
 """One training step of the real architectures, several ways: time, MFU, and memory beside the plan's."""
 
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial, partialmethod
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,7 @@ from torch import nn
 from gpu_parts.bench import Bench
 from regdpo.config.training import TrainSettings
 from regdpo.plan import layouts
+from regdpo.plan.architecture import known
 from regdpo.plan.memory import GIB, Training, memory
 
 FULL: dict[str, Any] = {"activation_checkpointing": "full"}
@@ -38,6 +42,9 @@ COMPILED: dict[str, list[tuple[int, str, dict[str, Any]]]] = {
     "14B": [(17, "lora", {"compile": True, **FULL})],
 }
 
+OTHERS: dict[str, tuple[int, int, int]] = {"mugv_10b": (104, 480, 832), "cogvideox_5b": (49, 480, 720)}
+"""Of config/architectures: frames, height and width of a clip."""
+
 
 def small(bench: Bench) -> None:
     _measure(bench, {"1.3B": WAYS["1.3B"]})
@@ -53,22 +60,42 @@ def compiled(bench: Bench) -> None:
     _measure(bench, dict(bench.some(list(COMPILED.items()))))
 
 
+def others(bench: Bench) -> None:
+    """Other families, with LoRA, one half after the other; when dry of small ones."""
+    values = {"batch": 1, "parallel": {"halves": "sequential", **FULL}, "precision": "fp32" if bench.dry else "bf16"}
+    settings = TrainSettings.model_validate(values)
+    with _ranks(bench) as speed:
+        for name, size in OTHERS.items():
+            architecture = rig.shrunk(name) if bench.dry else known(name)
+            _row(bench, name, Training(architecture, settings, *((9, 32, 32) if bench.dry else size), ranks=1), speed)
+
+
 def _measure(bench: Bench, ways: dict[str, list[tuple[int, str, dict[str, Any]]]]) -> None:
+    with _ranks(bench) as speed:
+        for name, cases in ways.items():
+            for frames, tuning, parallel in bench.some(cases):
+                _row(bench, name, _training(bench, name, frames, tuning, parallel), speed)
+
+
+@contextmanager
+def _ranks(bench: Bench) -> Iterator[float]:
+    """A process group; the FLOP/s of a matrix product."""
     if not bench.dry:
         torch.cuda.set_device(bench.device)
     with rig.ranks(bench.device, bench.folder):
-        speed = rig.matrix_product(bench.device)
-        for name, cases in ways.items():
-            for number, (frames, tuning, parallel) in enumerate(bench.some(cases)):
-                training = _training(bench, name, frames, tuning, parallel)
-                about = {"model": name, "frames": training.frames, "size": f"{training.height}x{training.width}"}
-                about |= {"tuning": tuning, "halves": training.settings.parallel.halves}
-                about |= {"checkpointing": training.settings.parallel.activation_checkpointing}
-                about |= {"compiled": training.settings.parallel.compile}
-                machine = layouts.Machine(0, speed)  # at the plan's MFU
-                needs = 10 + layouts.estimate(training, training.settings.parallel, machine).seconds
-                folder = bench.folder / f"{name}_{number}"
-                bench.row(partial(_case, bench, folder, training, speed), needs=0 if bench.dry else needs, **about)
+        yield rig.matrix_product(bench.device)
+
+
+def _row(bench: Bench, name: str, training: Training, speed: float) -> None:
+    parallel = training.settings.parallel
+    about = {"model": name, "frames": training.frames, "size": f"{training.height}x{training.width}"}
+    about |= {"tuning": training.settings.tuning, "halves": parallel.halves}
+    about |= {"checkpointing": parallel.activation_checkpointing, "compiled": parallel.compile}
+    needs = 0.0
+    if not bench.dry:  # at the plan's MFU
+        needs = 10 + layouts.estimate(training, parallel, layouts.Machine(0, speed)).seconds
+    folder = Path(tempfile.mkdtemp(dir=bench.folder)) / "world"
+    bench.row(partial(_case, bench, folder, training, speed), needs=needs, **about)
 
 
 def _training(bench: Bench, name: str, frames: int, tuning: str, parallel: dict[str, Any]) -> Training:
