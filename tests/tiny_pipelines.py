@@ -285,8 +285,8 @@ CASES = {
     "ltx_video-i2v": Case("ltx_video", "i2v", lambda: ltx_video(LTX_I2V), options=RATE, both_tasks=True),
     "videocrafter2-t2v": Case("videocrafter2", "t2v", videocrafter2, size=(3, 32, 48), fixed_text=True, piped=False),
     "t2v_turbo-t2v": Case("t2v_turbo", "t2v", t2v_turbo, size=(3, 32, 48), fixed_text=True, piped=False),
-    "mugv-t2v": Case("mugv", "t2v", MugV, both_tasks=True, piped=False),
-    "mugv-i2v": Case("mugv", "i2v", MugV, both_tasks=True, piped=False),
+    "mugv-t2v": Case("mugv", "t2v", MugV, size=(17, 16, 48), both_tasks=True, piped=False),
+    "mugv-i2v": Case("mugv", "i2v", MugV, size=(17, 16, 48), both_tasks=True, piped=False),
 }
 
 

@@ -51,6 +51,9 @@ class Family(ABC):
     flash: ClassVar[bool] = True
     """Whether the denoiser can be given an attention backend: not if it masks attention, or calls torch's itself."""
 
+    fills_up: ClassVar[bool] = False
+    """Whether the denoiser fills up a sequence that the ranks which share it do not divide."""
+
     def __init__(
         self,
         ref: ModelRef,

@@ -49,6 +49,11 @@ class MugV(DiffusersFamily):
     pipeline_class = LTXVideoLoraLoaderMixin  # that writes adapters of a transformer; there is no pipeline
     text_width = "text_dim"
     autoencoders: ClassVar = {"AutoencoderMugV": AutoencoderMugV}
+    fills_up = True
+
+    @property
+    def context(self) -> bool:
+        return True
 
     def blocks(self, transformer: nn.Module) -> list[nn.Module]:
         return list(transformer.blocks)  # type: ignore[arg-type]

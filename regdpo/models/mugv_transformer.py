@@ -17,8 +17,9 @@ import torch.nn.functional as F
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from diffusers.loaders import PeftAdapterMixin
+from diffusers.models._modeling_parallel import ContextParallelInput, ContextParallelOutput
 from diffusers.models.attention import AttentionModuleMixin
-from diffusers.models.attention_dispatch import dispatch_attention_fn
+from diffusers.models.attention_dispatch import SeqAllToAllDim, dispatch_attention_fn
 from torch import Tensor, nn
 
 EPS = 1e-6
@@ -93,8 +94,26 @@ class TextEmbedder(nn.Module):
         return norm(self.y_proj(norm(text)))
 
 
+class Sequence(nn.Module):
+    """A video's tokens between the two that stand before and after it, filled up by zeros for ranks that share them."""
+
+    def forward(
+        self, x: Tensor, start: Tensor, end: Tensor, noisy: Tensor, rotary: Tensor, ranks: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Tokens, which of them are noisy, and their angles, for the blocks; a rank gets its part of all three.
+
+        Args:
+            x: (B, S, C). start, end: (C,). noisy: (B, S). rotary: (B, S + 2, 1, d/2, 2).
+        """
+        start, end = (token.expand(len(x), 1, -1) for token in (start, end))
+        filling = -rotary.shape[1] % ranks
+        x = F.pad(torch.cat([start, x, end], 1), (0, 0, 0, filling))
+        rotary = F.pad(rotary, (0, 0, 0, 0, 0, 0, 0, filling))
+        return x, F.pad(noisy, (1, 1 + filling)).unsqueeze(2), rotary
+
+
 class _Processor:
-    """What diffusers sets an attention's backend on."""
+    """What diffusers sets an attention's backend on, and the ranks that share its sequence."""
 
     _attention_backend: Any = None
     _parallel_config: Any = None
@@ -110,12 +129,24 @@ class SelfAttention(nn.Module, AttentionModuleMixin):  # so diffusers finds it
         self.q_norm, self.k_norm = RMSNorm(width // heads), RMSNorm(width // heads)
         self.processor: Any = _Processor()
 
-    def forward(self, x: Tensor, rotary: Tensor) -> Tensor:
+    def forward(self, x: Tensor, rotary: Tensor, length: int) -> Tensor:
         query, key, value = self.qkv(x).unflatten(2, (3, self.heads, -1)).unbind(2)  # each (B, S, heads, d)
         query, key = rotated(self.q_norm(query), rotary), rotated(self.k_norm(key), rotary)
-        out = dispatch_attention_fn(query, key, value, backend=self.processor._attention_backend)
-        y: Tensor = self.proj(out.flatten(2))
+        y: Tensor = self.proj(self._attended(query, key, value, length).flatten(2))
         return y
+
+    def _attended(self, query: Tensor, key: Tensor, value: Tensor, length: int) -> Tensor:
+        """By Ulysses where ranks share the sequence: of all tokens some heads, those that fill up left out."""
+        backend, shared = self.processor._attention_backend, self.processor._parallel_config
+        if shared is None:
+            return dispatch_attention_fn(query, key, value, backend=backend)
+        group = shared.context_parallel_config._ulysses_mesh.get_group()
+        query, key, value = (SeqAllToAllDim.apply(group, it) for it in (query, key, value))
+        filling = query.shape[1] - length
+        query, key, value = (it[:, :length] for it in (query, key, value))
+        out = F.pad(dispatch_attention_fn(query, key, value, backend=backend), (0, 0, 0, 0, 0, filling))
+        back: Tensor = SeqAllToAllDim.apply(group, out, 1, 2)
+        return back
 
 
 class CrossAttention(nn.Module):
@@ -149,7 +180,14 @@ class MugVBlock(nn.Module):
         self.mlp = MLP(width, hidden, width)
 
     def forward(
-        self, x: Tensor, text: Tensor, text_mask: Tensor | None, times: Tensor, noisy: Tensor, rotary: Tensor
+        self,
+        x: Tensor,
+        text: Tensor,
+        text_mask: Tensor | None,
+        times: Tensor,
+        noisy: Tensor,
+        rotary: Tensor,
+        length: int,
     ) -> Tensor:
         """Tokens (B, S, C) of a block.
 
@@ -157,9 +195,10 @@ class MugVBlock(nn.Module):
             text: (B, L, C). text_mask: bool (B, L), True where there is a token; None where all are.
             times: (2, B, 6, C), what the table is shifted by: at the timestep and at 0. noisy: bool (B, S, 1), who
                 takes the first. rotary: (B, S, 1, d/2, 2), cosines and sines.
+            length: tokens of the whole sequence that are none that fill it up, on all ranks that share it.
         """
         shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = (self.scale_shift_table + times).unbind(2)
-        a = self.attn(modulated(norm(x), shift, scale, noisy), rotary)
+        a = self.attn(modulated(norm(x), shift, scale, noisy), rotary, length)
         x = x + chosen(gate, noisy) * a
         x = x + self.cross_attn(self.cross_attn_norm(x), text, text_mask)
         return x + chosen(gate_mlp, noisy) * self.mlp(modulated(norm(x), shift_mlp, scale_mlp, noisy))
@@ -190,6 +229,10 @@ class MugVTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
     _supports_gradient_checkpointing = True
     _no_split_modules = ["MugVBlock"]  # noqa: RUF012 - diffusers' names
     _repeated_blocks = ["MugVBlock"]  # noqa: RUF012
+    _cp_plan = {  # noqa: RUF012
+        "sequence": {part: ContextParallelInput(split_dim=1, split_output=True) for part in range(3)},
+        "final_layer": ContextParallelOutput(gather_dim=1),
+    }
 
     @register_to_config  # type: ignore[untyped-decorator]
     def __init__(
@@ -210,6 +253,7 @@ class MugVTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
         self.y_embedder = TextEmbedder(text_dim, width)
         self.start_token = nn.Parameter(torch.randn(width) / math.sqrt(width))
         self.end_token = nn.Parameter(torch.randn(width) / math.sqrt(width))
+        self.sequence = Sequence()
         self.blocks = nn.ModuleList(
             MugVBlock(width, num_attention_heads, int(mlp_ratio * width)) for _ in range(num_layers)
         )
@@ -248,22 +292,24 @@ class MugVTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
         long, high, wide = self.x_embedder.patch
         grid = [-(-length // side) for length, side in zip(hidden_states.shape[2:], (long, high, wide), strict=True)]
         x = self.x_embedder(hidden_states.to(dtype))
-        ends = (token.expand(batch, 1, -1) for token in (self.start_token, self.end_token))
-        x = torch.cat([next(ends), x, next(ends)], 1)
         if noisy_frames is None:
             noisy_frames = torch.ones(batch, frames, dtype=torch.bool, device=device)
-        noisy = F.pad(noisy_frames[:, ::long].repeat_interleave(grid[1] * grid[2], 1), (1, 1)).unsqueeze(2)
+        noisy = noisy_frames[:, ::long].repeat_interleave(grid[1] * grid[2], 1)
         if frame_indices is None:
             frame_indices = torch.arange(frames + 2, device=device).unsqueeze(0)
         table = rotary(positions(frame_indices, grid), self.config["attention_head_dim"])
+        shared: Any = self._parallel_config
+        ranks = 1 if shared is None else shared.context_parallel_config.ulysses_degree
+        video, length = x.shape[1], table.shape[1]
+        x, noisy, table = self.sequence(x, self.start_token, self.end_token, noisy, table, ranks)
 
         for block in self.blocks:
-            given = (x, text, text_mask, times, noisy, table)
+            given = (x, text, text_mask, times, noisy, table, length)
             if self.gradient_checkpointing and torch.is_grad_enabled():
                 x = self._gradient_checkpointing_func(block, *given)
             else:
                 x = block(*given)
-        x = self.final_layer(x[:, 1:-1], embedded, noisy[:, 1:-1])
+        x = self.final_layer(x, embedded, noisy)[:, 1 : 1 + video]
         x = x.unflatten(2, (long, high, wide, 2 * channels)).unflatten(1, grid)
         x = x.permute(0, 7, 1, 4, 2, 5, 3, 6).flatten(6, 7).flatten(4, 5).flatten(2, 3)
         cropped = x[:, :, : hidden_states.shape[2], : hidden_states.shape[3], : hidden_states.shape[4]]

@@ -77,8 +77,11 @@ def layout(device: torch.device, parallel: Parallel, pairs: bool) -> Layout:
     )
 
 
-def check_context(context: int, heads: int, tokens: int, splittable: bool, family: str) -> None:
+def check_context(context: int, heads: int, tokens: int | None, splittable: bool, family: str) -> None:
     """Refuse a context parallelism that cannot be.
+
+    Args:
+        tokens: of a clip; None where they are filled up to what the ranks divide.
 
     Raises:
         UserError: the family's sequence cannot be split, or heads or tokens do not divide; the numbers are named.
@@ -90,12 +93,12 @@ def check_context(context: int, heads: int, tokens: int, splittable: bool, famil
             f"train.settings.parallel.context: {context}, but {family}'s sequence cannot be split "
             "(docs/reference/families.md says why); take 1"
         )
-    fits = [n for n in range(1, heads + 1) if heads % n == 0 and tokens % n == 0]
+    fits = [n for n in range(1, heads + 1) if heads % n == 0 and (tokens or 0) % n == 0]
     if context not in fits:
-        raise UserError(
-            f"train.settings.parallel.context: {context} does not divide both the {heads} attention heads and the "
-            f"{tokens} tokens of a clip; these do: {fits}"
-        )
+        what = f"the {heads} attention heads"
+        if tokens is not None:
+            what = f"both {what} and the {tokens} tokens of a clip"
+        raise UserError(f"train.settings.parallel.context: {context} does not divide {what}; these do: {fits}")
 
 
 def split_context(model: nn.Module, layout: Layout) -> None:

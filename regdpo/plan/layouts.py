@@ -70,7 +70,7 @@ def impossible(training: Training, parallel: Parallel) -> str | None:
     if architecture.family.heads % parallel.context:
         return f"context {parallel.context} does not divide {architecture.family.heads} attention heads"
     for one in training.each:
-        if one.tokens % parallel.context:
+        if one.tokens % parallel.context and not architecture.family.fills_up:
             of = f" of {one.shown}" if training.others else ""
             return f"context {parallel.context} does not divide {one.tokens} tokens{of}"
         if one.frames > architecture.family.most_frames(one.height, one.width):
@@ -101,7 +101,7 @@ def estimate(training: Training, parallel: Parallel, machine: Machine) -> Estima
         memory=memory(training, parallel),
         limit=machine.memory,
         frames=training.frames,
-        tokens=training.tokens // parallel.context,
+        tokens=-(-training.tokens // parallel.context),
         seconds=training.settings.batch * (own + asked - cached) / speed,
         seconds_before=training.settings.batch * cached / speed,
         flops=own + asked,

@@ -84,7 +84,8 @@ class Trainer:
         self.tokens = {}  # of each shape
         for shape in dict.fromkeys(row.shape for row in rows):
             self.tokens[shape] = tokens = self.family.tokens(tuple(map(int, shape.split(","))))
-            check_context(layout.context, self.family.heads, tokens, self.family.context, job.model.ref.family)
+            divided = None if self.family.fills_up else tokens
+            check_context(layout.context, self.family.heads, divided, self.family.context, job.model.ref.family)
 
         goes_on = bool(job.model.ref.lora)
         kind = reference_kind(self.settings, job.parallel, self.prefers, goes_on)

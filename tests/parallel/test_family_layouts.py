@@ -15,7 +15,9 @@ from regdpo.models.family import open_family
 from regdpo.stages import base, latents
 
 CHOSEN = [name for name in CASES if "codec" not in name]
-CONTEXT = [name for name in CHOSEN if name.startswith("wan")]
+CONTEXT = [name for name in CHOSEN if name.startswith(("wan", "mugv"))]
+FULL = ["mugv-i2v"]
+"""Tuned in full, so that what stands around the blocks has gradients too: its sequence is filled up by code of our own."""
 LAYOUTS = {
     "plain": (1, {}),
     "recomputed": (1, {"activation_checkpointing": "full"}),
@@ -58,7 +60,8 @@ def found(tmp_path_factory):
                 continue
             run = folder / layout
             run.mkdir()
-            job = tiny.job(world, run, parallel=parallel, batch=2, lora={"rank": 2}, tuning="lora", steps=1)
+            tuning = "full" if name in FULL else "lora"
+            job = tiny.job(world, run, parallel=parallel, batch=2, lora={"rank": 2}, tuning=tuning, steps=1)
             cases.append((name, layout, {"ranks": count, "job": job.model_dump(mode="json")}))
         (folder / "loaded").mkdir()
         job = tiny.job(world, folder / "loaded", objective="sft", batch=2)

@@ -262,6 +262,7 @@ def test_impossible_layouts_are_named():
     assert "cannot be split" in why(training("zai-org/CogVideoX-5b"), context=2)
     assert "positions" in why(training(frames=4097))
     assert why(training(), context=8) is None
+    assert why(training("MUG-V/MUG-V-inference", 105, 1280, 720, 16), context=16) is None  # 50402 tokens, filled up
 
 
 def test_the_layout_taken_is_the_fastest_that_fits():

@@ -360,7 +360,12 @@ def test_impossible_layouts_are_refused_with_their_numbers(world, tmp_path):
         check_context(16, 40, 32760, True, "wan")
     with pytest.raises(UserError, match=r"context: 2, but cogvideox's sequence cannot be split"):
         check_context(2, 48, 17550, False, "cogvideox")
+    with pytest.raises(
+        UserError, match=r"context: 5 does not divide the 48 attention heads; these do: \[1, 2, 3, 4, 6"
+    ):
+        check_context(5, 48, None, True, "mugv")
     check_context(8, 40, 32760, True, "wan")
+    check_context(8, 48, None, True, "mugv")
 
 
 @pytest.mark.parametrize(("tuning", "reference"), [("lora", "copy"), ("full", "offload")])
