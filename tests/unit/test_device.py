@@ -19,8 +19,9 @@ from regdpo.runtime import gpus
 pytestmark = pytest.mark.slow
 
 JOB = """
-import sys, torch
-torch.cuda.device_count = lambda: 4
+import sys
+from types import SimpleNamespace
+sys.modules["torch"] = SimpleNamespace(cuda=SimpleNamespace(device_count=lambda: 4))
 from regdpo.runtime.gpus import taken, visible
 with taken(int(sys.argv[1])) as mine:
     print(*[visible()[number] for number in mine], flush=True)
