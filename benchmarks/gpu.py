@@ -60,8 +60,8 @@ def command(name: str, about: str, budget: float, parts_of: Callable[[], "list[P
 
         print(requirements(ROOT / "envs/regdpo.lock"), end="")
         return 0
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
+    for key, value in ENVIRONMENT.items():
+        os.environ.setdefault(key, value)
     print("loading torch and diffusers", file=sys.stderr)
     try:
         parts = parts_of()

@@ -48,7 +48,7 @@ def _way_to_start(bench: Bench) -> Any:
     if bench.spawn:
         return mp.get_context("spawn")
     context = mp.get_context("forkserver")
-    context.set_forkserver_preload(["regdpo.train.rank"])
+    context.set_forkserver_preload(["regdpo.train.rank", "regdpo.models.wan"])
     forkserver.ensure_running()  # it loads while the jobs are made
     return context
 
@@ -105,7 +105,7 @@ def _start(job: Job, bench: Bench, context: Any) -> Any:
 
 
 def _rank(path: str, meet: str, left: float) -> None:
-    faulthandler.dump_traceback_later(max(1.0, left - 2))  # where it hangs, if it does
+    faulthandler.dump_traceback_later(max(1.0, left - 0.5))  # where it hangs, if it does
     one = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}
     os.environ |= {
         **one,
