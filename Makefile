@@ -160,8 +160,9 @@ $(VENV):
 	$(PYTHON) -m venv --clear .venv
 	@echo $(TORCH) > .venv/torch
 	.venv/bin/python $(LOCKED) <(sed -n '/^setuptools==/,/# via/p' envs/regdpo.lock)
-	.venv/bin/python $(LOCKED) envs/regdpo.lock
-	.venv/bin/python $(INSTALL_$(TORCH))
+	PIP_COMPILE=0 .venv/bin/python $(LOCKED) envs/regdpo.lock
+	PIP_COMPILE=0 .venv/bin/python $(INSTALL_$(TORCH))
+	@.venv/bin/python -m compileall -qq -j 0 .venv/lib || true  # on all cores, where pip takes one; templates are no Python
 	.venv/bin/python $(PIP_INSTALL) --quiet --no-deps --no-build-isolation -e .
 	@touch $@
 
