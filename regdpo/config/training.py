@@ -47,6 +47,11 @@ class Parallel(Section):
     """How ranks share one training. It changes no result but for rounding. Ranks not taken here are data parallel."""
 
     context: Count = Field(1, description="Ranks that split one video's tokens (Ulysses); divides the attention heads.")
+    tensor: Count = Field(
+        1,
+        description="Ranks that split every block's matrices and the tokens between them; with `context` it divides heads "
+        "and tokens. For ranks of one machine with fast links.",
+    )
     pair: Literal[1, 2] = Field(1, description="2: winner and loser of a pair on different ranks.")
     halves: Literal["joint", "separate", "sequential"] = Field(
         "joint",
@@ -84,11 +89,15 @@ class Parallel(Section):
         Without losers no rank is set apart for them.
         """
         pair = self.pair if losers else 1
-        if ranks % (self.context * pair):
-            return f"parallel.context {self.context} x parallel.pair {pair} does not divide {ranks} ranks"
-        if ranks % self.replicate:
-            return f"parallel.replicate {self.replicate} does not divide {ranks} ranks"
-        data = ranks // (self.context * pair)
+        if self.tensor > 1 and self.compile:
+            return f"parallel.tensor {self.tensor} and parallel.compile do not go together; leave one out"
+        if ranks % (group := self.tensor * self.context * pair):
+            split = f"parallel.tensor {self.tensor} x " if self.tensor > 1 else ""
+            return f"{split}parallel.context {self.context} x parallel.pair {pair} does not divide {ranks} ranks"
+        if ranks % (self.replicate * self.tensor):
+            split = f" x parallel.tensor {self.tensor}" if self.tensor > 1 else ""
+            return f"parallel.replicate {self.replicate}{split} does not divide {ranks} ranks"
+        data = ranks // group
         if batch is not None and batch % data:
             return f"batch {batch} does not divide over {data} data ranks"
         return None
@@ -96,11 +105,18 @@ class Parallel(Section):
     def straddles(self, ranks: int, nodes: int) -> str | None:
         """Why a layout that fits is slow on so many machines; None if each video stays within one."""
         here = ranks // nodes
-        if nodes == 1 or here % self.context == 0:
+        if nodes == 1:
+            return None
+        if here % self.tensor:
+            return (
+                f"parallel.tensor {self.tensor} splits blocks over machines of {here} ranks each: every block exchanges "
+                f"all its tokens six times over the network; a divisor of {here} would not"
+            )
+        if here % (self.context * self.tensor) == 0:
             return None
         return (
             f"parallel.context {self.context} splits videos over machines of {here} ranks each: every block exchanges "
-            f"all their tokens over the network; a divisor of {here} would not"
+            f"all their tokens over the network; a divisor of {here // self.tensor} would not"
         )
 
 

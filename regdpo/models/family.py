@@ -5,9 +5,10 @@ Shapes: B batch, C channels, F frames (video or latent), H and W pixels or laten
 
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar, Literal, Self
 
 import torch
@@ -50,6 +51,8 @@ class Family(ABC):
     """Tokens a caption is padded to, unless the configuration says otherwise."""
     flash: ClassVar[bool] = True
     """Whether the denoiser can be given an attention backend: not if it masks attention, or calls torch's itself."""
+    tensor: ClassVar[Mapping[str, str]] = MappingProxyType({})
+    """How ranks split the denoiser's blocks (``regdpo.parallel.tensor.Plan``); empty where they cannot."""
 
     fills_up: ClassVar[bool] = False
     """Whether the denoiser fills up a sequence that the ranks which share it do not divide."""

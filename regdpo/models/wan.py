@@ -30,6 +30,14 @@ class Wan(DiffusersFamily):
     pipeline_class = WanPipeline
     text_width = "text_dim"
     autoencoders: ClassVar = {"AutoencoderKLWan": AutoencoderKLWan, "BlockPCACodec": BlockPCACodec}
+    tensor: ClassVar = {
+        **dict.fromkeys(("attn1", "attn2", "ffn"), "region"),
+        **dict.fromkeys(("to_q", "to_k", "to_v", "add_k_proj", "add_v_proj", "ffn.net.0.proj"), "column"),
+        **dict.fromkeys(("to_out.0", "ffn.net.2"), "row"),
+        **dict.fromkeys(("norm_q", "norm_k", "norm_added_k"), "norm"),
+        "proj_out": "exit",
+        "": "timestep",
+    }
 
     def check(self) -> None:
         if self._index.get("transformer_2", [None])[0] or self._index.get("expand_timesteps"):

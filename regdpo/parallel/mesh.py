@@ -1,5 +1,5 @@
-"""The mesh of ranks: (data, pair, context). Ranks of one pair group hold halves of the same pairs, ranks of one context
-group parts of the same videos."""
+"""The mesh of ranks: (data, pair, context, tensor). Ranks of one pair group hold halves of the same pairs, ranks of one
+context group parts of the same videos, ranks of one tensor group, which are neighbours, parts of the same blocks too."""
 
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -19,12 +19,14 @@ class Layout:
     """How this rank takes part."""
 
     mesh: DeviceMesh
-    shards: DeviceMesh  # what FSDP shards over: all ranks, or (replicas, ranks of a replica)
+    shards: DeviceMesh  # what FSDP shards over: all ranks but for the tensor's, or (replicas, ranks of a replica)
+    parts: DeviceMesh  # the tensor group
     data: int
     data_rank: int
     pair: int
     pair_rank: int  # 0: winners, 1: losers
     context: int
+    tensor: int
 
     @property
     def first(self) -> bool:
@@ -33,6 +35,11 @@ class Layout:
     @property
     def group(self) -> int:
         """Ranks that work on the same pairs."""
+        return self.pair * self.context * self.tensor
+
+    @property
+    def share(self) -> int:
+        """Ranks whose gradients of the same pairs FSDP takes for those of other pairs."""
         return self.pair * self.context
 
     @property
@@ -40,14 +47,16 @@ class Layout:
         """This rank's, for people."""
         half = ["winners", "losers"][self.pair_rank] if self.pair == 2 else "both halves"
         part = self.mesh["ulysses"].get_local_rank() if self.context > 1 else 0
-        return f"data {self.data_rank + 1}/{self.data}, {half}, context {part + 1}/{self.context}"
+        place = f"data {self.data_rank + 1}/{self.data}, {half}, context {part + 1}/{self.context}"
+        return f"{place}, tensor {self.parts.get_local_rank() + 1}/{self.tensor}" if self.tensor > 1 else place
 
     def __str__(self) -> str:
-        return f"data {self.data} x pair {self.pair} x context {self.context}"
+        product = f"data {self.data} x pair {self.pair} x context {self.context}"
+        return f"{product} x tensor {self.tensor}" if self.tensor > 1 else product
 
 
 def layout(device: torch.device, parallel: Parallel, pairs: bool) -> Layout:
-    """The layout of all ranks; those not needed for pair and context are data parallel.
+    """The layout of all ranks; those not needed for pair, context and tensor are data parallel.
 
     Args:
         pairs: whether the objective has losers; without, no rank is set apart for them.
@@ -58,22 +67,26 @@ def layout(device: torch.device, parallel: Parallel, pairs: bool) -> Layout:
     ranks, pair, context = dist.get_world_size(), parallel.pair if pairs else 1, parallel.context
     if reason := parallel.misfit(ranks, pairs):
         raise UserError(f"train.settings: {reason}")
-    data = ranks // (pair * context)
-    names = ("data", "pair", "ring", "ulysses")
-    mesh = init_device_mesh(device.type, (data, pair, 1, context), mesh_dim_names=names)
+    tensor = parallel.tensor
+    data = ranks // (pair * context * tensor)
+    shape, names = (data, pair, 1, context, tensor), ("data", "pair", "ring", "ulysses", "tensor")
+    mesh = init_device_mesh(device.type, shape, mesh_dim_names=names)
     if parallel.replicate == 1:
-        shards = mesh._flatten("world")
+        shards, parts = mesh[names[:-1]]._flatten("world"), mesh["tensor"]
     else:
-        shape = (parallel.replicate, ranks // parallel.replicate)
-        shards = init_device_mesh(device.type, shape, mesh_dim_names=("replica", "shard"))
+        own = (parallel.replicate, ranks // (parallel.replicate * tensor), tensor)
+        whole = init_device_mesh(device.type, own, mesh_dim_names=("replica", "shard", "tensor"))
+        shards, parts = whole["replica", "shard"], whole["tensor"]
     return Layout(
         mesh,
         shards,
+        parts,
         data,
         mesh["data"].get_local_rank(),
         pair,
         mesh["pair"].get_local_rank() if pair > 1 else 0,
         context,
+        tensor,
     )
 
 
@@ -99,6 +112,31 @@ def check_context(context: int, heads: int, tokens: int | None, splittable: bool
         if tokens is not None:
             what = f"both {what} and the {tokens} tokens of a clip"
         raise UserError(f"train.settings.parallel.context: {context} does not divide {what}; these do: {fits}")
+
+
+def check_tensor(tensor: int, context: int, heads: int, tokens: int, splittable: bool, family: str) -> None:
+    """Refuse a tensor parallelism that cannot be.
+
+    Args:
+        context: ranks that split the sequence and the heads besides.
+
+    Raises:
+        UserError: the family's blocks cannot be split, or heads or tokens do not divide; the numbers are named.
+    """
+    if tensor == 1:
+        return
+    if not splittable:
+        raise UserError(
+            f"train.settings.parallel.tensor: {tensor}, but {family}'s blocks cannot be split "
+            "(docs/reference/families.md says whose can); take 1"
+        )
+    fits = [n for n in range(1, heads + 1) if not (heads % (n * context) or tokens % (n * context))]
+    if tensor not in fits:
+        beside = f" x context {context}" if context > 1 else ""
+        raise UserError(
+            f"train.settings.parallel.tensor: {tensor}{beside} does not divide both the {heads} attention heads and "
+            f"the {tokens} tokens of a clip; as tensor these do: {fits}"
+        )
 
 
 def split_context(model: nn.Module, layout: Layout) -> None:

@@ -13,7 +13,7 @@ from regdpo.core.errors import UserError
 from regdpo.models.device import DTYPES
 from regdpo.models.family import Family
 from regdpo.objectives.schedule import generator
-from regdpo.parallel import attention
+from regdpo.parallel import attention, tensor
 from regdpo.parallel.mesh import Layout, split_context
 from regdpo.parallel.shard import own_part, recompute, shard
 
@@ -62,6 +62,8 @@ def build(
     if trained and every != "none":
         recompute(model, blocks, 1 if every == "full" else every)
     backend = attention.choose(model, device, dtype, parallel.attention, family.flash, deterministic)
+    if layout.tensor > 1:
+        tensor.split(model, blocks, family.tensor, layout.parts)
     split_context(model, layout)
     if parallel.compile:
         for block in blocks:

@@ -147,7 +147,7 @@ class Passes:
             loss, slopes, weight = self._regularised(batch, loss, slopes, own[0])
         if self.layout.pair == 2:
             slopes = tuple(slope.split(batch.pairs)[self.layout.pair_rank] for slope in slopes)
-        slopes = tuple(slope * (self.layout.group / rank_pairs) for slope in slopes)
+        slopes = tuple(slope * (self.layout.share / rank_pairs) for slope in slopes)
         if len(live) < len(known):
             winner, loser = zip(*(slope.split(batch.pairs) for slope in slopes), strict=True)
             _dot(live.pop(), winner).backward()
@@ -301,7 +301,7 @@ class Passes:
                     found = e.reshape(len(e) // len(positions), len(positions), -1).mean(2)
                     mine = torch.tensor(self.numbers[: len(found)])[:, None]
                     errors[mine, positions] += found / EVAL_SIGMAS
-        errors /= layout.context
+        errors /= layout.context * layout.tensor
         dist.all_reduce(errors)
         return errors.flatten()
 

@@ -32,7 +32,7 @@ from regdpo.models.family import open_family
 from regdpo.objectives.registry import OBJECTIVES
 from regdpo.objectives.schedule import EVAL_PAIRS, generator
 from regdpo.objectives.weights import balanced, normalised
-from regdpo.parallel.mesh import Layout, check_context
+from regdpo.parallel.mesh import Layout, check_context, check_tensor
 from regdpo.runs.job import EXPORT, RAN, Job, Ran
 from regdpo.runs.metrics import LINE_EVERY, Log, logged, of_samples
 from regdpo.runs.stop import Stop
@@ -86,6 +86,8 @@ class Trainer:
             self.tokens[shape] = tokens = self.family.tokens(tuple(map(int, shape.split(","))))
             divided = None if self.family.fills_up else tokens
             check_context(layout.context, self.family.heads, divided, self.family.context, job.model.ref.family)
+            shared = (layout.tensor, layout.context, self.family.heads, tokens)
+            check_tensor(*shared, bool(self.family.tensor), job.model.ref.family)
 
         goes_on = bool(job.model.ref.lora)
         kind = reference_kind(self.settings, job.parallel, self.prefers, goes_on)

@@ -26,6 +26,10 @@ LAYOUTS = {  # name -> (ranks, parallel, settings)
     "context4": (4, {"context": 4}, {}),
     "pair2 x context2": (4, {"pair": 2, "context": 2}, {}),
     "dp2 x pair2": (4, {"pair": 2}, {}),
+    "tensor2": (2, {"tensor": 2}, {}),
+    "dp2 x tensor2": (4, {"tensor": 2}, {}),
+    "pair2 x tensor2": (4, {"pair": 2, "tensor": 2}, {}),
+    "context2 x tensor2": (4, {"context": 2, "tensor": 2}, {}),
     "dp2 x pair2 x context2": (8, {"pair": 2, "context": 2}, {}),
 }
 RECOMPUTED = ("sequential", "fsdp2", "context2", "pair2", "pair2 x context2", "dp2 x pair2 x context2")

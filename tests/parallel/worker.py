@@ -15,7 +15,6 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from torch.distributed.tensor import distribute_tensor
 
 # Models up-cast with .float(); it has to mean float64 before the model is built, or the rotary tables stay fp32.
 torch.Tensor.float = torch.Tensor.double
@@ -27,6 +26,7 @@ from regdpo.models.diffusers_family import DiffusersFamily
 from regdpo.objectives.registry import OBJECTIVES
 from regdpo.objectives.schedule import draw, generator
 from regdpo.parallel.mesh import layout
+from regdpo.parallel.shard import own_part
 from regdpo.runs.job import Job
 from regdpo.runs.stop import Stop
 from regdpo.train import dataset
@@ -75,7 +75,7 @@ def move_away(parameters: dict[str, torch.nn.Parameter]) -> None:
     for name, parameter in parameters.items():
         noise = torch.randn(parameter.shape, generator=generator(name), dtype=parameter.dtype)
         with torch.no_grad():
-            parameter.add_(distribute_tensor(0.02 * noise, parameter.device_mesh, parameter.placements))
+            parameter.to_local().add_(0.02 * noise[own_part(parameter)])
 
 
 def rank(number: int, ranks: int, cases: list[tuple[int, dict]], folder: Path, meeting: int) -> None:
