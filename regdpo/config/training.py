@@ -49,8 +49,8 @@ class Parallel(Section):
     context: Count = Field(1, description="Ranks that split one video's tokens (Ulysses); divides the attention heads.")
     tensor: Count = Field(
         1,
-        description="Ranks that split every block's matrices and the tokens between them; with `context` it divides heads "
-        "and tokens. For ranks of one machine with fast links.",
+        description="Ranks that split every block's matrices and the tokens between them; with `context` it divides "
+        "heads and tokens. For ranks of one machine with fast links.",
     )
     pair: Literal[1, 2] = Field(1, description="2: winner and loser of a pair on different ranks.")
     halves: Literal["joint", "separate", "sequential"] = Field(
@@ -83,6 +83,10 @@ class Parallel(Section):
             return "full" if parameters >= LARGE else "none"
         return self.activation_checkpointing
 
+    def group(self, losers: bool) -> int:
+        """Ranks that work on the same pairs."""
+        return self.tensor * self.context * (self.pair if losers else 1)
+
     def misfit(self, ranks: int, losers: bool, batch: int | None = None) -> str | None:
         """Why so many ranks cannot be laid out so, or not share ``batch`` pairs; None if they can.
 
@@ -91,13 +95,13 @@ class Parallel(Section):
         pair = self.pair if losers else 1
         if self.tensor > 1 and self.compile:
             return f"parallel.tensor {self.tensor} and parallel.compile do not go together; leave one out"
-        if ranks % (group := self.tensor * self.context * pair):
+        if ranks % self.group(losers):
             split = f"parallel.tensor {self.tensor} x " if self.tensor > 1 else ""
             return f"{split}parallel.context {self.context} x parallel.pair {pair} does not divide {ranks} ranks"
         if ranks % (self.replicate * self.tensor):
             split = f" x parallel.tensor {self.tensor}" if self.tensor > 1 else ""
             return f"parallel.replicate {self.replicate}{split} does not divide {ranks} ranks"
-        data = ranks // group
+        data = ranks // self.group(losers)
         if batch is not None and batch % data:
             return f"batch {batch} does not divide over {data} data ranks"
         return None
@@ -109,8 +113,8 @@ class Parallel(Section):
             return None
         if here % self.tensor:
             return (
-                f"parallel.tensor {self.tensor} splits blocks over machines of {here} ranks each: every block exchanges "
-                f"all its tokens six times over the network; a divisor of {here} would not"
+                f"parallel.tensor {self.tensor} splits blocks over machines of {here} ranks each: every block "
+                f"exchanges all tokens six times over the network; a divisor of {here} would not"
             )
         if here % (self.context * self.tensor) == 0:
             return None

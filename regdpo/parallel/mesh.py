@@ -1,5 +1,5 @@
 """The mesh of ranks: (data, pair, context, tensor). Ranks of one pair group hold halves of the same pairs, ranks of one
-context group parts of the same videos, ranks of one tensor group, which are neighbours, parts of the same blocks too."""
+context group parts of the same videos, ranks of one tensor group, which are neighbours, of the same blocks too."""
 
 from contextlib import nullcontext
 from dataclasses import dataclass

@@ -2,8 +2,8 @@
 
 Layers that a region begins with are split by their outputs, those it ends with by their inputs (Megatron-LM, arXiv
 1909.08053); tokens are gathered in front of it, and what its ranks answer is summed and split by tokens again (sequence
-parallel norms, arXiv 2205.05198). So everything outside of regions works on a rank's own tokens, and for parameters that
-are not split **every rank's gradient is a part of a sum**: FSDP2 adds them up, told by their placement.
+parallel norms, arXiv 2205.05198). So everything outside of regions works on a rank's own tokens, and for parameters
+that are not split **every rank's gradient is a part of a sum**: FSDP2 adds them up, told by their placement.
 
 Parameters are DTensors, whole ones by name and shape for checkpoints, exports, the optimiser and the gradient's norm.
 The arithmetic is on what a rank holds of them.

@@ -7,6 +7,7 @@ from typing import Any
 
 from regdpo.config.training import Parallel, TrainSettings, reference_kind
 from regdpo.core.errors import UserError
+from regdpo.models.device import DTYPES
 from regdpo.plan import trace
 from regdpo.plan.architecture import Architecture
 from regdpo.plan.memory import Memory, Size, Training, memory, mode_of, settled, stored_copy
@@ -55,7 +56,8 @@ class Estimate:
     def name(self) -> str:
         """The layout in a line, by the keys of the configuration."""
         it = self.parallel
-        parts = [f"context {it.context}", f"pair {it.pair}" if it.pair == 2 else self.mode]
+        parts = [f"tensor {it.tensor}"] if it.tensor > 1 else []
+        parts += [f"context {it.context}", f"pair {it.pair}" if it.pair == 2 else self.mode]
         parts += [f"checkpointing {it.activation_checkpointing}", f"reference {self.reference}"]
         return ", ".join([*parts, f"replicate {it.replicate}"] if it.replicate > 1 else parts)
 
@@ -69,7 +71,16 @@ def impossible(training: Training, parallel: Parallel) -> str | None:
         return f"the sequence of {architecture.name} cannot be split"
     if architecture.family.heads % parallel.context:
         return f"context {parallel.context} does not divide {architecture.family.heads} attention heads"
+    if parallel.tensor > 1 and not architecture.family.tensor:
+        return f"the blocks of {architecture.name} cannot be split"
+    if architecture.family.heads % (shared := parallel.context * parallel.tensor):
+        return (
+            f"context {parallel.context} x tensor {parallel.tensor} does not divide {architecture.family.heads} heads"
+        )
     for one in training.each:
+        if parallel.tensor > 1 and one.tokens % shared:
+            of = f" of {one.shown}" if training.others else ""
+            return f"context {parallel.context} x tensor {parallel.tensor} does not divide {one.tokens} tokens{of}"
         if one.tokens % parallel.context and not architecture.family.fills_up:
             of = f" of {one.shown}" if training.others else ""
             return f"context {parallel.context} does not divide {one.tokens} tokens{of}"
@@ -101,7 +112,7 @@ def estimate(training: Training, parallel: Parallel, machine: Machine) -> Estima
         memory=memory(training, parallel),
         limit=machine.memory,
         frames=training.frames,
-        tokens=-(-training.tokens // parallel.context),
+        tokens=-(-training.tokens // (parallel.context * parallel.tensor)),
         seconds=training.settings.batch * (own + asked - cached) / speed,
         seconds_before=training.settings.batch * cached / speed,
         flops=own + asked,
@@ -156,8 +167,33 @@ def estimates(training: Training, machine: Machine) -> list[Estimate]:
 
 def _order(it: Estimate) -> Any:
     """What fits before what does not, then speed, then what needs fewer ranks to talk, then the smaller."""
-    simple = (it.parallel.context * it.parallel.pair, REFERENCE_ORDER.index(it.reference))
+    simple = (it.parallel.group(True), REFERENCE_ORDER.index(it.reference))
     return (not it.fits, -round(it.pairs_per_hour, 3), *simple, it.memory.total)
+
+
+TENSOR = (2, 4, 8)
+"""Ranks that may split blocks: those of one machine."""
+
+
+def split_blocks(training: Training, parallel: Parallel, machine: Machine) -> Estimate | None:
+    """A layout that does not fit with its blocks split over as few ranks as make it fit; None if none do."""
+    for tensor, shared in product(TENSOR, (False, True)):
+        context = parallel.context // tensor if shared else parallel.context
+        changed = parallel.model_copy(update={"tensor": tensor, "context": context})
+        if context and training.settings.parallel.tensor == 1 and impossible(training, changed) is None:
+            found = estimate(training, changed, machine)
+            if found.fits:
+                return found
+    return None
+
+
+def sent(training: Training, parallel: Parallel) -> float:
+    """Bytes that a rank sends to those it shares a video with, in a forward pass of a block of one sample: Ulysses
+    passes on queries, keys, values and answers; split blocks have three regions, whose tokens are gathered, and whose
+    answers are summed."""
+    tokens = training.tokens / (parallel.context * parallel.tensor)
+    states = tokens * training.architecture.family.width * DTYPES[training.settings.precision].itemsize
+    return states * (4 * (parallel.context - 1) / parallel.context + 6 * (parallel.tensor - 1))
 
 
 def longest(training: Training, parallel: Parallel, machine: Machine) -> Estimate | None:
@@ -166,7 +202,7 @@ def longest(training: Training, parallel: Parallel, machine: Machine) -> Estimat
     The batch is one pair for every group of ranks that works on one.
     """
     architecture = training.architecture
-    data = training.ranks // (parallel.context * (parallel.pair if training.halves == 2 else 1))
+    data = training.ranks // parallel.group(training.halves == 2)
     if data < 1:
         return None
     batch = training.settings.model_copy(update={"batch": data * training.settings.micro_batch})
@@ -227,8 +263,8 @@ def check(
 def main_memory(training: Training, parallel: Parallel) -> tuple[float, float]:
     """Bytes of main memory: of the first rank while it writes the trained weights (fp32), and of every rank while it
     trains. Loading takes each rank its shards alone (regdpo/train/build.py)."""
-    count = training.parameters
+    count, local = training.parameters, trace.parameters(training.a_pass, parallel.tensor)
     offloaded = reference_kind(training.settings, parallel, training.halves == 2) == "offload"
-    shards = training.ranks // parallel.replicate
+    shards = training.ranks // (parallel.replicate * parallel.tensor)
     whole = count.total if training.settings.tuning == "full" else count.trained
-    return 4.0 * whole, stored_copy(training) * count.total / shards if offloaded else 0.0
+    return 4.0 * whole, stored_copy(training) * local.total / shards if offloaded else 0.0

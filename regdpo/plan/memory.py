@@ -148,16 +148,17 @@ def memory(training: Training, parallel: Parallel, layers: tuple[int, ...] | Non
     Args:
         layers: blocks of each kind, in the place of the architecture's.
     """
-    settings, count, parallel = training.settings, training.parameters, settled(training, parallel)
+    settings, parallel = training.settings, settled(training, parallel)
+    count = trace.parameters(training.a_pass, parallel.tensor)  # of a rank, before FSDP shards them
     count = replace(count, layers=layers or count.layers)
-    shards = training.ranks // parallel.replicate
+    shards = training.ranks // (parallel.replicate * parallel.tensor)
     compute = DTYPES[settings.precision].itemsize
     stored = FP32 if settings.tuning == "full" else compute
     trained = FP32 * count.trained / shards
     reference = reference_kind(training.settings, parallel, training.halves == 2)
 
     batch, graphs = graphs_of(training, parallel)
-    data = training.ranks // (parallel.context * (parallel.pair if training.halves == 2 else 1))
+    data = training.ranks // parallel.group(training.halves == 2)
     many = settings.batch > data * settings.micro_batch or mode_of(training, parallel) == "sequential"
     earlier = trained if many else 0.0  # gradients that wait from an earlier backward pass of the step
 
@@ -207,7 +208,9 @@ def _activations(
     few = trace.recomputed(layers, every)
 
     def seen(kind: int, recomputed: bool) -> trace.Bytes:
-        return trace.activations(training.a_pass, kind, training.latent[1], parallel.context, recomputed)
+        return trace.activations(
+            training.a_pass, kind, training.latent[1], parallel.context, recomputed, parallel.tensor
+        )
 
     if sum(few) in (0, depth):
         one = seen(order[at], sum(few) == depth)

@@ -6,7 +6,18 @@ from typing import Any
 
 from regdpo.config.training import Parallel
 from regdpo.plan.architecture import known
-from regdpo.plan.layouts import Estimate, Machine, estimate, estimates, impossible, longest, main_memory, sensible
+from regdpo.plan.layouts import (
+    Estimate,
+    Machine,
+    estimate,
+    estimates,
+    impossible,
+    longest,
+    main_memory,
+    sensible,
+    sent,
+    split_blocks,
+)
 from regdpo.plan.memory import FRAGMENTATION, RESERVED, Training
 from regdpo.plan.stages import Stage
 from regdpo.runtime.gpu_specs import GIB
@@ -50,15 +61,45 @@ def listing(training: Training, machine: Machine, times: Sequence[str] = ()) -> 
     lines.append("")
     best = found[0] if found and found[0].fits else None
     if best is None:
-        lines.append("take: nothing fits; fewer frames, a smaller frame or more ranks would do")
+        lines += _split_blocks(training, machine, found)
     else:
         lines.append(f"take: {best.name} ({best.pairs_per_hour:.0f} pairs an hour)")
         lines.append(f"  train: {{settings: {{parallel: {{{_yaml(best.parallel)}}}}}}}")
         lines += times
         lines += _main_memory(*main_memory(training, best.parallel))
+    lines += _talk(training, own if reason is None else None)
     if any(it.seconds_before for it in found):
         lines.append("cached: the reference's passes are made before step 1; pairs/h counts them, s/step does not")
     return "\n".join(lines)
+
+
+def _split_blocks(training: Training, machine: Machine, found: Sequence[Estimate]) -> list[str]:
+    """What to take where nothing fits without splitting blocks."""
+    leanest = min(found, key=lambda it: it.memory.total, default=None)
+    split = leanest and split_blocks(training, leanest.parallel, machine)
+    if not split:
+        return ["take: nothing fits; fewer frames, a smaller frame or more ranks would do"]
+    return [
+        f"take: {split.name}: nothing fits unless blocks are split too; only within a machine with fast links (NVLink)",
+        f"  train: {{settings: {{parallel: {{{_yaml(split.parallel)}}}}}}}",
+        *_talk(training, split.parallel),
+    ]
+
+
+def _talk(training: Training, parallel: Parallel | None) -> list[str]:
+    """What split blocks cost, beside the same ranks as context."""
+    if parallel is None or parallel.tensor == 1:
+        return []
+    other = parallel.model_copy(update={"tensor": 1, "context": parallel.context * parallel.tensor})
+    line = (
+        f"tensor {parallel.tensor}: a rank sends {sent(training, parallel) / 1e6:.0f} MB in each block's forward pass"
+    )
+    if impossible(training, other):
+        return [f"{line}; it is worth that on one machine with fast links, since context cannot take its place"]
+    return [
+        f"{line}, {sent(training, other) / 1e6:.0f} with context {other.context} in its place, which is to be taken "
+        "where it fits"
+    ]
 
 
 def stages(found: Iterable[Stage], memory: float) -> str:

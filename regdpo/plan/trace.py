@@ -24,6 +24,7 @@ from regdpo.config.training import Lora
 from regdpo.core.errors import UserError
 from regdpo.models.live import Live, Need
 from regdpo.parallel.shard import recompute
+from regdpo.plan import stand_ins
 from regdpo.plan.architecture import Architecture, Given
 
 DEPTHS = (2, 3)
@@ -98,10 +99,12 @@ class Flops:
 
 
 @cache
-def parameters(of: Pass) -> Parameters:
-    """Count them."""
+def parameters(of: Pass, tensor: int = 1) -> Parameters:
+    """Count them, or of blocks that ``tensor`` ranks split what one of these has."""
     layers = of.architecture.layers
     model = model_of(of, (1,) * len(layers))
+    if tensor > 1:
+        stand_ins.split(model, of.architecture.family.blocks(model), of.architecture.family.tensor, tensor)
     blocks = [list(block.parameters()) for block in of.architecture.family.blocks(model)]
     counts = tuple(sum(p.numel() for p in block) for block in blocks)
     trained = tuple(sum(p.numel() for p in block if p.requires_grad) for block in blocks)
@@ -123,16 +126,16 @@ def recomputed(layers: tuple[int, ...], every: str | int) -> tuple[int, ...]:
     return tuple(after - before for before, after in pairwise(chosen))
 
 
-def activations(of: Pass, kind: int, frames: int, context: int, checkpointed: bool) -> Bytes:
-    """Peak of forward and backward of one sample on one of ``context`` ranks that share it.
+def activations(of: Pass, kind: int, frames: int, context: int, checkpointed: bool, tensor: int = 1) -> Bytes:
+    """Peak of forward and backward of one sample on one of ``context x tensor`` ranks that share it.
 
     Args:
         kind: of blocks. frames: latent frames. checkpointed: every block is recomputed, or none.
     """
     short, long = LATENT_FRAMES
-    shallow, deep = (_peak(of, long, context, checkpointed, of.alone(kind, depth)) for depth in DEPTHS)
+    shallow, deep = (_peak(of, long, context, checkpointed, of.alone(kind, depth), tensor) for depth in DEPTHS)
     block = (deep[0] - shallow[0]) / (DEPTHS[1] - DEPTHS[0]) / long  # a frame; the text's share is below a hundredth
-    brief = _peak(of, short, context, checkpointed, of.alone(kind, DEPTHS[0]))
+    brief = _peak(of, short, context, checkpointed, of.alone(kind, DEPTHS[0]), tensor)
 
     def root(i: int) -> float:
         blocks = DEPTHS[0] * block
@@ -231,11 +234,16 @@ def _found_in(model: nn.Module, lora: Lora) -> Lora:
 
 
 @cache
-def _peak(of: Pass, frames: int, context: int, checkpointed: bool, layers: tuple[int, ...]) -> tuple[int, int]:
+def _peak(
+    of: Pass, frames: int, context: int, checkpointed: bool, layers: tuple[int, ...], tensor: int
+) -> tuple[int, int]:
     """Bytes at the peak, and between forward and backward."""
     model, inputs = model_of(of, layers), of.architecture.inputs(1, of.latent(frames), of.dtype)
+    blocks = of.architecture.family.blocks(model)
     if checkpointed:
-        recompute(model, of.architecture.family.blocks(model), 1)
+        recompute(model, blocks, 1)
+    if tensor > 1:
+        stand_ins.split(model, blocks, of.architecture.family.tensor, tensor)
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.register_post_accumulate_grad_hook(_drop_gradient)
