@@ -144,9 +144,9 @@ class Project:
     def _concerns(self, process: psutil.Process) -> bool:
         return any(f"{self.folder}/store" in word for word in process.info["cmdline"] or [])
 
-    def planned(self) -> dict[str, int]:
+    def planned(self, *options: str) -> dict[str, int]:
         """Jobs that a dry run would start, by rule."""
-        done = self.snakemake("--dry-run", "--quiet", "host", "all")
+        done = self.snakemake("--dry-run", "--quiet", "host", "all", *options)
         assert done.returncode == 0, done.stdout[-2000:]
         lines = done.stdout.partition("Job stats:\n")[2].partition("\n\n")[0].splitlines()
         pairs = (line.split() for line in lines)
