@@ -181,7 +181,7 @@ class Config(Section):
                 if unknown := [name for name in given if name not in there]:
                     raise ValueError(f"train.{link.key}.{key}: there is no {unknown[0]}; there are {', '.join(there)}")
             made = {"gt", *self._of_generators, *self.pairs.ranked}
-            if link.fresh and link.step.sources and not made & {*link.step.sources}:
+            if link.by and link.step.sources and not made & {*link.step.sources}:
                 raise ValueError(
                     f"train.{link.key}.generator: it makes losers of `gt` and videos of `best_of_n`, and its `sources` "
                     "are of neither"
@@ -313,7 +313,7 @@ class Config(Section):
             of: of the base model.
         """
         it = self.train.links[link]
-        return f"{of}by/{it.start}/seed{seed}/" if it.fresh else of
+        return f"{of}by/{it.by}/seed{seed}/" if it.by else of
 
     @property
     def _of_generators(self) -> dict[str, str]:
@@ -353,7 +353,7 @@ class Config(Section):
     @property
     def rounds(self) -> list[str]:
         """All such folders of what a trained model makes."""
-        fresh = [link.name for link in self.train.links.values() if link.fresh]
+        fresh = [link.name for link in self.train.links.values() if link.by]
         every = [self.folder_of(of, it, seed) for of in self.base.folders for it in fresh for seed in self.train.seeds]
         return list(dict.fromkeys(every))
 

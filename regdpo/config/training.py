@@ -310,10 +310,10 @@ class Step(Terms, _Named):
         description="Where the start has adapters: they are trained on (with the same `lora`), or are merged into its "
         "weights first.",
     )
-    generator: Literal["base", "previous"] = Field(
-        "base",
-        description="Who makes the losers of source `gt`: the base (or `negatives.generators`), or the start of this "
-        "step, anew.",
+    generator: Name = Field(
+        BASE,
+        description="Who makes the losers of source `gt`, and the videos of kind `best_of_n`: `base` (or "
+        "`negatives.generators`), `previous` (the start of this step), or an arm, of which it is the last step.",
     )
     sources: dict[SourceName, Annealed] = Field(
         {},
@@ -356,7 +356,7 @@ class Step(Terms, _Named):
 
     @model_validator(mode="after")
     def _rounds_are_fresh(self) -> Self:
-        if self.rounds > 1 and self.generator == "base":
+        if self.rounds > 1 and self.generator != PREVIOUS:
             raise ValueError("`rounds` are for fresh negatives; give `generator: previous`")
         return self
 
@@ -398,8 +398,8 @@ class Link:
     settings: TrainSettings
     start: str
     """The link that it starts from; empty: the base."""
-    fresh: bool
-    """Whether the negatives are those of its start."""
+    by: str
+    """The link that makes its losers; empty: the base."""
 
     @property
     def adapted(self) -> bool:
@@ -451,6 +451,12 @@ class Train(Section):
                 if one.name in done:
                     raise ValueError(f"{link.key}.start: goes in a circle ({' <- '.join([*done, one.name])})")
                 done.append(one.name)
+        left, more = dict(self.links), True
+        while more:  # those of which all that they need can be made
+            more = [name for name, it in left.items() if it.start not in left and it.by not in left]
+            left = {name: it for name, it in left.items() if name not in more}
+        if circle := [link for link in left.values() if link.step.generator != PREVIOUS and link.by]:
+            raise ValueError(f"{circle[0].key}.generator: {circle[0].by} is trained on what this makes itself")
         for link in self.links.values():
             start = self.links.get(link.start)
             has = start is not None and start.adapted
@@ -483,8 +489,8 @@ class Train(Section):
                 if row.steps:
                     settings = overridden(settings, step.settings, f"{key}.settings")
                 start = before if number else self._start(step, before, key)
-                fresh = step.generator == PREVIOUS and bool(start)
-                found[name] = Link(name, arm, key, step, settings, start, fresh)
+                by = start if step.generator == PREVIOUS else self._generator(step, key)
+                found[name] = Link(name, arm, key, step, settings, start, by)
         return {name: replace(link, settings=self._with_reference(link, found)) for name, link in found.items()}
 
     @staticmethod
@@ -496,6 +502,12 @@ class Train(Section):
             return settings
         parallel = settings.parallel.model_copy(update={"reference": "copy"})
         return settings.model_copy(update={"parallel": parallel})
+
+    def _generator(self, step: Step, key: str) -> str:
+        """The link that is named to make a step's losers, empty for the base."""
+        if step.generator != BASE and step.generator not in self.arms:
+            raise ValueError(f"{key}.generator: there is no arm {step.generator}; there are {', '.join(self.arms)}")
+        return "" if step.generator == BASE else step.generator
 
     def _start(self, step: Step, before: str, key: str) -> str:
         """The link that a step starts from, empty for the base."""

@@ -1,7 +1,7 @@
 """The rows of the manifests: one pydantic model each, every row with where it came from."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -227,6 +227,7 @@ class ImportedRow(Row):
     loser_sha256: str = ""
     fingerprint: str = ""  # what the winner looks like
     label: Label = ""  # of a winner that stands alone
+    votes: str = ""  # of labels, a sign a rater: + for the winner, or for good; - against; 0 neither
 
     @property
     def kind(self) -> str:
@@ -360,6 +361,11 @@ class LatentRow(Row):
     segments: str = ""  # comma-joined, of equal time each: 1 winner better, -1 loser better, 0 neither; empty: all 1
     empty: str = ""  # file of the empty caption's `text`; none for models that are given the guidance scale
     empty_sha256: str = ""
+
+    def source_in(self, names: Container[str]) -> str:
+        """The one of the names that it goes by, its source with its loser's generator before its source alone; empty
+        if none."""
+        return next((name for name in (f"{self.origin}.{self.generator}", self.origin) if name in names), "")
 
 
 class SampleRow(Row):

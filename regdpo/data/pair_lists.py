@@ -47,6 +47,8 @@ class Listed:
     """Why it cannot be used; empty: it may."""
     label: Label = ""
     """Of a winner that stands alone."""
+    votes: str = ""
+    """Of labels what each rater said, as in the manifest."""
 
     def rejected(self, reason: str) -> "Listed":
         """The same, without what it names."""
@@ -137,7 +139,9 @@ def labels(source: PairSource) -> list[Listed]:
     root = _folder(source.root) if source.root else _folder(str(path.parent))
     rows = []
     for verdict in people.verdicts(source):
-        row = _captioned(Listed(" > ".join(verdict.videos), group=verdict.group), verdict.caption)
+        votes = "".join("0+-"[vote] for vote in verdict.votes)
+        row = Listed(" > ".join(verdict.videos), group=verdict.group, votes=votes)
+        row = _captioned(row, verdict.caption)
         if not verdict.sign:
             rows.append(row.rejected(f"tie: the votes of {len(verdict.votes)} raters cancel each other"))
             continue

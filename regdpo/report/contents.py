@@ -13,6 +13,7 @@ from regdpo.evaluate.stats import Levels
 from regdpo.models.loading import lines
 from regdpo.models.spec import ModelFile
 from regdpo.report import (
+    agreement,
     curves,
     examples,
     footage,
@@ -133,7 +134,7 @@ class Contents:
     accepted: int
     """Of them."""
     captioners: list[str]
-    """Who wrote the captions."""
+    """Who wrote the captions, or whose pairs they came with."""
     generators: list[losers.Generator]
     """Who made the losers."""
     differences: list[halves.Difference]
@@ -172,6 +173,8 @@ class Contents:
     """As ``shortcut``, by source (and generator of the losers); empty of one alone."""
     weights: dict[str, pair_weights.Weights] = field(default_factory=dict)
     """Source of pairs -> how their weights lie; of those alone that weigh differently."""
+    raters: dict[str, agreement.Raters] = field(default_factory=dict)
+    """Source of labels -> how many were judged, and how far raters agree."""
 
 
 def shape(inputs: Inputs, codes: Mapping[str, str] | None = None) -> Contents:
@@ -209,9 +212,10 @@ def shape(inputs: Inputs, codes: Mapping[str, str] | None = None) -> Contents:
         funnel=funnel.steps(inputs.cut["reason"], inputs.config.clips.filters),
         candidates=len(inputs.cut),
         accepted=int((inputs.cut["status"] == "accepted").sum()),
-        captioners=sorted({_captioner(row.captioner) for row in inputs.captions.values()}),
+        captioners=sorted({_captioner(row.captioner) for row in inputs.captions.values()} - {""}),
         generators=losers.generators(inputs.negatives),
         weights=pair_weights.histograms(inputs.pairs),
+        raters=agreement.by_source(inputs.votes),
         differences=halves.differences(inputs.halves, inputs.config.report.minimum.pairs),
         shortcut=halves.shortcut_accuracy(
             inputs.halves, inputs.pairs, inputs.config.report.minimum.pairs, inputs.config.scores.bootstrap

@@ -57,6 +57,7 @@ CURVES = (
     Curve("lose_gap", "Lose gap", "loser's MSE minus the reference's", zero=True),
     Curve("accuracy", "Implicit accuracy", "share of pairs with win gap below lose gap"),
     Curve("dgr", "DGR", "DPO gradient ratio: weight of the DPO term"),
+    Curve("reference_point", "Reference point", "gain over the reference that KTO measures samples by", zero=True),
     Curve("error", "Validation error", "denoising MSE on the validation split", table="eval"),
 )
 

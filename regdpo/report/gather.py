@@ -43,6 +43,8 @@ SHAPING = (
 )  # fmt: skip
 """Packages whose versions the page names."""
 
+GIVEN = "the pairs of"
+"""Before the name of a source whose captions came with its pairs."""
 MANIFESTS = ("clips", "captions", "pairs", "halves", "scores", "answers")
 """Those there is one of, in the order in which the page names them."""
 
@@ -100,6 +102,7 @@ class Inputs:
     machines: dict[str, str]  # model -> processor or GPU that it was trained on, where that was kept
     digests: dict[str, tuple[str, int]]  # manifest -> SHA-256, and rows
     packages: dict[str, str]  # name -> locked version
+    votes: list[tuple[str, str]] = field(default_factory=list)  # source of labels, and what raters said of a video
     suites: list[Suite] = field(default_factory=list)  # of VBench
     vae: Reconstruction | None = None  # of held-out clips
 
@@ -159,7 +162,8 @@ def gather(values: dict[str, Any], store: Store, files: Files) -> Inputs:
     clips = {row.clip_id: row for row in [*_read(files.clips, ClipRow), *(row.clip() for row in imported)]}
     captions = {row.clip_id: _relative(row, "captioner") for row in _read(files.captions, CaptionRow)}
     captions |= {
-        row.pair_id: CaptionRow(clip_id=row.pair_id, caption=row.caption, captioner=row.origin) for row in imported
+        row.pair_id: CaptionRow(clip_id=row.pair_id, caption=row.caption, captioner=f"{GIVEN} {row.origin}")
+        for row in imported
     }
     samples = {path: manifests.read(path, SampleRow) for path in files.samples}
     for path, rows in samples.items():
@@ -169,7 +173,12 @@ def gather(values: dict[str, Any], store: Store, files: Files) -> Inputs:
     chosen = [pair for pair in pairs if pair.origin in settings.pairs.ranked]
     clips |= {pair.clip_id: _winner(pair) for pair in chosen}
     captions |= {
-        pair.clip_id: CaptionRow(clip_id=pair.clip_id, caption=pair.caption, captioner=pair.origin) for pair in chosen
+        pair.clip_id: CaptionRow(
+            clip_id=pair.clip_id,
+            caption=pair.caption,
+            captioner=f"prompts of {pair.origin}" if settings.pairs.ranked[pair.origin].prompts else "",
+        )
+        for pair in chosen
     }
     every_sample = [row for rows in samples.values() for row in rows]
     for what, used in (("pair", pairs), ("sample", every_sample)):
@@ -195,6 +204,7 @@ def gather(values: dict[str, Any], store: Store, files: Files) -> Inputs:
         captions=captions,
         negatives={base: manifests.read(path, NegativeRow) for base, path in negatives.items()},
         pairs=pairs,
+        votes=[(row.origin, row.votes) for row in imported if row.votes],
         halves=_halves(files.halves, pairs),
         samples=every_sample,
         scores=[_relative(row, "missing") for row in manifests.read(files.scores, ScoreRow)],

@@ -105,7 +105,7 @@ def place(link: Link, links: Mapping[str, Link]) -> str:
     mine = [name for name, it in links.items() if it.arm == link.arm]
     step = f"step {mine.index(link.name) + 1} of {len(mine)} · " if len(mine) > 1 else ""
     start = f"from {link.start or BASE} · " if link.start or step else ""
-    return f"{step}{start}{f'losers by {link.start} · ' if link.fresh else ''}"
+    return f"{step}{start}{f'losers by {link.by} · ' if link.by else ''}"
 
 
 def objective(arm: Step) -> str:

@@ -20,7 +20,16 @@ OBJECTIVE = {
 
 TERMS = {
     "beta": ("beta (β)", "How steeply DPO answers to the difference between winner and loser."),
-    "r": ("r", "Weight of the SFT term in Reg-DPO: a constant, or DGR."),
+    "r": ("r", "Weight of the SFT term: a constant, or DGR."),
+    "sft": (
+        "SFT term",
+        "The winner's own error, which any preference objective may add with weight r, as Reg-DPO does.",
+    ),
+    "reference point": (
+        "reference point",
+        "How much better than the reference the model fits on average; KTO asks of a good video more than that, and of "
+        "a bad one less.",
+    ),
     "dgr": (
         "DGR",
         "DPO gradient ratio: how hard DPO still pulls at a pair. It falls to 0 once a pair is told apart; as r it lets "
@@ -61,6 +70,10 @@ def used(inputs: Inputs) -> dict[str, str]:
         found[name] = meaning
     if any(arm.beta is not None for arm in arms):
         found |= dict([TERMS["beta"], TERMS["dgr"]])
+    if any("reference_point" in OBJECTIVES[arm.objective].needs for arm in arms if arm.objective):
+        found |= dict([TERMS["reference point"]])
+    if any(arm.sft is not None for arm in arms):
+        found |= dict([TERMS["sft"], TERMS["r"]])
     if any(arm.r is not None for arm in arms):
         found |= dict([TERMS["r"]])
     found |= {word: text.format(first=" and first frame" if image else "") for word, text in ALWAYS.items()}

@@ -59,7 +59,7 @@ def agreement(source: PairSource) -> list[str]:
 
 def _imported(stage: ImportsStage, name: str, pair: Listed, store: Store, digests: DigestCache) -> ImportedRow:
     known = {"pair_id": clip_id(f"{name}/{pair.name}"), "origin": name, "source": f"{name}/{shown(pair.name)}"}
-    known |= {"group": shown(pair.group), "caption": pair.caption}
+    known |= {"group": shown(pair.group), "caption": pair.caption, "votes": pair.votes}
     if pair.reason:
         return ImportedRow(status="rejected", reason=pair.reason, **known)
     try:

@@ -4,15 +4,26 @@ from pathlib import Path
 
 from regdpo.config.run_file import current
 from regdpo.config.stage_inputs import TrainStage
+from regdpo.core import manifests
 from regdpo.core.digests import canonical, file_digest, text_digest
 from regdpo.core.environment import environment
 from regdpo.core.model_names import ModelName
+from regdpo.core.rows import LatentRow
 from regdpo.core.store import Store
 from regdpo.launch.launcher import train
 from regdpo.launch.options import LaunchOptions
 from regdpo.launch.plan_check import device_of, gpu_found, planned
 from regdpo.models.spec import ModelFile
 from regdpo.runs.job import EXPORT, RAN, Job, Ran
+
+
+def taken(stage: TrainStage, latents: Path) -> str:
+    """Digest of what a training learns from: of the rows of its sources alone, where it names some, so that another
+    source changes nothing for it; else of the whole manifest."""
+    if not stage.sources:
+        return file_digest(latents)
+    rows = [row for row in manifests.read(latents, LatentRow) if row.source_in(stage.sources)]
+    return text_digest(*(row.model_dump_json() for row in rows))
 
 
 def outcome(
@@ -25,7 +36,7 @@ def outcome(
             (code and environment).
     """
     shaped = stage.model_dump(mode="json", exclude_unset=True)  # what is empty is not there
-    others = (model.digest, file_digest(latents), code)
+    others = (model.digest, taken(stage, latents), code)
     key = text_digest(canonical(shaped), *others)
     shaped["settings"].pop("steps", None)
     run = store.relative("runs", key)

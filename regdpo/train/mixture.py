@@ -18,21 +18,15 @@ Shares = Mapping[str, tuple[float, float]]
 """Name -> its share at the first step and at the last, between which it changes in a straight line."""
 
 
-def source_of(row: LatentRow, sources: Shares) -> str:
-    """The name in ``sources`` that a pair goes by, its source with its loser's generator before its source alone; empty
-    if none."""
-    return next((name for name in (f"{row.origin}.{row.generator}", row.origin) if name in sources), "")
-
-
 def chosen(rows: list[LatentRow], sources: Shares, shapes: Shares) -> list[LatentRow]:
     """The rows that a training takes: those of its sources and shapes, or all where none are named.
 
     Raises:
         UserError: there are none to train on of one of them.
     """
-    found = [row for row in rows if (not sources or source_of(row, sources)) and (not shapes or row.shape in shapes)]
+    found = [row for row in rows if (not sources or row.source_in(sources)) and (not shapes or row.shape in shapes)]
     train = [row for row in found if row.split == "train"]
-    for name in sorted(sources.keys() - {source_of(row, sources) for row in train}):
+    for name in sorted(sources.keys() - {row.source_in(sources) for row in train}):
         raise UserError(f"train.arms: `sources` name {name}, of which there are no pairs to train on; leave it out")
     for name in sorted(shapes.keys() - {row.shape for row in train}):
         raise UserError(f"train.arms: `sizes` name one of which there are no pairs to train on (latents {name})")
@@ -49,10 +43,10 @@ class Mixture:
 
     def __init__(self, rows: list[LatentRow], batch: int, seed: int, steps: int, sources: Shares, shapes: Shares):
         self.seed, self.steps = seed, steps
-        named = {(source_of(row, sources), row.shape if shapes else "") for row in rows}
+        named = {(row.source_in(sources), row.shape if shapes else "") for row in rows}
         self.names = sorted(named)
         self.orders = [
-            Order([row for row in rows if source == source_of(row, sources) and shape in ("", row.shape)], batch, seed)
+            Order([row for row in rows if source == row.source_in(sources) and shape in ("", row.shape)], batch, seed)
             for source, shape in self.names
         ]
         even = (1.0, 1.0)

@@ -112,6 +112,11 @@ LORA = {"tuning": "lora"}
         ({"a": {**REG_DPO, "start": "sfd"}, "sft": {"objective": "sft"}}, r"there is no arm sfd; there are a, sft"),
         ({"a": {**REG_DPO, "start": "previous"}}, r"arms\.a\.start: there is no step before"),
         ({"a": {**REG_DPO, "rounds": 2}}, r"`rounds` are for fresh negatives"),
+        ({"a": {**REG_DPO, "generator": "b"}}, r"arms\.a\.generator: there is no arm b; there are a"),
+        (
+            {"a": {**REG_DPO, "generator": "b"}, "b": {**REG_DPO, "start": "a"}},
+            r"arms\.a\.generator: b is trained on what this makes itself",
+        ),
         ({"a": {"steps": [REG_DPO], "beta": 1}}, r"`beta`: with `steps`, give it to a step"),
         ({"a": {}}, r"give an `objective`, or `steps`"),
         ({"a": {"steps": [{"objective": "dpo"}]}}, r"arms\.a\.steps\.0: objective `dpo` takes \['beta'\]"),
@@ -162,6 +167,26 @@ def test_new_negatives_need_a_generator_that_can_change(tmp_path):
     other = {"generators": {"other": {"model": str(tmp_path)}}}
     with pytest.raises(UserError, match=r"arms\.a\.steps\.1\.generator: all of negatives\.generators are other models"):
         checked(arms, negatives=SMALL["negatives"] | other)
+
+
+def test_any_arm_may_make_what_a_step_learns_from():
+    """Losers and best-of-N videos of another arm than the one that is started from; both make their own once."""
+    ranked = {"kind": "best_of_n", "candidates": {"score": {"sharpness": 1}, "shards": 1}}
+    pairs = SMALL["pairs"] | {"sources": {"gt": {"kind": "gt"}, "ranked": ranked}}
+    taught = {**REG_DPO, "generator": "spin"}
+    arms = {
+        **CHAIN,
+        "taught": {**taught, "sources": {"ranked": 1}},
+        "more": {**taught, "start": "way", "sources": {"gt": 1}},
+    }
+    settings = checked(arms, pairs=pairs)
+    assert files(settings, "taught") == ("base/model.json", "by/spin/seed0/latents/gt.parquet")
+    assert files(settings, "more") == ("train/way/seed0/model.json", "by/spin/seed0/latents/gt.parquet")
+    assert settings.rounds.count("by/spin/seed0/") == 1
+    rules = ModelFiles(settings)
+    made = rules.of_candidates(SimpleNamespace(of="by/spin/seed0/", source="ranked"))
+    assert made["model"] == "results/train/spin/seed0/model.json"
+    assert rules.ranked(SimpleNamespace(of="by/spin/seed0/"), "candidates")
 
 
 def test_a_configuration_that_was_written_out_is_the_same():

@@ -4,8 +4,12 @@ from collections import Counter
 
 import pytest
 
+from regdpo.config.stage_inputs import TrainStage
+from regdpo.config.training import TrainSettings
+from regdpo.core import manifests
 from regdpo.core.errors import UserError
 from regdpo.core.rows import LatentRow
+from regdpo.stages.train import taken
 from regdpo.train.dataset import Order
 from regdpo.train.mixture import Mixture, chosen
 
@@ -80,6 +84,21 @@ def test_what_is_not_named_is_not_trained_on():
         chosen(ROWS, {}, flat(long=1))
     with pytest.raises(UserError, match=r"at the first or the last step all shares are 0"):
         mixture({"labels": (1, 0), "other": (0, 1)}, {"wide": (0, 1), "tall": (1, 0)})
+
+
+def test_a_training_is_known_by_the_pairs_it_takes(tmp_path):
+    """What is another source's makes it no other training; one that takes all is of the whole table."""
+    settings = TrainSettings().model_dump()
+    named = TrainStage.model_validate({"objective": "sft", "seed": 0, "settings": settings, "sources": flat(gt=1)})
+    every = named.model_copy(update={"sources": {}})
+    less = [row for row in ROWS if row.origin != "other"]
+    other = [row.model_copy(update={"weight": 2.0}) if row.origin == "gt" else row for row in ROWS]
+    tables = {name: tmp_path / name for name in ("whole", "less", "other")}
+    for path, rows in zip(tables.values(), (ROWS, less, other), strict=True):
+        manifests.write(path, rows, LatentRow)
+    by_source, by_table = ({name: taken(stage, path) for name, path in tables.items()} for stage in (named, every))
+    assert by_source["whole"] == by_source["less"] != by_source["other"]
+    assert len({*by_table.values()}) == 3
 
 
 def test_the_pairs_of_one_generator_are_a_source():

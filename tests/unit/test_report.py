@@ -30,7 +30,20 @@ from regdpo.evaluate.people import NOBODY
 from regdpo.evaluate.stats import Interval
 from regdpo.models.spec import ModelFile
 from regdpo.objectives.registry import OBJECTIVES
-from regdpo.report import contents, document, examples, figures, footage, gather, losers, page, people, totals, videos
+from regdpo.report import (
+    agreement,
+    contents,
+    document,
+    examples,
+    figures,
+    footage,
+    gather,
+    losers,
+    page,
+    people,
+    totals,
+    videos,
+)
 from regdpo.report.halves import differences
 from regdpo.report.results import Scores, table, word
 from regdpo.report.verdicts import verdicts
@@ -647,24 +660,33 @@ def test_pairs_that_others_made_stand_on_the_page(made, tmp_path):
     one = first.pairs[0]
     row = ImportedRow(
         pair_id="theirs", status="accepted", origin="mine", source="mine/1", caption="a dog", winner=one.winner,
-        winner_sha256=one.winner_sha256, loser=one.loser, loser_sha256=one.loser_sha256,
+        winner_sha256=one.winner_sha256, loser=one.loser, loser_sha256=one.loser_sha256, votes="++-",
         **Geometry.of_row(one).model_dump(),
     )  # fmt: skip
     theirs = one.model_copy(
         update={"pair_id": "theirs", "clip_id": "theirs", "origin": "mine", "source": "mine/1", "caption": "a dog"}
     )
     (tmp_path / "mine").mkdir()
-    manifests.write(tmp_path / "mine/0.parquet", [row], ImportedRow)
+    rejected = [
+        ImportedRow(
+            pair_id=f"r{votes}", status="rejected", reason="tie: x", origin="mine", source="mine/2", votes=votes
+        )
+        for votes in ("+-", "--")
+    ]
+    manifests.write(tmp_path / "mine/0.parquet", [row, *rejected], ImportedRow)
     manifests.write(tmp_path / "pairs.parquet", [*first.pairs, theirs], PairRow)
     changes = {"imports": [tmp_path / "mine/0.parquet"], "pairs": tmp_path / "pairs.parquet"}
     found = gather.gather(made.values, made.store, gather.Files(**(vars(made.files) | changes)))
     assert found.cut.equals(first.cut)
-    assert found.captions["theirs"].captioner == "mine"
-    assert found.digests["mine, part 0"][1] == 1
+    assert found.captions["theirs"].captioner == "the pairs of mine"
+    assert found.digests["mine, part 0"][1] == 3
     assert footage.split(found).origins == {"gt": len(first.pairs), "mine": 1}
     html = rendered(found)
     assert f"Pairs by source: gt {len(first.pairs)}, mine 1." in html
-    assert "but in pairs that others made" in html
+    assert "the pairs of mine." in html
+    # Krippendorff by hand: coincidences ++ 1, +- 2, -- 2 of 7 votes, so alpha = 1 - 6 * 2 / (3 * 4)
+    assert "People judged 3 videos (or pairs of them) of mine; 1 are ties and left out; agreement" in html
+    assert contents.shape(found).raters == {"mine": agreement.Raters(3, 1, pytest.approx(0))}
 
 
 def test_pairs_that_were_chosen_by_score_are_no_footage(made, tmp_path):
@@ -679,6 +701,8 @@ def test_pairs_that_were_chosen_by_score_are_no_footage(made, tmp_path):
     files = gather.Files(**(vars(made.files) | {"pairs": tmp_path / "pairs.parquet"}))
     found = gather.gather(values, made.store, files)
     assert (found.clips["ranked.x"].path, found.captions["ranked.x"].caption) == (one.winner, "a dog")
+    assert contents.shape(found).captioners == contents.shape(first).captioners, "they are captions of clips"
+    assert "in pairs of several videos of a prompt, where both were generated" in rendered(found)
     assert footage.split(found).gap == footage.split(first).gap
     assert footage.split(found).origins == {"gt": len(first.pairs), "ranked": 1}
 
