@@ -31,7 +31,6 @@ from regdpo.evaluate.stats import Interval
 from regdpo.models.spec import ModelFile
 from regdpo.objectives.registry import OBJECTIVES
 from regdpo.report import (
-    agreement,
     contents,
     document,
     examples,
@@ -683,10 +682,12 @@ def test_pairs_that_others_made_stand_on_the_page(made, tmp_path):
     assert footage.split(found).origins == {"gt": len(first.pairs), "mine": 1}
     html = rendered(found)
     assert f"Pairs by source: gt {len(first.pairs)}, mine 1." in html
+    assert "but in pairs that others made." in html
     assert "the pairs of mine." in html
     # Krippendorff by hand: coincidences ++ 1, +- 2, -- 2 of 7 votes, so alpha = 1 - 6 * 2 / (3 * 4)
     assert "People judged 3 videos (or pairs of them) of mine; 1 are ties and left out; agreement" in html
-    assert contents.shape(found).raters == {"mine": agreement.Raters(3, 1, pytest.approx(0))}
+    (said,) = contents.shape(found).raters.values()
+    assert (said.judged, said.ties, said.agreement) == (3, 1, pytest.approx(0))
 
 
 def test_pairs_that_were_chosen_by_score_are_no_footage(made, tmp_path):
