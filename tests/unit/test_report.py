@@ -703,7 +703,7 @@ def test_pairs_that_were_chosen_by_score_are_no_footage(made, tmp_path):
     found = gather.gather(values, made.store, files)
     assert (found.clips["ranked.x"].path, found.captions["ranked.x"].caption) == (one.winner, "a dog")
     assert contents.shape(found).captioners == contents.shape(first).captioners, "they are captions of clips"
-    assert "in pairs of several videos of a prompt, where both were generated" in rendered(found)
+    assert "in pairs of several videos of a prompt both were generated" in rendered(found)
     assert footage.split(found).gap == footage.split(first).gap
     assert footage.split(found).origins == {"gt": len(first.pairs), "ranked": 1}
 
