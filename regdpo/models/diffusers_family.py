@@ -130,7 +130,7 @@ class DiffusersFamily(Family):
     def empty_transformer(self, layers: tuple[int, ...] | None = None) -> nn.Module:
         changed = {} if layers is None else dict(zip(self.depths, layers, strict=True))
         config = {**self._transformer_config, **changed}
-        with torch.device("meta"):
+        with no_init_weights(), torch.device("meta"):
             model: nn.Module = self.transformer_class.from_config(config)
         return nn.Module.to(model, self.dtype)
 

@@ -32,7 +32,9 @@ def need(
         kind: a class of diffusers. config: its configuration, as JSON. shape: pixels (3, F, H, W) to encode, or latents
             (C, F', H', W') to decode. tiles: it works in tiles.
     """
-    with torch.device("meta"):
+    from diffusers.models.modeling_utils import no_init_weights  # here, since not all that import this load diffusers
+
+    with no_init_weights(), torch.device("meta"):
         model: Any = nn.Module.to(kind.from_config(json.loads(config)).eval(), dtype)
         given = torch.empty(1, *shape, dtype=dtype)
         timestep = torch.zeros(1, dtype=dtype)
@@ -40,9 +42,20 @@ def need(
         model.enable_tiling()
     weights = [*model.parameters(), *model.buffers()]
     with torch.no_grad(), Live([*weights, given, timestep]) as live:
+        _remember(model, live)
         if direction == "encode":
             model.encode(given)
         else:
             conditioned = [timestep] if model.config.get("timestep_conditioning") else []
             to_bytes(model.decode(given, *conditioned, return_dict=False)[0])
     return Need(sum(tensor.nbytes for tensor in weights), given.nbytes + live.peak)
+
+
+def _remember(model: nn.Module, live: Live) -> None:
+    """Of chunks and tiles of one shape only the first is run, and of the seams between them."""
+    for module in list(model.modules())[1:]:
+        if any(True for _ in module.children()):
+            module.forward = live.remembered(module.forward)
+    for name in dir(model):
+        if name.startswith("blend_"):
+            setattr(model, name, live.remembered(getattr(model, name)))

@@ -18,7 +18,7 @@ from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import flop_registry
 
 from regdpo.config.training import Lora
 from regdpo.core.errors import UserError
@@ -43,8 +43,8 @@ class Pass:
     dtype: torch.dtype
 
     def __hash__(self) -> int:
-        lora = self.lora.model_dump_json() if self.lora else ""
-        return hash((self.architecture.name, self.height, self.width, lora, self.dtype))
+        rank = self.lora.rank if self.lora else 0
+        return hash((self.architecture.name, self.height, self.width, rank, self.dtype))
 
     def latent(self, frames: int) -> tuple[int, int, int, int]:
         """(C, F', H', W')."""
@@ -126,6 +126,7 @@ def recomputed(layers: tuple[int, ...], every: str | int) -> tuple[int, ...]:
     return tuple(after - before for before, after in pairwise(chosen))
 
 
+@cache
 def activations(of: Pass, kind: int, frames: int, context: int, checkpointed: bool, tensor: int = 1) -> Bytes:
     """Peak of forward and backward of one sample on one of ``context x tensor`` ranks that share it.
 
@@ -133,9 +134,9 @@ def activations(of: Pass, kind: int, frames: int, context: int, checkpointed: bo
         kind: of blocks. frames: latent frames. checkpointed: every block is recomputed, or none.
     """
     short, long = LATENT_FRAMES
-    shallow, deep = (_peak(of, long, context, checkpointed, of.alone(kind, depth), tensor) for depth in DEPTHS)
+    shallow, deep = (_seen(of, long, context, checkpointed, of.alone(kind, depth), tensor).bytes for depth in DEPTHS)
     block = (deep[0] - shallow[0]) / (DEPTHS[1] - DEPTHS[0]) / long  # a frame; the text's share is below a hundredth
-    brief = _peak(of, short, context, checkpointed, of.alone(kind, DEPTHS[0]), tensor)
+    brief = _seen(of, short, context, checkpointed, of.alone(kind, DEPTHS[0]), tensor).bytes
 
     def root(i: int) -> float:
         blocks = DEPTHS[0] * block
@@ -179,12 +180,13 @@ def _held(of: Pass) -> int:
     return size
 
 
+@cache
 def flops(of: Pass, frames: int) -> Flops:
     """FLOPs for ``frames`` latent frames. A multiplication and an addition are two."""
     layers = of.architecture.layers
 
     def seen(kind: int, depth: int, phase: int) -> float:
-        short, long = (_count(of, f, of.alone(kind, depth))[phase] for f in LATENT_FRAMES)
+        short, long = (_seen(of, f, 1, False, of.alone(kind, depth), 1).flops[phase] for f in LATENT_FRAMES)
         matrices = _line(LATENT_FRAMES, (short[0], long[0]), frames)
         # Attention over tokens and text: a * frames + b * frames^2.
         ratios = (short[1] / LATENT_FRAMES[0], long[1] / LATENT_FRAMES[1])
@@ -233,11 +235,17 @@ def _found_in(model: nn.Module, lora: Lora) -> Lora:
     return lora.model_copy(update={"targets": found})
 
 
+@dataclass(frozen=True)
+class _Seen:
+    """Of one pass."""
+
+    bytes: tuple[int, int]  # at the peak, and between forward and backward
+    flops: tuple[tuple[float, float], tuple[float, float]]  # of (the rest, attention), forward and backward
+
+
 @cache
-def _peak(
-    of: Pass, frames: int, context: int, checkpointed: bool, layers: tuple[int, ...], tensor: int
-) -> tuple[int, int]:
-    """Bytes at the peak, and between forward and backward."""
+def _seen(of: Pass, frames: int, context: int, checkpointed: bool, layers: tuple[int, ...], tensor: int) -> _Seen:
+    """Run a pass of one sample on one of ``context x tensor`` ranks that share it."""
     model, inputs = model_of(of, layers), of.architecture.inputs(1, of.latent(frames), of.dtype)
     blocks = of.architecture.family.blocks(model)
     if checkpointed:
@@ -248,27 +256,26 @@ def _peak(
         if parameter.requires_grad:
             parameter.register_post_accumulate_grad_hook(_drop_gradient)
     given = tensors(inputs)
-    with _stand_ins(context) as attention, Live([*model.parameters(), *model.buffers(), *given]) as live:
+    with _stand_ins(context) as attention, _Counted([*model.parameters(), *model.buffers(), *given]) as live:
         if context > 1:
             _split(model, attention)
         error = error_of(model, inputs)
-        kept = live.now
+        kept, forward = live.now, (live.flops, attention.forward)
         error.backward()
     assert live.now <= live.peak / 50, f"{live.now} bytes outlived the pass"
-    return live.peak, kept
+    return _Seen((live.peak, kept), (forward, (live.flops - forward[0], attention.backward)))
 
 
-@cache
-def _count(of: Pass, frames: int, layers: tuple[int, ...]) -> tuple[tuple[float, float], tuple[float, float]]:
-    """FLOPs of (matrix products and convolutions, attention), forward and backward."""
-    model, inputs = model_of(of, layers), of.architecture.inputs(1, of.latent(frames), of.dtype)
-    counter = FlopCounterMode(display=False)
-    with _stand_ins(1) as attention, counter:
-        error = error_of(model, inputs)
-        forward = float(counter.get_total_flops()), attention.forward
-        error.backward()
-    both = float(counter.get_total_flops()), attention.backward
-    return forward, (both[0] - forward[0], both[1])
+class _Counted(Live):
+    """And FLOPs of matrix products and convolutions."""
+
+    flops = 0.0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = super().__torch_dispatch__(func, types, args, kwargs)
+        if law := flop_registry.get(func.overloadpacket):
+            self.flops += law(*args, **(kwargs or {}), out_val=result)
+        return result
 
 
 def tensors(given: Given) -> list[Tensor]:

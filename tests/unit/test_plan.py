@@ -16,7 +16,7 @@ import yaml
 from regdpo.config import schema
 from regdpo.config.training import Lora, Parallel, TrainSettings
 from regdpo.core.errors import UserError
-from regdpo.models import checkpoint_json
+from regdpo.models import checkpoint_json, tiling
 from regdpo.models.live import Live
 from regdpo.plan import architecture, check, layouts, new, stages, table, trace, tracker
 from regdpo.plan.memory import GIB, Training, memory
@@ -604,3 +604,20 @@ def test_trace_forgets_nothing():
         assert live.now == 4000
         del z
     assert (live.now, live.peak) == (0, 4000)
+
+
+@pytest.mark.parametrize("direction", ["encode", "decode"])
+def test_a_chunk_or_tile_of_a_known_shape_is_not_run_again(direction, monkeypatch):
+    """And memory is the same to the byte: caches of earlier chunks are changed as if it had been."""
+    family = architecture.known(SMALL).family
+    shape = (3, 17, 288, 320) if direction == "encode" else family.latent_shape(17, 288, 320)
+    run = []
+    real = torch.nn.Conv3d.forward
+    monkeypatch.setattr(torch.nn.Conv3d, "forward", lambda self, x: run.append(1) or real(self, x))
+    config = json.dumps({**family._vae_config, "num_res_blocks": 1}, default=list)
+    given = (family._autoencoder, config, direction, shape, torch.float32, True)
+    quick, few = tiling.need.__wrapped__(*given), len(run)
+    monkeypatch.setattr(tiling, "_remember", lambda *_: None)
+    run.clear()
+    assert tiling.need.__wrapped__(*given) == quick
+    assert few < 0.9 * len(run)
