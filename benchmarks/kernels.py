@@ -2,7 +2,7 @@
 the kernels that torch.compile makes of whole blocks.
 
     python benchmarks/kernels.py                              # results in benchmarks/results/kernels_NAME_DATE/
-    python benchmarks/kernels.py --parts blocks --budget 30
+    python benchmarks/kernels.py --parts blocks --budget 120
     TRITON_INTERPRET=1 python benchmarks/kernels.py --dry     # in miniature on the CPU, most of it compiling C++
 
 It needs what gpu.py needs, and Triton, which comes with torch for CUDA. Where that is not, its rows say so.
@@ -21,7 +21,7 @@ def _parts() -> "list[Part]":
     from gpu_parts import blocks, fusion
     from gpu_parts.runner import Part
 
-    measures = {"functions": (40, fusion), "blocks": (35, blocks)}
+    measures = {"functions": (110, fusion), "blocks": (130, blocks)}
     return [
         Part(name, " ".join((module.__doc__ or "").split()), limit, module.measure)
         for name, (limit, module) in measures.items()
@@ -29,4 +29,4 @@ def _parts() -> "list[Part]":
 
 
 if __name__ == "__main__":
-    sys.exit(gpu.command("kernels", __doc__, 75, _parts))
+    sys.exit(gpu.command("kernels", __doc__, 240, _parts))

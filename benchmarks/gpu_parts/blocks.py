@@ -18,12 +18,13 @@ from torch._inductor.utils import run_and_get_code
 from gpu_parts.bench import Bench
 from gpu_parts.fusion import TOKENS
 from regdpo.models import mugv_transformer as mugv
+from regdpo.train.build import COMPILER
 
 LORA = {"Wan 14B": ["to_q", "to_k", "to_v", "to_out.0"], "MUG-V 10B": ["qkv", "proj", "q_linear", "kv_linear"]}
 CASES = (("Wan 14B", "full"), ("MUG-V 10B", "full"), ("Wan 14B", "lora"), ("MUG-V 10B", "lora"))
 """Models and what is trained. A full tuning has every sum over tokens that a backward pass can ask for."""
 MADE = re.compile(r"^ +((cpp|triton_[a-z]+)_fused_?(\w*?)_(\d+))(?:\.run)?\(", re.MULTILINE)
-CALLED = re.compile(r"(?:extern_kernels|torch\.ops\.\w+)\.(\w+)")
+CALLED = re.compile(r"(?:^ +|= )(?:extern_kernels|torch\.ops\.\w+)\.(\w+)(?:\.default)?\(", re.MULTILINE)
 PRODUCTS = re.compile(r"gemm|cutlass|nvjet|xmma|splitk", re.IGNORECASE)
 ATTENTION = re.compile(r"flash|fmha|attention|cudnn.*sdpa|sdpa", re.IGNORECASE)
 
@@ -48,12 +49,16 @@ def _eager(bench: Bench, model: str, tuning: str) -> dict[str, Any]:
 
 def _compiled(bench: Bench, model: str, tuning: str, kernels: list[dict[str, Any]]) -> dict[str, Any]:
     block, given, leaves = _block(bench, model, tuning)
-    torch._dynamo.reset()
-    block.compile(dynamic=False)
     work = partial(_both, block, given, leaves)
+    wanted = work()
+    torch._dynamo.reset()
+    block.compile(dynamic=False, options=COMPILER)
     begun = time.monotonic()
-    _, code = run_and_get_code(work)
+    found, code = run_and_get_code(work)
     row: dict[str, Any] = {"to compile, s": time.monotonic() - begun}
+    errors = [rig.relative(one, other) for one, other in zip(found, wanted, strict=True)]
+    row |= {"error of y": errors[0], "worst of a gradient": max(errors[1:])}
+    del found, wanted
     each: Counter[str] = Counter()
     if not bench.dry:
         timed, each = _timed(work, bench)

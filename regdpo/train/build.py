@@ -17,6 +17,10 @@ from regdpo.parallel import attention, tensor
 from regdpo.parallel.mesh import Layout, split_context
 from regdpo.parallel.shard import own_part, recompute, shard
 
+COMPILER = {"triton.mix_order_reduction": False}
+"""Of torch.compile. On GPUs, torch 2.10 to 2.13 otherwise sum over tokens and over channels in one kernel and leave the
+gradient of a modulation table that is put together of them unwritten (github.com/pytorch/pytorch/issues/193061)."""
+
 if TYPE_CHECKING:
     from peft.tuners.tuners_utils import BaseTunerLayer
 
@@ -67,7 +71,7 @@ def build(
     split_context(model, layout)
     if parallel.compile:
         for block in blocks:
-            block.compile()
+            block.compile(options=COMPILER)
     shard(model, blocks, layout, dtype, offload=not trained and parallel.reference == "offload")
     offloaded = not trained and parallel.reference == "offload"
     fill(model, family, torch.device("cpu") if offloaded else device, device, seed, settings.lora)

@@ -285,6 +285,15 @@ def test_blocks_are_recomputed(world, tmp_path, every, again):
     assert len(calls) == 2 + again
 
 
+def test_blocks_are_compiled_without_the_sums_that_lose_gradients(world, tmp_path, monkeypatch):
+    """By an option that torch still has: it refuses others."""
+    given = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda _, **options: given.append(options))
+    opened(tiny.job(world, tmp_path / "run", objective="sft", parallel={"compile": True}))
+    assert given == 2 * [{"options": {"triton.mix_order_reduction": False}}]
+    torch.compile(lambda x: x, **given[0])
+
+
 def test_step_one_of_dpo_is_ln_two(world, tmp_path):
     row = opened(tiny.job(world, tmp_path / "run", objective="dpo")).step(0)
     assert row["dpo_loss"] == pytest.approx(math.log(2))
