@@ -134,7 +134,8 @@ def _block(bench: Bench, model: str, tuning: str) -> tuple[nn.Module, list[Any],
         noisy[:, : tokens // 21] = noisy[:, -1] = False
         shown = torch.arange(text, device=device)[None] < text // 2
         times = draw(2, 1, 6, width)
-        given = [x, states, shown, times, noisy, torch.rand(1, tokens, 1, width // heads // 2, 2, device=device)]
+        table = torch.rand(1, tokens, 1, width // heads // 2, 2, device=device)
+        given = [x, states, shown, times, noisy, table, tokens]
     leaves = [x.requires_grad_(), *(it for it in block.parameters() if it.requires_grad)]
     if tuning == "full":
         leaves.append(times.requires_grad_())

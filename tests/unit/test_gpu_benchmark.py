@@ -14,7 +14,8 @@ import torch
 sys.path.append(str(Path(__file__).resolve().parents[2] / "benchmarks"))
 
 import gpu
-from gpu_parts import results, runner, wheels
+from gpu_parts import blocks, results, runner, wheels
+from gpu_parts.bench import Bench
 from gpu_parts.longest import longest
 
 pytestmark = pytest.mark.slow
@@ -122,6 +123,16 @@ def test_the_longest_is_found_in_few_trials(greatest, start):
     assert fits <= greatest < beyond
     assert beyond - fits <= max(1, fits // 100)
     assert len(tried) == len(set(tried)) <= 8
+
+
+@pytest.mark.parametrize(("model", "tuning"), blocks.CASES)
+def test_blocks_are_given_what_they_take(tmp_path, model, tuning):
+    """As benchmarks/kernels.py compiles them; here they run as they are."""
+    block, given, leaves = blocks._block(Bench(tmp_path, tmp_path, True, 0), model, tuning)
+    out, *slopes = blocks._both(block, given, leaves)
+    assert out.shape == given[0].shape
+    assert [it.shape for it in slopes] == [it.shape for it in leaves]
+    assert len(leaves) > 10
 
 
 def test_the_wheels_are_what_the_trainer_imports():
