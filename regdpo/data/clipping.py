@@ -353,7 +353,7 @@ class Cuts:
         return [
             path
             for path, one in zip(self.paths, measures, strict=True)
-            if not filters.reject_reason(one["scores"], limits)
+            if not filters.reject_reason(one["scores"], limits, self.clips.frames == 1)
         ]
 
     def _is_whole(self, path: str, written: dict[str, str]) -> bool:
@@ -365,7 +365,7 @@ class Cuts:
         """A row a clip, accepted or rejected by what was measured."""
         rows = []
         for number, (window, path, one) in enumerate(zip(self.windows, self.paths, measures, strict=True)):
-            reason = filters.reject_reason(one["scores"], self.clips.filters)
+            reason = filters.reject_reason(one["scores"], self.clips.filters, self.clips.frames == 1)
             values = {
                 "frames": self.clips.frames,
                 "fps": self.clips.fps,

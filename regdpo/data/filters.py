@@ -84,11 +84,15 @@ def scores(look: Look) -> dict[str, float]:
     return {name: round(it.measure()(look), 4) for name, it in declared.items()}
 
 
-def reject_reason(scores: Mapping[str, float], filters: schema.Filters) -> str:
-    """Why a clip is rejected, with the numbers; empty if it is fine."""
+def reject_reason(scores: Mapping[str, float], filters: schema.Filters, image: bool = False) -> str:
+    """Why a clip is rejected, with the numbers; empty if it is fine.
+
+    Args:
+        image: it has one frame.
+    """
     for kind, it in FILTERS.items():
         limit = getattr(filters, it.key)
-        if limit is None or (it.weights and it.score not in scores):
+        if limit is None or (image and it.of_change) or (it.weights and it.score not in scores):
             continue
         score = scores[it.score]
         if it.rejects(score, limit):

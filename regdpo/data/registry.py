@@ -33,6 +33,8 @@ class Filter:
     description: str
     says: str
     """Why a clip is rejected; ``score`` and ``limit`` are filled in."""
+    of_change: bool = False
+    """Whether it wants frames that differ, which a clip of one frame, an image, cannot have."""
     measures: str = ""
     """What the score is, with its unit."""
     weights: str = ""
@@ -95,6 +97,7 @@ FILTERS: dict[str, Filter] = {
         description="Greatest share of frames equal to the one before; above: frozen.",
         says="{score:.0%} of the frames equal the one before, more than {limit:.0%}",
         measures="share of frames equal to the one before",
+        of_change=True,
     ),
     "static": Filter(
         score="motion",
@@ -105,6 +108,7 @@ FILTERS: dict[str, Filter] = {
         kind=NonNegative,
         description="Least mean absolute difference of neighbouring frames (luma, 0..255); below: static.",
         says="motion {score:.2f} is below {limit:g}",
+        of_change=True,
         measures="mean difference of neighbouring frames, luma 0..255",
     ),
     "still": Filter(
@@ -117,6 +121,7 @@ FILTERS: dict[str, Filter] = {
         description="Least mean length of the optical flow, in shorter sides of the picture a second; below: still. "
         "Unlike `min_motion` it takes no noise for motion.",
         says="the picture moves {score:.3f} shorter sides a second, less than {limit:g}",
+        of_change=True,
         measures="mean optical flow, in shorter sides of the picture a second",
     ),
     "fast": Filter(

@@ -104,7 +104,7 @@ def _judged(row: ClipRow, judges: dict[str, Callable[[ClipRow], Any]], limits: s
     if row.status == "rejected" or not judges:
         return row
     scores = row.scores | {key: judge(row) for key, judge in judges.items() if key not in ClipRow.model_fields}
-    reason = filters.reject_reason(scores, limits)
+    reason = filters.reject_reason(scores, limits, row.frames == 1)
     if reason:
         values = {"status": "rejected", "reason": reason, "path": "", "sha256": ""}
     else:

@@ -22,6 +22,14 @@ def reason(look: Look, **limits: float) -> str:
     return filters.reject_reason(filters.scores(look), LOOSE.model_copy(update=limits))
 
 
+def test_an_image_is_not_rejected_for_standing_still():
+    """A clip of one frame, as a curriculum has beside videos; what else is wrong with it still counts."""
+    found = filters.scores(Look(moving(4, frames=1)))
+    assert filters.reject_reason(found, schema.Filters(), image=True) == ""
+    assert filters.reject_reason(found, schema.Filters()).startswith("frozen: ")
+    assert filters.reject_reason(found, schema.Filters(min_luma=250), image=True).startswith("black: ")
+
+
 def test_flow_is_a_speed():
     """Four pixels a frame of 128, 16 frames a second: half a side a second, at any size."""
     assert measures.flow(Look(moving(4), fps=16)) == pytest.approx(0.5, rel=0.1)

@@ -1,4 +1,5 @@
-"""Upright and wide footage through every stage: from videos to clips, negatives, a training, samples and errors."""
+"""Wide videos and upright images through every stage: to clips, negatives, a training whose steps go from images to
+videos, samples and errors."""
 
 import subprocess
 from pathlib import Path
@@ -24,7 +25,7 @@ from regdpo.train.trainer import Trainer
 
 pytestmark = pytest.mark.slow
 CPU = torch.device("cpu")
-SIZES = {"wide.mp4": (9, 32, 64), "upright.mp4": (5, 48, 32)}
+SIZES = {"wide.mp4": (9, 32, 64), "upright.mp4": (1, 48, 32)}
 """Frames, height and width."""
 
 
@@ -97,7 +98,9 @@ def test_each_clip_keeps_its_size_to_the_end(tmp_path):
     manifest, run = tmp_path / "latents.parquet", tmp_path / "run"
     manifests.write(manifest, encoded, LatentRow)
     run.mkdir()
-    job = tiny.job(tiny.World(store, model, built, encoded, manifest), run, "dpo", steps=4, micro_batch=3)
+    shares = {"sizes": {"1x48x32": (1, 0), "9x32x64": (0, 1)}}
+    world = tiny.World(store, model, built, encoded, manifest)
+    job = tiny.job(world, run, "dpo", steps=4, micro_batch=3, terms={**tiny.TERMS.get("dpo", {}), **shares})
     trainer = Trainer(job, CPU, layout(CPU, job.parallel, pairs=True))
     taken = [trainer.order.step(step)[0].shape for step in range(4)]
     assert set(taken) == {row.shape for row in encoded}

@@ -271,7 +271,11 @@ def test_the_weights_of_every_step_load_in_plain_diffusers(ran: Project):
 def test_all_steps_are_on_the_page(ran: Project):
     report = json.loads((ran.folder / "results/report/report.json").read_text())
     assert {it["name"] for it in report["models"]} == {"base", *(f"{link}/seed0" for link in LINKS)}
-    assert {curve["run"] for curve in report["curves"]} >= set()
+    (drawn,) = [curve for curve in report["curves"] if curve["key"] == "error"]
+    assert {line["arm"] for line in drawn["lines"]} == {*LINKS}
+    assert "reference_point" in {curve["key"] for curve in report["curves"]}
+    assert {name: it["judged"] for name, it in report["raters"].items()} == {"passed": 4, "preferred": 2}
+    assert report["captioners"] == ["text files beside the videos", "the pairs of passed", "the pairs of preferred"]
 
 
 def test_a_changed_third_step_leaves_those_before_it_alone(ran: Project):
