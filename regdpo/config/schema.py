@@ -51,7 +51,7 @@ from regdpo.core import portable
 from regdpo.core.errors import UserError
 from regdpo.core.section import Section
 from regdpo.evaluate.suites import SUITES
-from regdpo.models.registry import in_comfyui
+from regdpo.models.registry import FAMILIES, in_comfyui
 from regdpo.objectives.registry import OBJECTIVES
 
 __all__ = [
@@ -185,6 +185,16 @@ class Config(Section):
                 raise ValueError(
                     f"train.{link.key}.generator: it makes losers of `gt` and videos of `best_of_n`, and its `sources` "
                     "are of neither"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _shifts_are_known(self) -> Self:
+        for name, (settings, _) in self.trainings().items():
+            if settings.timesteps.shift == "by_size" and not FAMILIES[self.base.family].shifts_by_size:
+                some = ", ".join(family for family, it in FAMILIES.items() if it.shifts_by_size)
+                raise ValueError(
+                    f"{name}.timesteps.shift: `by_size` is of {some}; {self.base.family} has none, give a number"
                 )
         return self
 

@@ -23,7 +23,11 @@ class Timesteps(Section):
     )
     mean: float = Field(0.0, description="logit_normal: mean.")
     std: Positive = Field(1.0, description="logit_normal: standard deviation.")
-    shift: Positive = Field(1.0, description="sigma' = s*sigma / (1 + (s-1)*sigma); 1 leaves it as it is.")
+    shift: Positive | Literal["by_size"] = Field(
+        1.0,
+        description="sigma' = s*sigma / (1 + (s-1)*sigma); 1 leaves it as it is. `by_size`: each clip's is that which "
+        "the model samples such clips with, of a model that has one for each size (mugv).",
+    )
 
 
 class Lora(Section):

@@ -260,6 +260,10 @@ class Family(ABC):
         guidance."""
         return False
 
+    def shift_of(self, latent_shape: tuple[int, ...]) -> float:
+        """The shift of the sigmas of clips with latents (C, F', H', W'), of a family that has one for each size."""
+        raise AssertionError("its declaration says that it has none")
+
     @abstractmethod
     def sampler(
         self, steps: int, shift: float | None, latent_shape: tuple[int, ...], solver: Solver = "checkpoint"

@@ -127,13 +127,14 @@ class MugV(DiffusersFamily):
         )[0]
         return -answer[:, : self.channels]
 
+    def shift_of(self, latent_shape: tuple[int, ...]) -> float:
+        _, frames, high, wide = latent_shape
+        return math.sqrt(high * wide * frames) * self.compression[1] / UNSHIFTED
+
     def sampler(
         self, steps: int, shift: float | None, latent_shape: tuple[int, ...], solver: Solver = "checkpoint"
     ) -> Any:
-        if shift is None:
-            _, frames, high, wide = latent_shape
-            shift = math.sqrt(high * wide * frames) * self.compression[1] / UNSHIFTED
-        return super().sampler(steps, shift, latent_shape, solver)
+        return super().sampler(steps, shift or self.shift_of(latent_shape), latent_shape, solver)
 
     def _statistics(self, like: Tensor) -> tuple[Tensor, Tensor]:
         return self._vae.shift.to(like), self._vae.scale.to(like)

@@ -19,6 +19,7 @@ class Declaration:
     caches: tuple[str, ...] = ()  # kinds of ``sampling.cache`` that work with its denoiser
     compiles: bool = False  # diffusers says which blocks of its denoiser repeat
     denoiser: str = ""  # ``module:class`` of one that is ours, where diffusers has no such pipeline
+    shifts_by_size: bool = False  # the sigmas of a clip are shifted by its size, in training too
     solvers: tuple[str, ...] = ()  # beside the checkpoint's own that ``sampling.solver`` may name
 
     @property
@@ -96,6 +97,7 @@ FAMILIES = {
         pipelines={"t2v": "MugV", "i2v": "MugV"},
         denoiser="regdpo.models.mugv_transformer:MugVTransformer3DModel",
         compiles=True,
+        shifts_by_size=True,
         solvers=FLOW,
     ),
 }

@@ -34,6 +34,7 @@ def draw_sigma(law: Timesteps, generator: torch.Generator, within: tuple[float, 
         UserError: if the law has next to nothing in the interval.
     """
     low, high = within
+    assert not isinstance(law.shift, str), "its number is asked of the family"
     for _ in range(REDRAWS):
         sigma = _shifted(_unshifted(law, generator), law.shift).clamp(NEAREST, 1 - NEAREST)
         if low <= float(sigma) < high:

@@ -156,6 +156,11 @@ def check(
         if loser and not row.has_loser and not row.label:
             raise UserError(f"pair {row.pair_id}: has no loser, which this objective needs")
         shapes = latent_shapes(row, store)
+        if (given := shapes.get("first")) and given[1] == int(row.shape.split(",")[1]):
+            raise UserError(
+                f"pair {row.pair_id}: its clip has the first latent frame alone, which the model is given clean, "
+                "and nothing to learn; take base.task t2v, or longer clips (train.arms.NAME.sizes, clips.buckets)"
+            )
         if temporal:
             segments.check(row, temporal, "first" in shapes)
         for half in HALVES if row.has_loser else HALVES[:1]:

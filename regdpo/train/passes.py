@@ -99,6 +99,10 @@ class Passes:
         """This rank's halves of some pairs, as they are drawn at a step; None for the evaluation's draw."""
         what, dropout = ((self.stage.seed, step), self.dropout) if step is not None else (("evaluation",), None)
         settings, within = self.stage.settings, self.family.sigma_range
+        if settings.timesteps.shift == "by_size":  # a batch is of one
+            shift = self.family.shift_of(tuple(map(int, rows[0].shape.split(","))))
+            law = settings.timesteps.model_copy(update={"shift": shift})
+            settings = settings.model_copy(update={"timesteps": law})
         return dataset.load(rows, self.store, self.device, self.halves, settings, within, *what, dropout=dropout)
 
     def answer(self, model: nn.Module, batch: dataset.Batch, reference: Answer | None = None) -> Answer:

@@ -42,6 +42,11 @@ def test_shipped_configurations_are_valid(path):
             ["comfyui"],
             r"train.export_formats: comfyui is for adapters, and no arm has tuning `lora`",
         ),
+        (
+            "train.settings.timesteps",
+            {"shift": "by_size"},
+            r"train.arms.\w+.timesteps.shift: `by_size` is of mugv; wan has none",
+        ),
         ("train.arms.dpo.beta", -1, r"train.arms.dpo.beta: .*greater than 0.*-1"),
         ("train.arms.dpo.r", 5.0, r"train.arms.dpo: objective `dpo` takes \['beta'\]"),
         ("train.arms.dpo.settings", {"learning_rate": 1}, r"train: arms.dpo.settings.learning_rate: unknown key"),

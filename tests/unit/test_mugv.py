@@ -4,6 +4,7 @@
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from tiny_pipelines import tokenizer
 from torch import Tensor
 
 from regdpo.config.schema import Sampling
+from regdpo.config.training import TrainSettings
 from regdpo.core.errors import UserError
 from regdpo.core.store import Store
 from regdpo.models import conversions
@@ -23,6 +25,8 @@ from regdpo.models.mugv_transformer import MugVTransformer3DModel
 from regdpo.models.spec import ModelRef
 from regdpo.models.weights import FILE
 from regdpo.sampling.denoise import denoise
+from regdpo.train import dataset
+from regdpo.train.passes import Passes
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 NEAR = {"out": 5e-5, "ref64": 1e-9}
@@ -303,6 +307,29 @@ def test_timesteps_are_shifted_by_the_size(family):
         shift = (high * wide / 512**2).sqrt() * long.sqrt()
         scheduler = family.sampler(25, shift.item(), (6, frames, 160, 90))
         vectors.same(f"sched.{name}.bf16args", scheduler.timesteps)
+
+
+def test_training_shifts_by_the_size_of_its_clips(family, monkeypatch):
+    """105 frames of 1280 x 720, and a picture of 512 x 512, which is not shifted."""
+    taken = []
+    monkeypatch.setattr(dataset, "load", lambda *given, **_: taken.append(given[4].timesteps))
+    settings = TrainSettings.model_validate({"timesteps": {"law": "logit_normal", "shift": "by_size"}})
+    stage = SimpleNamespace(settings=settings, seed=0)
+    passes = SimpleNamespace(stage=stage, family=family, store=None, device=None, halves=(), dropout=0.1)
+    for shape in ("24,14,160,90", "24,1,64,64"):
+        Passes.load(passes, [SimpleNamespace(shape=shape)], 0)
+    assert [law.shift for law in taken] == pytest.approx([7.0156, 1.0], abs=1e-4)
+    assert {law.law for law in taken} == {"logit_normal"}
+
+
+def test_a_clip_whose_one_latent_frame_is_given_is_not_trained_on(monkeypatch):
+    given = {"first": (24, 1, 8, 8), "winner": (24, 2, 8, 8)}
+    row = SimpleNamespace(pair_id="a", path="a", encoder="e", label="", has_loser=False, shape="24,2,8,8")
+    monkeypatch.setattr(dataset, "latent_shapes", lambda row, store: given)
+    dataset.check([row], "e", False, Store("."))
+    row.shape, given["winner"] = "24,1,8,8", (24, 1, 8, 8)
+    with pytest.raises(UserError, match=r"^pair a: .*nothing to learn; take base.task t2v"):
+        dataset.check([row], "e", False, Store("."))
 
 
 def test_noise_is_mixed_in_as_there(family, kind):
