@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 import torch
 import transformers
 from diffusers.loaders import LTXVideoLoraLoaderMixin
+from diffusers.models.modeling_utils import no_init_weights
 from torch import Tensor, nn
 
 from regdpo.config.schema import Solver
@@ -75,7 +76,7 @@ class VideoCrafter2(DiffusersFamily):
     def empty_transformer(self, layers: tuple[int, ...] | None = None) -> nn.Module:
         if layers is None or set(layers) == {1}:
             return super().empty_transformer()
-        with torch.device("meta"):
+        with no_init_weights(), torch.device("meta"):
             model: Any = VideoUNetParts(layers, self._outline)
         return nn.Module.to(model, self.dtype)
 
@@ -152,7 +153,7 @@ class VideoCrafter2(DiffusersFamily):
     @cached_property
     def _outline(self) -> VideoUNet:
         """On the meta device, to copy stages from."""
-        with torch.device("meta"):
+        with no_init_weights(), torch.device("meta"):
             whole: VideoUNet = VideoUNet.from_config(self._transformer_config)
         return whole
 
