@@ -7,6 +7,7 @@ from functools import cached_property
 import torch
 
 from regdpo.config.schema import Config, Sampling
+from regdpo.config.training import annealed
 from regdpo.core.errors import UserError
 from regdpo.data import prompt_lists
 from regdpo.evaluate.suites import SUITES
@@ -238,8 +239,17 @@ def _long(seconds: float, ranks: int) -> str:
 
 
 def _of_arm(asked: Asked, name: str) -> Training:
+    """On all clips, or on those of its sizes: by the mean of their shares at the first step and at the last."""
     settings, losers = asked.settings.trainings()[f"train.arms.{name}"]
-    return replace(asked.training, settings=settings, halves=2 if losers else 1)
+    found = replace(asked.training, settings=settings, halves=2 if losers else 1)
+    given = annealed(asked.settings.train.links[name].step.sizes)
+    first, last = (sum(ends) for ends in zip(*given.values(), strict=True)) if given else (1.0, 1.0)
+    shares = {size: one / first + other / last for size, (one, other) in given.items()}
+    here = {"x".join(map(str, one.size)): one.size for one in found.each}
+    if not shares or shares.keys() - here.keys():  # or the clips are others than configured
+        return found
+    many = {here[size]: share for size, share in shares.items()}
+    return Training.of(found.architecture, settings, many, found.ranks, found.halves)
 
 
 def chosen(training: Training, machine: Machine) -> Estimate:

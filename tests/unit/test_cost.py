@@ -181,3 +181,15 @@ def test_mistakes_are_one_line(arguments, line, monkeypatch):
     with pytest.raises(UserError) as caught:
         runpy.run_path(str(ROOT / "scripts/plan.py"))["main"]()
     assert str(caught.value).startswith(line)
+
+
+def test_a_step_is_planned_on_the_sizes_that_it_takes():
+    """MUG-V's stages: images and 49 frames as often on the whole, 49 frames that become 105, 720p alone."""
+    settings = schema.load(str(ROOT / "config/recipes/mugv_curriculum.yaml"))
+    sizes = [it.size for it in settings.clips.geometries]
+    whole = Training.of(find(settings.base), settings.train.arm_settings("curriculum"), sizes, 8, 1)
+    steps = [cost._of_arm(asked(settings=settings, training=whole), name) for name in settings.train.links]
+    small, longer, large = sizes[1:]
+    assert [(it.size, it.others) for it in steps] == [(small, (sizes[0],)), (longer, (small,)), (large, ())]
+    assert [it.weights for it in steps] == [pytest.approx(each) for each in ((1, 1), (1, 1), (2,))]
+    assert [it.settings.steps for it in steps] == [20000, 12000, 3000]
