@@ -23,7 +23,11 @@ LAYOUTS = {
     "recomputed": (1, {"activation_checkpointing": "full"}),
     "pair2": (2, {"pair": 2}),
     "context2": (2, {"context": 2}),
+    "tensor2": (2, {"tensor": 2}),
 }
+WITH = {"context2": CONTEXT, "tensor2": ["wan-i2v", "wan22-5b-i2v"]}
+"""Layout -> families that it is tried with, where not with all: blocks are split with an image beside the text, and with a
+timestep for every token."""
 
 
 def world_of(name, folder) -> tiny.World:
@@ -56,7 +60,7 @@ def found(tmp_path_factory):
         folder = tmp_path_factory.mktemp(name)
         world = world_of(name, folder)
         for layout, (count, parallel) in LAYOUTS.items():
-            if layout == "context2" and name not in CONTEXT:
+            if name not in WITH.get(layout, CHOSEN):
                 continue
             run = folder / layout
             run.mkdir()
@@ -95,6 +99,6 @@ def test_a_family_is_the_same_training(differences, name, layout):
     assert differences[name, layout] < 1e-9
 
 
-@pytest.mark.parametrize("name", CONTEXT)
-def test_a_family_whose_sequence_is_split(differences, name):
-    assert differences[name, "context2"] < 1e-9
+@pytest.mark.parametrize(("layout", "name"), [(layout, name) for layout, names in WITH.items() for name in names])
+def test_a_family_whose_sequence_or_blocks_are_split(differences, layout, name):
+    assert differences[name, layout] < 1e-9

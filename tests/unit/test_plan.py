@@ -251,6 +251,36 @@ def test_cogvideox_beside_published_figures(monkeypatch):
         assert own < theirs
 
 
+def test_what_splits_a_block_by_hand():
+    """All matrices with the biases and norms of what they give; not the biases of what is summed, norms and tables."""
+    of, width, ffn = training(T2V, tuning="full").a_pass, 5120, 13824
+    whole, split = trace.parameters(of), trace.parameters(of, 4)
+    assert whole.block[0] - split.block[0] == (8 * width**2 + 2 * width * ffn + 10 * width + ffn) * 3 // 4
+    assert split.root == whole.root
+    adapters = Lora(targets=["to_q", "to_out.0"])  # of one it is B, of the other A that is as wide as all heads
+    lora = [trace.parameters(replace(of, lora=adapters), ranks).block_trained[0] for ranks in (1, 4)]
+    assert lora == [16 * width * 8, 16 * width * (4 + 4 / 4)]
+    states = training(T2V).tokens / 8 * width * 2
+    assert layouts.sent(training(T2V), Parallel(tensor=8)) == 3 * 2 * 7 * states
+    assert layouts.sent(training(T2V), Parallel(context=8)) == 4 * 7 / 8 * states
+
+
+def test_split_blocks_are_proposed_where_nothing_else_fits():
+    """On two GPUs of less memory than short clips need where blocks are gathered whole."""
+    it = training(T2V, frames=5, height=480, width=832, tuning="lora", ranks=2, batch=1)
+    lean = Parallel(context=2, halves="sequential", activation_checkpointing="full")
+    need, split = memory(it, lean), memory(it, lean.model_copy(update={"tensor": 2, "context": 1}))
+    outside = 2 * trace.parameters(it.a_pass).root
+    assert need.buffers - split.buffers == pytest.approx((need.buffers - outside) / 2, rel=0.05)
+    halves = (split.optimizer - need.optimizer) / 2  # of adapters one of two matrices is on both ranks
+    assert split.weights - need.weights == pytest.approx(outside / 2 + halves, rel=0.05)
+    between = layouts.Machine((need.total + split.total) / 2, 989e12)
+    found = layouts.split_blocks(it, lean, between)
+    assert found is not None
+    assert (found.fits, found.parallel.tensor) == (True, 2)
+    assert not layouts.estimate(it, lean, between).fits
+
+
 def test_impossible_layouts_are_named():
     def why(it: Training, **parallel) -> str | None:
         return layouts.impossible(it, Parallel(**parallel))

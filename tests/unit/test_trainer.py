@@ -28,7 +28,7 @@ from regdpo.models.family import open_family
 from regdpo.models.weights import FILE
 from regdpo.objectives.registry import OBJECTIVES
 from regdpo.parallel.attention import choose
-from regdpo.parallel.mesh import check_context, layout
+from regdpo.parallel.mesh import check_context, check_tensor, layout
 from regdpo.runs.job import Job
 from regdpo.runs.stop import SIGNALS
 from regdpo.stages import base, merged
@@ -375,6 +375,15 @@ def test_impossible_layouts_are_refused_with_their_numbers(world, tmp_path):
         check_context(5, 48, None, True, "mugv")
     check_context(8, 40, 32760, True, "wan")
     check_context(8, 48, None, True, "mugv")
+    with pytest.raises(UserError, match=r"tensor: 2, but cogvideox's blocks cannot be split"):
+        check_tensor(2, 1, 48, 17550, False, "cogvideox")
+    with pytest.raises(
+        UserError, match=r"tensor: 4 x context 4 does not divide both the 40 .* 32760 .*: \[1, 2, 5, 10\]"
+    ):
+        check_tensor(4, 4, 40, 32760, True, "wan")
+    check_tensor(2, 4, 40, 32760, True, "wan")
+    with pytest.raises(UserError, match=r"parallel.tensor 2 and parallel.compile do not go together"):
+        layout(CPU, tiny.job(world, tmp_path / "run", parallel={"tensor": 2, "compile": True}).parallel, True)
 
 
 @pytest.mark.parametrize(("tuning", "reference"), [("lora", "copy"), ("full", "offload")])
