@@ -5,8 +5,8 @@ import ranks
 import tiny
 
 ROUTES = {
-    "4 -> 2 -> 8": [(4, {"pair": 2}, 2), (2, {"context": 2}, 4), (8, {"pair": 2, "context": 2}, 6)],
-    "1 -> 4": [(1, {}, 3), (4, {"replicate": 2}, 6)],
+    "4 -> 2 -> 8": [(4, {"pair": 2, "tensor": 2}, 2), (2, {"context": 2}, 4), (8, {"pair": 2, "context": 2}, 6)],
+    "1 -> 4": [(1, {}, 3), (4, {"replicate": 2, "tensor": 2}, 6)],
     "1": [(1, {}, 6)],
 }
 TUNINGS = {"full": ("4 -> 2 -> 8", "1 -> 4"), "lora": ("1 -> 4",)}
