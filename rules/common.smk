@@ -13,6 +13,7 @@ from snakemake.settings.types import DeploymentMethod
 
 import regdpo
 from regdpo.config import stage_inputs
+from regdpo.config.autoencoder import TRAINED
 from regdpo.config.run_file import RUN
 from regdpo.core import damage
 from regdpo.core.errors import UserError

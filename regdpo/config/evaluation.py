@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from regdpo.config.autoencoder import AutoencoderTraining
 from regdpo.config.footage import HubModel, Weights
 from regdpo.config.sampling import Sampling
 from regdpo.core.section import Count, InputPath, NonNegative, Positive, Section
@@ -263,7 +264,14 @@ class Reconstruction(Section):
     frames: list[Count] = Field([], description="Frames of a clip that are taken from its first on; empty: all.")
     limit: Count | None = Field(64, description="Most clips, evenly over those of `samples.split`; empty: all.")
     lpips: Lpips | None = Field(None, description="Empty: it is `missing`.")
+    train: AutoencoderTraining | None = Field(None, description="Empty: none is trained.")
     report: bool = Field(False, description="Whether the report has a section of it, and so waits for it.")
+
+    @model_validator(mode="after")
+    def _perceptual_has_weights(self) -> Self:
+        if self.train and self.train.loss.perceptual and not self.lpips:
+            raise ValueError("train.loss.perceptual: needs the weights of vae.lpips; name them, or set it to 0")
+        return self
 
 
 class Rating(Section):

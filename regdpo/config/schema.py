@@ -13,6 +13,7 @@ from typing import Any, Literal, Self
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
+from regdpo.config.autoencoder import TRAINED, AutoencoderTraining
 from regdpo.config.base import Base, Pretrain, TinyCodec, TinyWan
 from regdpo.config.captions import Captions, CaptionServer
 from regdpo.config.evaluation import (
@@ -57,6 +58,7 @@ from regdpo.objectives.registry import OBJECTIVES
 __all__ = [
     "BASE",
     "Aesthetic",
+    "AutoencoderTraining",
     "Base",
     "Bootstrap",
     "Bucket",
@@ -216,6 +218,31 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _an_autoencoder_can_be_trained(self) -> Self:
+        training = self.vae.train
+        if training is None:
+            return self
+        there = [name for name in self.autoencoders if name != TRAINED]
+        if training.of not in there:
+            raise ValueError(f"vae.train.of: there is no {training.of}; there are {', '.join(there)}")
+        if TRAINED in self.negatives.named:
+            raise ValueError(f"negatives.generators.{TRAINED}: that name is taken by what vae.train trains")
+        model, key = (self.base, "base") if training.of == BASE else self.generator(training.of)
+        known = [name for name, it in FAMILIES.items() if it.autoencoder_trains]
+        if model.pretrain or model.family not in known:
+            what = "a codec that is fitted" if model.pretrain else f"that of {model.family}"
+            raise ValueError(
+                f"vae.train.of: the autoencoder of {key} is {what}, which is not trained here; name a checkpoint of "
+                f"{', '.join(known)} (base.model or negatives.generators)"
+            )
+        if training.batch % self.launch.processes:
+            raise ValueError(
+                f"vae.train.batch: {training.batch} does not divide over {self.launch.processes} ranks "
+                "(launch.processes)"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _suites_are_of_the_task(self) -> Self:
         if other := [name for name in self.scores.vbench.suites if SUITES[name].task != self.base.task]:
             raise ValueError(f"scores.vbench.suites: {other[0]} is for other models than base.task {self.base.task}")
@@ -301,8 +328,16 @@ class Config(Section):
 
     @property
     def autoencoders(self) -> list[str]:
-        """The base, and generators with a model of their own."""
-        return [BASE, *(name for name, it in self.negatives.named.items() if it.model)]
+        """The base, generators with a model of their own, and what ``vae.train`` trains."""
+        named = [BASE, *(name for name, it in self.negatives.named.items() if it.model)]
+        return [*named, *([TRAINED] if self.vae.train else [])]
+
+    def autoencoder(self, name: str) -> Base:
+        """The model whose autoencoder has a name among ``autoencoders``."""
+        if name == TRAINED:
+            assert self.vae.train is not None
+            name = self.vae.train.of
+        return self.base if name == BASE else self.generator(name)[0]
 
     @property
     def trained(self) -> int:

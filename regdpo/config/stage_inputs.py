@@ -357,7 +357,23 @@ class VaeStage(Section):
     @classmethod
     def of(cls, config: c.Config) -> dict[str, Any]:
         how = {"precision": config.latents.precision, "tiling": config.latents.tiling}
-        return {"vae": _dump(config.vae, exclude={"report"}), "split": config.samples.split, **how}
+        return {"vae": _dump(config.vae, exclude={"report", "train"}), "split": config.samples.split, **how}
+
+
+class TrainVaeStage(Section):
+    """Of ``vae.train``, without what shapes no result."""
+
+    settings: c.AutoencoderTraining
+    lpips: c.Lpips | None = None  # of its perceptual term
+
+    @classmethod
+    def of(cls, config: c.Config) -> dict[str, Any]:
+        training = config.vae.train
+        if training is None:
+            raise UserError("vae.train: is empty, so no autoencoder is to be trained")
+        settings = _dump(training, exclude={"of", "checkpoint_every", "keep", "eval_every"})
+        lpips = config.vae.lpips if training.loss.perceptual else None
+        return {"settings": settings, **({"lpips": _dump(lpips)} if lpips else {})}
 
 
 class VaeTotalsStage(Section):
@@ -431,9 +447,9 @@ class ReportStage(Section):
 
 OF_ONE = (
     *(BaseStage, TrainStage, NegativesStage, GeneratorStage, CandidatesStage),
-    *(JudgeStage, SuiteStage, SuiteTotalsStage, SuiteSamplesStage),
+    *(JudgeStage, SuiteStage, SuiteTotalsStage, SuiteSamplesStage, TrainVaeStage),
 )
-"""Those that are asked for by seed, by arm and seed, by generator, by a measure's section, or by suite."""
+"""Those that are asked for by seed, by arm and seed, by generator, by a measure's section, by suite, or not at all."""
 STAGES: tuple[Any, ...] = tuple(
     it for it in list(vars().values()) if isinstance(it, type) and hasattr(it, "of") and it not in OF_ONE
 )
@@ -462,6 +478,8 @@ def parts(config: c.Config) -> dict[str, dict[str, Any]]:
         found[part_name(CandidatesStage, name)] = CandidatesStage.of(config, name)
     for name in config.scores.judges:
         found[part_name(JudgeStage, name)] = JudgeStage.of(config, name)
+    if config.vae.train:
+        found[part_name(TrainVaeStage)] = TrainVaeStage.of(config)
     for suite in config.scores.vbench.suites:
         found |= {
             part_name(stage, suite): stage.of(config, suite)

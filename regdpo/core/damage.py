@@ -30,14 +30,14 @@ TABLES: tuple[tuple[str, str, type[Row], dict[str, str]], ...] = (
 SHA-256."""
 FILES = {
     "models": ("{of}base/untrained.json",),
-    "runs": ("{of}train/*/*/model.json", "{of}base/model.json"),
+    "runs": ("{of}train/*/*/model.json", "{of}base/model.json", "vae/trained/model.json"),
     "merged": ("{of}merged/*/*/model.json",),
 }
 """The same of kinds that model files name."""
 BASES = ("", "base[-0-9]*/", "by/*/seed*/", "base[-0-9]*/by/*/seed*/")
 """Folders of base models: that of the first, and of others (``regdpo.core.model_names``); and of what trained models
 make for the next step of a chain."""
-WEIGHTS = {"path": "content", "lora": "lora_content", "transformer": "transformer_content"}
+WEIGHTS = {"path": "content", "lora": "lora_content", "transformer": "transformer_content", "vae": "vae_content"}
 """How they name them."""
 
 

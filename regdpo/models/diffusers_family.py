@@ -25,7 +25,7 @@ from regdpo.core.errors import UserError, first_line
 from regdpo.models import adapters, encoders, flow_sampler, merging
 from regdpo.models.checkpoint_json import completed, read_json
 from regdpo.models.device import DTYPES
-from regdpo.models.family import Family
+from regdpo.models.family import Draw, Family
 from regdpo.models.live import Need
 from regdpo.models.registry import FAMILIES
 from regdpo.models.sizes import Cut, check_size
@@ -54,6 +54,8 @@ class DiffusersFamily(Family):
     """Folder of the trained denoiser."""
     depths: ClassVar[tuple[str, ...]] = ("num_layers",)
     """The entries of its configuration that count its blocks, one for each kind of them."""
+    trained_autoencoders: ClassVar[tuple[Any, ...]] = ()
+    """Those of them that can be trained."""
     text_template: ClassVar[int] = 0
     """Tokens that the pipeline puts around a caption."""
     text_width: ClassVar[str]
@@ -244,6 +246,24 @@ class DiffusersFamily(Family):
         here = {name: folder for name, folder in folders.items() if (folder / encoders.CONFIG).exists()}
         return tuple((self._index[name][1], str(folder)) for name, folder in here.items())
 
+    def autoencoder_to_train(self, fresh: bool) -> nn.Module:
+        kind = self._autoencoder
+        if not issubclass(kind, self.trained_autoencoders):
+            raise UserError(f"vae.train: {self._location} has a {kind.__name__}, which is not trained here")
+        config = {name: value for name, value in self._vae.config.items() if not name.startswith("_")}
+        model: nn.Module = kind.from_config(config)  # that says nothing of where it was loaded from
+        if not fresh:
+            model.load_state_dict(self._vae.state_dict())
+        return model.train()
+
+    def window_frames(self, latents: int) -> int:
+        return (latents - 1) * self.compression[0] + 1
+
+    def reconstruct(self, autoencoder: Any, pixels: Tensor, draw: Draw) -> tuple[Tensor, Tensor, Tensor]:
+        posterior = autoencoder.encode(pixels).latent_dist
+        latents = draw(posterior.mean, posterior.logvar)
+        return autoencoder.decode(latents).sample, posterior.mean, posterior.logvar
+
     def latent_shape(self, frames: int, height: int, width: int) -> tuple[int, int, int, int]:
         temporal, spatial = self.compression
         return self.channels, (frames - 1) // temporal + 1, height // spatial, width // spatial
@@ -323,7 +343,8 @@ class DiffusersFamily(Family):
 
     @cached_property
     def _vae(self) -> Any:
-        return self._load(self._autoencoder, "vae", self._location, torch.float32).eval()
+        path = str(self.store.existing(self.ref.vae)) if self.ref.vae else self._location
+        return self._load(self._autoencoder, "vae", path, torch.float32).eval()
 
     @cached_property
     def _tokenizer(self) -> Any:

@@ -5,7 +5,7 @@ Shapes: B batch, C channels, F frames (video or latent), H and W pixels or laten
 
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from pathlib import Path
 from types import MappingProxyType
@@ -25,6 +25,8 @@ from regdpo.models.tiling import Direction, to_bytes
 from regdpo.models.turns import Turns
 from regdpo.models.weights import Weights
 
+Draw = Callable[[Tensor, Tensor], Tensor]
+"""Mean and log variance of a posterior -> latents of it."""
 AS_IT_IS = Autoencoding()
 """As the family and the device have it."""
 UNLIMITED = 10**6
@@ -89,6 +91,23 @@ class Family(ABC):
     def autoencoder_need(self, direction: Direction, frames: int, height: int, width: int, tiles: bool) -> Need | None:
         """What the autoencoder needs on the device for one clip; None where nothing is known of it."""
         return None
+
+    def autoencoder_to_train(self, fresh: bool) -> nn.Module:
+        """A copy of the autoencoder in main memory and fp32, or with ``fresh`` one of new weights.
+
+        Raises:
+            UserError: it is one that is not trained here.
+        """
+        raise UserError(f"vae.train: the autoencoder of {self.ref.family} is not trained here")
+
+    def window_frames(self, latents: int) -> int:
+        """Frames that the autoencoder is trained to make so many latent frames of."""
+        raise NotImplementedError
+
+    def reconstruct(self, autoencoder: Any, pixels: Tensor, draw: Draw) -> tuple[Tensor, Tensor, Tensor]:
+        """A window of pixels (B, 3, F, H, W) in [-1, 1] through ``autoencoder_to_train``, with gradients: what comes
+        back, which no clamp has cut, and mean and log variance of the posterior."""
+        raise NotImplementedError
 
     def seat(self, denoiser: nn.Module, sigma: Tensor) -> None:
         """Have on the device what of a denoiser answers at sigma (B,), in the place of all else."""

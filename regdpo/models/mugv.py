@@ -26,8 +26,9 @@ from regdpo.config.schema import Solver
 from regdpo.core.errors import UserError
 from regdpo.models import encoders
 from regdpo.models.diffusers_family import TRAIN_TIMESTEPS, DiffusersFamily, to_pixels
+from regdpo.models.family import Draw
 from regdpo.models.live import Need
-from regdpo.models.mugv_autoencoder import AutoencoderMugV
+from regdpo.models.mugv_autoencoder import TEMPORAL, AutoencoderMugV
 from regdpo.models.mugv_transformer import POSITIONS, MugVTransformer3DModel
 from regdpo.models.tiling import Direction
 
@@ -49,6 +50,7 @@ class MugV(DiffusersFamily):
     pipeline_class = LTXVideoLoraLoaderMixin  # that writes adapters of a transformer; there is no pipeline
     text_width = "text_dim"
     autoencoders: ClassVar = {"AutoencoderMugV": AutoencoderMugV}
+    trained_autoencoders = (AutoencoderMugV,)
     fills_up = True
 
     @property
@@ -135,6 +137,17 @@ class MugV(DiffusersFamily):
         self, steps: int, shift: float | None, latent_shape: tuple[int, ...], solver: Solver = "checkpoint"
     ) -> Any:
         return super().sampler(steps, shift or self.shift_of(latent_shape), latent_shape, solver)
+
+    def window_frames(self, latents: int) -> int:
+        """Eight frames a latent, of which each eight are encoded by themselves."""
+        return TEMPORAL * latents
+
+    def reconstruct(self, autoencoder: Any, pixels: Tensor, draw: Draw) -> tuple[Tensor, Tensor, Tensor]:
+        """The window is decoded as one, however many latents the autoencoder decodes together."""
+        posterior = autoencoder.encode(pixels).latent_dist
+        frames = pixels.shape[2]
+        made = autoencoder.decode_frames(draw(posterior.mean, posterior.logvar), frames, frames)
+        return made, posterior.mean, posterior.logvar
 
     def _statistics(self, like: Tensor) -> tuple[Tensor, Tensor]:
         return self._vae.shift.to(like), self._vae.scale.to(like)

@@ -240,14 +240,15 @@ class AutoencoderMugV(ModelMixin, ConfigMixin):
         sample = torch.cat(parts, 2)
         return DecoderOutput(sample=sample) if return_dict else (sample,)
 
-    def decode_frames(self, z: Tensor, frames: int) -> Tensor:
+    def decode_frames(self, z: Tensor, frames: int, together: int | None = None) -> Tensor:
         """Pixels (B, 3, frames, H, W); of each group of latents that is decoded together the first frames are dropped
         that are more than a multiple of eight would leave.
 
         Args:
             z: (B, C, ceil(frames / 8), H', W').
+            together: frames of a group, a multiple of eight; those of the configuration if not given.
         """
-        together = self.config["micro_frames"]
+        together = together or self.config["micro_frames"]
         parts = []
         for group in z.split(together // TEMPORAL, 2):
             wanted = min(together, frames)

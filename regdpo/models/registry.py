@@ -17,6 +17,7 @@ class Declaration:
     fp32_decoder: bool = False  # the autoencoder is to decode in fp32 beside a denoiser in bf16
     told_rate: bool = False  # the pipeline is given the frames a second
     caches: tuple[str, ...] = ()  # kinds of ``sampling.cache`` that work with its denoiser
+    autoencoder_trains: bool = False  # whether ``vae.train`` can be of it
     compiles: bool = False  # diffusers says which blocks of its denoiser repeat
     denoiser: str = ""  # ``module:class`` of one that is ours, where diffusers has no such pipeline
     shifts_by_size: bool = False  # the sigmas of a clip are shifted by its size, in training too
@@ -42,6 +43,7 @@ FAMILIES = {
         _WAN,
         fp32_decoder=True,
         caches=CACHES,
+        autoencoder_trains=True,
         compiles=True,
         solvers=FLOW,
     ),
@@ -52,6 +54,7 @@ FAMILIES = {
         _WAN,
         fp32_decoder=True,
         caches=CACHES,
+        autoencoder_trains=True,
         compiles=True,
         solvers=FLOW,
     ),
@@ -96,6 +99,7 @@ FAMILIES = {
         sizes.MUGV,
         pipelines={"t2v": "MugV", "i2v": "MugV"},
         denoiser="regdpo.models.mugv_transformer:MugVTransformer3DModel",
+        autoencoder_trains=True,
         compiles=True,
         shifts_by_size=True,
         solvers=FLOW,

@@ -29,6 +29,8 @@ class ModelRef(Section):
     lora: str = ""  # below the store: adapters on the base's transformer
     content: str = ""  # digest of the folder's bytes; of a hub's model the revision stands for it
     transformer_content: str = ""
+    vae: str = ""  # below the store: a trained autoencoder in place of the base's
+    vae_content: str = ""
     lora_content: str = ""
 
     def location(self, store: Store) -> str:
@@ -61,9 +63,11 @@ class ModelRef(Section):
         for path, content, of_base in (
             (self.transformer, self.transformer_content, base or self.lora),
             (self.lora, self.lora_content, base),
+            (self.vae, self.vae_content, False),
         ):
             if content and folder_digest(store.existing(path)) != content:
                 rule = "" if path.startswith("merged/") else "pretrain" if of_base else "train_arm"
+                rule = "train_vae" if path == self.vae else rule
                 raise store.damaged(path, OTHER, rule)
 
 

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from diffusers import AutoencoderKLWan, WanImageToVideoPipeline, WanPipeline, WanTransformer3DModel
+from diffusers.models.autoencoders.autoencoder_kl_wan import unpatchify
 from diffusers.pipelines.wan.pipeline_wan import prompt_clean
 from torch import Tensor, nn
 
@@ -14,6 +15,7 @@ from regdpo.core.errors import UserError
 from regdpo.models import adapters, encoders
 from regdpo.models.codec import BlockPCACodec
 from regdpo.models.diffusers_family import TRAIN_TIMESTEPS, DiffusersFamily, to_pixels
+from regdpo.models.family import Draw
 from regdpo.models.live import Need
 
 IMAGE_TOKENS = 257
@@ -30,6 +32,7 @@ class Wan(DiffusersFamily):
     pipeline_class = WanPipeline
     text_width = "text_dim"
     autoencoders: ClassVar = {"AutoencoderKLWan": AutoencoderKLWan, "BlockPCACodec": BlockPCACodec}
+    trained_autoencoders = (AutoencoderKLWan,)
     tensor: ClassVar = {
         **dict.fromkeys(("attn1", "attn2", "ffn"), "region"),
         **dict.fromkeys(("to_q", "to_k", "to_v", "add_k_proj", "add_v_proj", "ffn.net.0.proj"), "column"),
@@ -133,6 +136,18 @@ class Wan(DiffusersFamily):
         return self._pipeline(
             WanImageToVideoPipeline, ("transformer", "transformer_2", "vae", "text_encoder", "tokenizer")
         )
+
+    def reconstruct(self, autoencoder: Any, pixels: Tensor, draw: Draw) -> tuple[Tensor, Tensor, Tensor]:
+        """What the decoder answers, latent by latent, since diffusers' ``decode`` clamps it, and a pixel beyond black
+        or white would have no gradient back."""
+        parts: list[Tensor] = []
+        hook = autoencoder.decoder.register_forward_hook(lambda module, given, made: parts.append(made))
+        try:
+            _, mean, log_variance = super().reconstruct(autoencoder, pixels, draw)
+        finally:
+            hook.remove()
+        made, patch = torch.cat(parts, 2), autoencoder.config.patch_size
+        return made if patch is None else unpatchify(made, patch), mean, log_variance
 
     def _statistics(self, like: Tensor) -> tuple[Tensor, Tensor]:
         mean, std = (

@@ -3,10 +3,12 @@
 import os
 import sys
 import warnings
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
+from importlib import import_module
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 import torch.distributed as dist
@@ -17,14 +19,11 @@ from regdpo.core.environment import check_environment
 from regdpo.core.errors import EXIT_USER_ERROR, UserError, disk_full, is_disk_full
 from regdpo.core.processes import die_with_parent
 from regdpo.models.device import cpu
-from regdpo.objectives.registry import OBJECTIVES
-from regdpo.parallel.mesh import layout
 from regdpo.runs import rendezvous
-from regdpo.runs.job import ERROR, Job
+from regdpo.runs.job import ERROR, Work, read
 from regdpo.runtime.gpus import gpus_work
 from regdpo.runtime.lease import Lease
 from regdpo.runtime.slurm import node_name
-from regdpo.train.trainer import Trainer
 
 TIMEOUT = timedelta(hours=2)  # ranks wait for the first while it writes a whole model
 
@@ -33,7 +32,8 @@ TIMEOUT = timedelta(hours=2)  # ranks wait for the first while it writes a whole
 def main() -> None:
     """A rank's life. A user's mistake is left as one line in the run folder and exit code 2."""
     die_with_parent()
-    job = Job.read(sys.argv[1])
+    job = read(sys.argv[1])
+    start = starts(job)
     lease = None
     try:
         check_environment(job.environment)
@@ -59,8 +59,7 @@ def main() -> None:
     try:
         if dist.get_rank() == 0:
             lease = _lease(Path(job.run))
-        pairs = OBJECTIVES[job.stage.objective].paired
-        Trainer(job, device, layout(device, job.parallel, pairs)).train(lease)
+        start(job, device).train(lease)
     except UserError as error:
         _leave(job, lease, str(error))
     except (Exception, CheckpointException) as error:
@@ -81,7 +80,14 @@ def _lease(run: Path) -> Lease:
         os._exit(EXIT_USER_ERROR)
 
 
-def _leave(job: Job, lease: Lease | None, line: str) -> NoReturn:
+def starts(job: Work) -> Callable[[Any, torch.device], Any]:
+    """What trains it: chosen here by name, so that no training is stale for the code of another kind."""
+    module, _, name = job.starts.partition(":")
+    function: Callable[[Any, torch.device], Any] = getattr(import_module(module), name)
+    return function
+
+
+def _leave(job: Work, lease: Lease | None, line: str) -> NoReturn:
     print(line, file=sys.stderr, flush=True)
     with suppress(OSError):  # of a full disk; the line was said
         Path(job.run, ERROR).write_text(line)

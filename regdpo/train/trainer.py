@@ -6,8 +6,6 @@ are those of the mean over all pairs of a step on every layout.
 """
 
 import math
-import os
-import resource
 import sys
 import time
 from contextlib import nullcontext
@@ -27,27 +25,31 @@ from regdpo.core.errors import UserError
 from regdpo.core.rows import LatentRow
 from regdpo.core.store import Store
 from regdpo.core.temporaries import atomic
-from regdpo.models.device import hardware, machine
 from regdpo.models.family import open_family
 from regdpo.objectives.registry import OBJECTIVES
 from regdpo.objectives.schedule import EVAL_PAIRS, generator
 from regdpo.objectives.weights import balanced, normalised
-from regdpo.parallel.mesh import Layout, check_context, check_tensor
-from regdpo.runs.job import EXPORT, RAN, Job, Ran
+from regdpo.parallel.mesh import Layout, check_context, check_tensor, layout
+from regdpo.runs.job import EXPORT, Job
 from regdpo.runs.metrics import LINE_EVERY, Log, logged, of_samples
 from regdpo.runs.stop import Stop
 from regdpo.runtime.lease import Lease
-from regdpo.runtime.slurm import node_name
 from regdpo.train import dataset, mixture
 from regdpo.train.build import build, trained_parameters
 from regdpo.train.checkpoint import Checkpoints
 from regdpo.train.ema import Average, Ema
 from regdpo.train.guards import Watch
 from regdpo.train.passes import Passes, caption_dropout
+from regdpo.train.place import note, peak_memory, still_mine
 from regdpo.train.reference import Cache, follow
 
 ASKED_AT_ONCE = 10  # steps whose reference errors are asked before they are kept
 Chunk = tuple[list[LatentRow], list[int]]  # pairs of a micro-batch, and their positions in the step's batch
+
+
+def start(job: Job, device: torch.device) -> "Trainer":
+    """What a rank does, once all are there."""
+    return Trainer(job, device, layout(device, job.parallel, OBJECTIVES[job.stage.objective].paired))
 
 
 class Trainer:
@@ -165,14 +167,14 @@ class Trainer:
         start = saved = self.checkpoints.load()
         log = Log(self.run, start, self.settings.steps) if self.layout.first else None
         best = self._remember()
-        self._note_how()
+        note(self.run, self.device, self.attention, self.layout.place)
         if self.settings.caption_dropout and self.family.embeds_guidance:
             self._say("no caption is dropped: the model is given the guidance scale")
         self._say(f"training {self.job.model.name} -> {self.run.name[:12]}, from step {start}")
         for step in range(start, self.settings.steps):
             if stop.agreed(self.device):
                 if step > saved:
-                    _still_mine(lease)
+                    still_mine(lease)
                     self.checkpoints.save(step)
                 self.checkpoints.finish()
                 if log:
@@ -192,37 +194,19 @@ class Trainer:
                     evaluation = self.evaluate(done)
                     if evaluation["error"] < best:
                         best = evaluation["error"]
-                        _still_mine(lease)
+                        still_mine(lease)
                         self.checkpoints.save_best(done)
                 if log:
                     log.evaluation(evaluation)
             if done % self.job.checkpoint_every == 0 or last:
-                _still_mine(lease)
+                still_mine(lease)
                 self.checkpoints.save(done)
                 saved = done
         self.checkpoints.finish()
         if log:
             log.close()
-        _still_mine(lease)
+        still_mine(lease)
         self.export()
-
-    def _note_how(self) -> None:
-        """Every rank says where it is; the first keeps it."""
-        ranks = dist.get_world_size()
-        place = f"rank {dist.get_rank()} of {ranks} on {node_name()}, {_gpu(self.device)}, {self.layout.place}"
-        print(place, file=sys.stderr, flush=True)
-        placements = [""] * ranks
-        dist.all_gather_object(placements, place)
-        if self.layout.first:
-            with atomic(self.run / RAN) as temporary:
-                ran = Ran(
-                    device=self.device.type,
-                    hardware=hardware(self.device),
-                    machine=machine(self.device),
-                    attention=self.attention,
-                    places=placements,
-                )
-                temporary.write_text(ran.model_dump_json(indent=2))
 
     def _remember(self) -> float:
         """Take in an earlier start's steps from the logs, as the first rank reads them; the least error so far."""
@@ -283,7 +267,7 @@ class Trainer:
             "lr": lr,
             "tokens_per_s": self.tokens[shape] * self.settings.batch * halves / seconds,
             "seconds": seconds,
-            "peak_memory_bytes": self._peak_memory(),
+            "peak_memory_bytes": peak_memory(self.device),
             "mfu": self._mfu(shape, halves, seconds),
         }
         if finite:
@@ -379,16 +363,6 @@ class Trainer:
         share = halves / 2 if self.prefers else 1  # of what a pair needs
         return needed * share / (seconds * dist.get_world_size() * self.job.peak_flops)
 
-    def _peak_memory(self) -> int:
-        """The most of all ranks: of the device in this step, or of the process without one."""
-        if self.device.type == "cuda":
-            peak = torch.cuda.max_memory_allocated()
-        else:
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        most = torch.tensor(peak, device=self.device)
-        dist.all_reduce(most, dist.ReduceOp.MAX)
-        return int(most)
-
     def export(self) -> None:
         """Write the trained weights on the first rank; the folder appears when it is complete."""
         best = self.checkpoints.load_best() if self.settings.export == "best" else 0
@@ -413,16 +387,6 @@ class Trainer:
             print(f"{text}; {where}", file=sys.stderr)
 
 
-def _gpu(device: torch.device) -> str:
-    given = os.environ.get("CUDA_VISIBLE_DEVICES")
-    of = f" (of {given})" if given else ""
-    return (
-        f"GPU {device.index}{of} {torch.cuda.get_device_name(device)}"
-        if device.type == "cuda"
-        else f"CPU{of and f' (GPUs {given} not used)'}"
-    )
-
-
 def _optimizer(settings: TrainSettings, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
     kind: Any = torch.optim.AdamW
     options: dict[str, Any] = {"fused": True}  # on a CPU too: its square roots are those of IEEE 754
@@ -445,13 +409,3 @@ def rate(settings: TrainSettings, step: int) -> float:
         return 1.0
     progress = (step - settings.warmup) / max(1, settings.steps - settings.warmup)
     return 0.5 * (1 + math.cos(math.pi * progress))
-
-
-def _still_mine(lease: Lease | None) -> None:
-    """Before anything is written that another training would read.
-
-    Raises:
-        UserError: this process was suspended, and another one took over.
-    """
-    if lease and not lease.mine():
-        raise UserError(f"{lease.path.parents[1]}: another process took over while this one was suspended; it leaves")

@@ -68,6 +68,8 @@ PLACES = {
     "limit": "scores.vbench.prompts",
     "geometry": "clips.buckets",
     "omniscore": "scores.omniscore.weights",
+    "settings": "vae.train",
+    "lpips": "vae.lpips",
     "precision": "latents.precision",
     "tiling": "latents.tiling",
     "bootstrap": "scores.bootstrap",

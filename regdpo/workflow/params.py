@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from regdpo.config import stage_inputs
+from regdpo.config.autoencoder import TRAINED
 from regdpo.config.schema import Config
 from regdpo.core import portable
 from regdpo.core.code_digest import code_digest
 from regdpo.core.digests import canonical, file_digest, text_digest
 from regdpo.core.environment import environment_digest
-from regdpo.core.model_names import BASE
 from regdpo.evaluate import vbench_weights
 from regdpo.evaluate.measures import MEASURES, named
 from regdpo.evaluate.suites import SUITES
@@ -29,6 +29,8 @@ DIGEST = 16
 """Hex digits that a rule is given of a digest."""
 RANK = "regdpo.train.rank"
 """What torchx starts."""
+TRAINERS = {"train": "regdpo.train.trainer", "train_vae": "regdpo.train.autoencoder"}
+"""Script -> what that has the ranks do."""
 
 
 class Params:
@@ -61,8 +63,9 @@ class Params:
         return self.codes[entries]
 
     def training_code(self, objective: str) -> str:
-        """`params.code` of a training: also the rank that torchx starts, the family, and the one loss."""
-        return self.code("train", RANK, self.family, OBJECTIVES[objective].function)
+        """`params.code` of a training: also the rank that torchx starts, what that does, the family, and the one
+        loss."""
+        return self.code("train", RANK, TRAINERS["train"], self.family, OBJECTIVES[objective].function)
 
     def negatives_code(self, wildcards: Any) -> str:
         """`params.code` of negatives: also the family of their generator."""
@@ -71,8 +74,14 @@ class Params:
 
     def autoencoder_code(self, name: str) -> str:
         """`params.code` of an autoencoder's measure: also its family, of the base or of a generator."""
-        base = self.settings.base if name == BASE else self.settings.generator(name)[0]
-        return self.code("vae", FAMILIES[base.family].module)
+        return self.code("vae", FAMILIES[self.settings.autoencoder(name).family].module)
+
+    def trained_autoencoder_code(self) -> str:
+        """`params.code` of an autoencoder's training; empty where there is none."""
+        if not self.settings.vae.train:
+            return ""
+        family = FAMILIES[self.settings.autoencoder(TRAINED).family].module
+        return self.code("train_vae", RANK, TRAINERS["train_vae"], family)
 
     def env(self, *packages: str, lock: str = "regdpo") -> str:
         """`params.env`: digest of the locked packages that shape a stage's result, and of the mode that its numbers are
@@ -134,14 +143,23 @@ class Params:
             key: of ``Config.trainings``. comment, events: for a Slurm job that the training submits itself.
         """
         training, _ = self.settings.trainings()[key]
+        own = {"parallel", "micro_batch", "checkpoint_every", "eval_every", "keep"}
+        given = training.model_dump(mode="json", include=own)
+        return self._launch(given, comment, events, resources, threads)
+
+    def launch_of_autoencoder(self, comment: str, events: Path, resources: Any, threads: int) -> str:
+        """The same of the training of an autoencoder."""
+        training = self.settings.vae.train
+        assert training is not None
+        given = training.model_dump(mode="json", include={"checkpoint_every", "eval_every", "keep"})
+        return self._launch(given, comment, events, resources, threads)
+
+    def _launch(self, given: Mapping[str, Any], comment: str, events: Path, resources: Any, threads: int) -> str:
         launch = self.settings.launch
         cpus = launch.processes // launch.nodes if launch.scheduler == "slurm" else threads
         return canonical(
             launch.model_dump(include={"scheduler", "device", "grace", "leave", "requeues", "force"})
-            | training.model_dump(
-                mode="json",
-                include={"parallel", "micro_batch", "checkpoint_every", "eval_every", "keep"},
-            )
+            | dict(given)
             | {"deterministic": self.settings.fixed_kernels}
             | {"sizes": [it.size for it in self.settings.clips.geometries]}
             | {"processes": int(resources.processes), "nodes": int(resources.nodes)}

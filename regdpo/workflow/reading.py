@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from regdpo.config import schema
+from regdpo.config.autoencoder import TRAINED
 from regdpo.config.locations import located
 from regdpo.config.mistakes import refuse_twice
 from regdpo.config.run_file import RUN, SUFFIX, RunFile
@@ -99,8 +100,18 @@ class ModelFiles:
 
     def autoencoder(self, wildcards: Any) -> str:
         """The model.json of an autoencoder. That of a base made here is there before the base is trained."""
-        if wildcards.autoencoder != BASE:
-            return f"{self.results}/generators/{wildcards.autoencoder}/model.json"
+        if wildcards.autoencoder == TRAINED:
+            return f"{self.results}/vae/{TRAINED}/model.json"
+        return self._untrained(wildcards.autoencoder)
+
+    def autoencoder_to_train(self, wildcards: Any) -> str:
+        """The model.json of the one that ``vae.train`` starts from."""
+        assert self.settings.vae.train is not None
+        return self._untrained(self.settings.vae.train.of)
+
+    def _untrained(self, name: str) -> str:
+        if name != BASE:
+            return f"{self.results}/generators/{name}/model.json"
         return f"{self.results}/base/{'untrained' if self.settings.base.pretrain else 'model'}.json"
 
     def negatives(self, wildcards: Any) -> list[str]:

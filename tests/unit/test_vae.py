@@ -19,8 +19,9 @@ from regdpo.core.rows import ClipRow, PlaceRow
 from regdpo.core.store import Store
 from regdpo.data.video import read_stored, write_frames
 from regdpo.evaluate import reconstruction
-from regdpo.evaluate.lpips import LAYERS, Lpips
+from regdpo.evaluate.lpips import Lpips
 from regdpo.models.family import open_family
+from regdpo.models.lpips import LAYERS
 from regdpo.models.spec import ModelFile, ModelRef
 from regdpo.report import page
 from regdpo.report import vae as vae_page
