@@ -5,7 +5,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from regdpo.core.section import BelowOne, Count, NonNegative, Positive, Section, Share
+from regdpo.core.section import BelowOne, Count, Name, NonNegative, Positive, Section, Share
 
 TRAINED = "trained"
 """What is measured under this name beside ``base`` and the generators."""
@@ -40,7 +40,7 @@ class AutoencoderTraining(Section):
     """Training of an autoencoder on the clips of the training split. What comes of it is measured beside the others as
     `trained`, and is used for nothing else."""
 
-    of: str = Field("base", description="Whose: `base`, or a generator with a model of its own.")
+    of: Name = Field("base", description="Whose: `base`, or a generator with a model of its own.")
     start: Literal["weights", "random"] = Field("weights", description="Its weights, or new ones of its architecture.")
     part: Literal["all", "decoder"] = Field(
         "all", description="`decoder`: the encoder stays as it is, so that a denoiser of its latents still fits."

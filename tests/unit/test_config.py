@@ -88,6 +88,10 @@ def test_shipped_configurations_are_valid(path):
             r"base: `seeds` are of what `pretrain` makes",
         ),
         ("train.arms.base3", {"objective": "dpo", "beta": 7}, r"train: arms.base3: that name is taken"),
+        ("vae", {"train": {"of": "x"}}, r"vae.train.of: there is no x; there are base"),
+        ("vae", {"train": {}}, r"vae.train.of: the autoencoder of base is a codec .* checkpoint of wan, wan22, mugv"),
+        ("vae", {"train": {"loss": {"perceptual": 1}}}, r"train.loss.perceptual: needs the weights of vae.lpips"),
+        ("vae", {"train": {"loss": {"l1": 0}}}, r"`mse`, `l1` and `perceptual` are all 0"),
     ],
 )
 def test_mistakes_are_refused_with_their_path(path, value, message):
@@ -103,6 +107,17 @@ def test_ranks_are_shared_out_by_whether_there_are_losers():
     schema.check(values)
     values["train"]["arms"]["sft"] = {"objective": "sft"}
     with pytest.raises(UserError, match=r"train.arms.sft: batch 1 does not divide over 2 data ranks"):
+        schema.check(values)
+
+
+def test_an_autoencoder_that_is_trained_is_measured_beside_the_others():
+    values = changed("vae", {"train": {"batch": 3}})
+    values["base"] = {"family": "mugv", "model": "some/model", "revision": "0" * 40}
+    settings = schema.check(values)
+    assert settings.autoencoders == ["base", "trained"]
+    assert settings.autoencoder("trained").family == "mugv"
+    values["launch"] = {"processes": 2}
+    with pytest.raises(UserError, match=r"vae.train.batch: 3 does not divide over 2 ranks"):
         schema.check(values)
 
 

@@ -3,8 +3,8 @@
 import json
 import signal
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
@@ -27,7 +27,7 @@ from regdpo.train import autoencoder
 from regdpo.train.autoencoder import Trainer
 
 CPU = torch.device("cpu")
-FRAMES, SIDE = 17, 32
+FRAMES, SIDE = 17, 16
 SPLITS = ("train", "train", "train", "train", "validation", "test")
 
 
@@ -96,3 +96,117 @@ def job(footage, model: ModelFile, run: Path, loss: dict | None = None, **settin
 
 def logged(run: Path, name: str = "metrics") -> list[dict]:
     return [json.loads(line) for line in (run / f"{name}.jsonl").read_text().splitlines()]
+
+
+def psnr(model: ModelFile, store: Store, clips: list[ClipRow]) -> float:
+    """Of the held-out clip, as `snakemake vae` measures it."""
+    stage = VaeStage.model_validate({"vae": {}, "split": "test", "precision": "auto", "tiling": "auto"})
+    (value,) = (row.value for row in vae.measure(stage, model, clips[-1:], store, CPU) if row.metric == "psnr")
+    assert value is not None
+    return value
+
+
+def put(trainer: Trainer, store: Store, name: str) -> ModelFile:
+    """The model with the autoencoder that a trainer holds now."""
+    with store.writing(f"runs/{name}") as folder:
+        trainer.autoencoder.save_pretrained(folder)
+    model = trainer.job.model
+    return model.model_copy(update={"ref": model.ref.model_copy(update={"vae": f"runs/{name}"})})
+
+
+@pytest.mark.usefixtures("alone")
+def test_a_new_one_learns(footage, models, tmp_path):
+    """The held-out clip's PSNR is 2 dB and more above that of the untrained one."""
+    store, clips, _ = footage
+    settings = {"steps": 24, "start": "random", "lr": 1e-2, "windows": [1, 1, 2], "betas": (0.9, 0.99)}
+    trainer = Trainer(job(footage, models["wan"], tmp_path / "run", **settings), CPU)
+    before = psnr(put(trainer, store, "untrained"), store, clips)
+    trainer.train()
+    after = psnr(put(trainer, store, "trained"), store, clips)
+    print(f"PSNR {before:.2f} -> {after:.2f} dB")
+    assert after > before + 2
+    assert {row["latents"] for row in logged(tmp_path / "run")} == {1, 2}
+    (evaluation,) = logged(tmp_path / "run", "eval")
+    assert evaluation["psnr"] > before
+
+
+@pytest.mark.usefixtures("alone")
+def test_killed_before_the_critic_begins_it_ends_with_the_same_bytes(footage, models, tmp_path, monkeypatch):
+    settings = {"windows": [1], "ema": 0.5, "loss": {"gan": 0.1, "gan_begins": 0.75}}
+    whole, killed = (job(footage, models["wan"], tmp_path / name, **settings) for name in ("whole", "killed"))
+    Trainer(whole, CPU).train()
+    rows = logged(tmp_path / "whole")
+    assert [("adversarial" in row, "critic" in row) for row in rows] == [(False, False)] * 3 + [(True, True)]
+    with monkeypatch.context() as patch:
+        step = Trainer.step
+        patch.setattr(Trainer, "step", lambda self, number: step(self, number) if number < 3 else 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            Trainer(killed, CPU).train()
+    assert [path.name for path in (tmp_path / "killed/checkpoints").glob("step_*")] == ["step_0000002"]
+    Trainer(killed, CPU).train()
+    timeless = [{key: value for key, value in row.items() if key in ("step", "loss", "critic")} for row in rows]
+    assert [
+        {key: row[key] for key in said} for row, said in zip(logged(tmp_path / "killed"), timeless, strict=True)
+    ] == timeless
+    assert folder_digest(tmp_path / "killed/export") == folder_digest(tmp_path / "whole/export")
+
+
+@pytest.mark.usefixtures("alone")
+def test_the_decoder_alone_is_trained_of_mug_v(footage, models, tmp_path):
+    """In bf16 here, in windows of which each eight frames are encoded by themselves."""
+    given = models["mugv"]
+    before = open_family(given.ref, Store("nowhere"), CPU)._vae.state_dict()
+    trainer = Trainer(job(footage, given, tmp_path / "run", steps=1, part="decoder", batch=1, precision="bf16"), CPU)
+    trainer.train()
+    moved = {name for name, value in trainer.autoencoder.state_dict().items() if not torch.equal(value, before[name])}
+    assert {name.rpartition("coder.")[0] for name in moved} == {"spatial_vae.module.de", "temporal_vae.de", ""}
+    assert {name for name in moved if "coder." not in name} == {
+        "temporal_vae.post_quant_conv.conv.weight",
+        "temporal_vae.post_quant_conv.conv.bias",
+    }
+
+
+@pytest.mark.parametrize(("name", "frames"), [("wan", {1: 1, 3: 9}), ("wan22", {2: 5}), ("mugv", {1: 8, 2: 16})])
+def test_a_window_comes_back_as_the_autoencoder_itself_has_it(models, name, frames):
+    """But for what diffusers cuts off beyond black and white. Of MUG-V no eight frames see the others while they are encoded."""
+    family = open_family(models[name].ref, Store("nowhere"), CPU)
+    trained: Any = family.autoencoder_to_train(fresh=False).eval()
+    for latents, count in frames.items():
+        assert family.window_frames(latents) == count
+        pixels = torch.from_numpy(video((count, 32, 32))).permute(3, 0, 1, 2)[None] / 40.0  # far beyond white
+        with torch.no_grad():
+            made, mean, log_variance = family.reconstruct(trained, pixels, lambda mean, log_variance: 9 * mean)
+            assert mean.shape[2] == log_variance.shape[2] == latents
+            if name == "mugv":
+                alone = [trained.encode(eight).latent_dist.mean for eight in pixels.split(8, 2)]
+                torch.testing.assert_close(mean, torch.cat(alone, 2))
+                features = trained.temporal_vae.decoder(trained.temporal_vae.post_quant_conv(9 * mean))
+                torch.testing.assert_close(made, trained._pictures(features))
+            else:
+                torch.testing.assert_close(mean, trained.encode(pixels).latent_dist.mean)
+                torch.testing.assert_close(made.clamp(-1, 1), trained.decode(9 * mean).sample)
+                assert made.shape == pixels.shape
+
+
+def test_a_step_takes_each_clip_once_an_epoch():
+    clips = [ClipRow.model_construct(clip_id=str(number)) for number in range(5)]
+    taken = [clip.clip_id for step in range(5) for clip in autoencoder.batch(clips, 3, 0, step)]
+    assert all(sorted(taken[first : first + 5]) == list("01234") for first in (0, 5, 10))
+    assert taken[:5] != taken[5:10]
+
+
+@pytest.mark.usefixtures("alone")
+def test_mistakes_are_told(footage, models, tmp_path):
+    for settings, message in (
+        ({"windows": [1, 8]}, r"vae.train.windows: 8 latents of base are 29 frames, and clips have at most 17"),
+        ({"crop": 4}, r"vae.train.crop: 4 is less than the 8 pixels of a latent"),
+    ):
+        with pytest.raises(UserError, match=message):
+            Trainer(job(footage, models["wan"], tmp_path / "run", **settings), CPU).step(0)
+    endless = Trainer(job(footage, models["wan"], tmp_path / "run", windows=[1], batch=1), CPU)
+    with torch.no_grad():
+        endless.parameters[0].fill_(float("inf"))
+    for step in range(4):
+        assert endless.step(step)["skipped"]
+    with pytest.raises(UserError, match=r"step 5: not finite 5 times in a row; lower vae\.train\.lr"):
+        endless.step(4)

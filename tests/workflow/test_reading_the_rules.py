@@ -60,7 +60,8 @@ def test_a_dry_run_writes_nothing_and_starts_nothing(fresh: Project):
     program.write_text(f"#!/bin/sh\ntouch {fresh.folder}/started\necho 3 11\n")
     program.chmod(0o755)
     values["scores"]["vbench"]["python"] = str(program)
-    values["vae"] = {"report": True}
+    (fresh.folder / "other").mkdir()
+    values["vae"] = {"report": True, "train": {"of": "other", "batch": 2}}
     chain = [{"objective": "sft", "settings": {"tuning": "lora"}}]
     chain.append({"objective": "dpo", "beta": 5, "adapters": "merge", "generator": "previous"})
     values["train"]["arms"]["way"] = {"steps": chain}
@@ -72,17 +73,19 @@ def test_a_dry_run_writes_nothing_and_starts_nothing(fresh: Project):
     values["pairs"] = values.get("pairs", {}) | {
         "sources": {"gt": {"kind": "gt"}, "ranked": ranked, "listed": listed, "said": said}
     }
-    values["negatives"]["generators"] = {"base": {}, "near": {"strength": [0.4, 0.8]}}
+    other = {"model": "../other"}
+    values["negatives"]["generators"] = {"base": {}, "near": {"strength": [0.4, 0.8]}, "other": other}
     fresh.configure(values)
     before = written(fresh)
     planned = fresh.planned()
     assert planned["import_pairs"] == 2
     assert planned["cut_clips"] == 2
-    assert planned["measure_vae"] == planned["total_vae"] == 1
+    assert planned["total_vae"] == planned["train_vae"] == 1
+    assert planned["measure_vae"] == 3  # of the base, the other model, and what is trained of that
     assert planned["train_arm"] == planned["arm_weights"] == 4  # two arms and a chain of two steps
     assert planned["merge_adapters"] == 1
     assert planned["gt_pairs"] == 2  # by the base, and by the first step
-    assert planned["render_negatives"] == 2 * 2  # by each from noise, and from the winner
+    assert planned["render_negatives"] == 2 * 2 + 1  # by each from noise, and from the winner; and by the other
     assert planned["render_candidates"] == planned["score_candidates"] == 2 * 2 * 2  # shards of two sources
     assert planned["render_suite"] == planned["score_suite"] == 3 * 5  # shards of the base and all trainings
     notes = fresh.folder / ".snakemake/regdpo/digests.json"
