@@ -32,7 +32,14 @@ from regdpo.launch.options import LaunchOptions
 from regdpo.runs.job import Job
 
 CONTEXT = multiprocessing.get_context("forkserver")
-IMPORTED = ("regdpo.train.rank", "regdpo.models.wan", "torch.utils.tensorboard", "regdpo.runs.rendezvous", "forked")
+IMPORTED = (
+    "regdpo.train.rank",
+    "regdpo.train.trainer",
+    "regdpo.models.wan",
+    "torch.utils.tensorboard",
+    "regdpo.runs.rendezvous",
+    "forked",
+)
 LIGHT = "light_rank"
 """The module of ranks that train the toy."""
 STARTED = subprocess.Popen._execute_child  # type: ignore[attr-defined]

@@ -113,6 +113,7 @@ def test_ranks_are_shared_out_by_whether_there_are_losers():
 def test_an_autoencoder_that_is_trained_is_measured_beside_the_others():
     values = changed("vae", {"train": {"batch": 3}})
     values["base"] = {"family": "mugv", "model": "some/model", "revision": "0" * 40}
+    values["launch"] = {"processes": 1}
     settings = schema.check(values)
     assert settings.autoencoders == ["base", "trained"]
     assert settings.autoencoder("trained").family == "mugv"

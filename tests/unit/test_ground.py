@@ -18,6 +18,7 @@ from regdpo.core.rows import CaptionRow
 from regdpo.core.store import Store, kept_at
 from regdpo.core.temporaries import atomic
 from regdpo.models.spec import ModelFile, ModelRef
+from regdpo.workflow import params
 
 
 def caption(clip_id: str, text: str = "a cat") -> CaptionRow:
@@ -294,7 +295,7 @@ def test_of_a_table_only_the_chosen_counts(digest):
 def test_the_real_closures():
     """A new key of the configuration makes nothing stale; the trainer's closure holds the trainer and the chosen loss."""
     scripts = Path(code_digest.ROOT).parent / "scripts"
-    train = (str(scripts / "train.py"), "regdpo.train.rank", "regdpo.models.wan")
+    train = (str(scripts / "train.py"), params.RANK, params.TRAINERS["train"], "regdpo.models.wan")
     losses = {
         name: code_digest.code_digest(*train, f"regdpo.objectives.losses:{name}") for name in ("sft", "dpo", "reg_dpo")
     }
