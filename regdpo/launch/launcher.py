@@ -24,7 +24,7 @@ from regdpo.launch.backends import CRASH, Allocated, OneMachine, OwnJob, Ranks, 
 from regdpo.launch.options import LaunchOptions
 from regdpo.launch.run_log import RunLog
 from regdpo.launch.time_limit import OUT_OF_TIME, TimeLimit
-from regdpo.runs.job import ERROR, EXPORT, Job
+from regdpo.runs.job import ERROR, EXPORT, Job, Work
 from regdpo.runs.stop import STOP, UNFINISHED, Asked, Left
 from regdpo.runtime import slurm
 from regdpo.runtime.lease import living
@@ -43,7 +43,7 @@ class OutOfTime(Unfinished):
     """The time limit of its Slurm job is near."""
 
 
-def train(job: Job, options: LaunchOptions, name: str = "") -> None:
+def train(job: Work, options: LaunchOptions, name: str = "") -> None:
     """Run a training to its end. It returns at once if the export is there, and waits if another process trains there.
 
     SIGINT, SIGTERM, SIGHUP and SIGUSR1 ask the ranks to save and leave; a second one, or the end of the grace, ends
@@ -73,7 +73,7 @@ def train(job: Job, options: LaunchOptions, name: str = "") -> None:
 class Launch:
     """One launcher's work."""
 
-    def __init__(self, job: Job, options: LaunchOptions, name: str):
+    def __init__(self, job: Work, options: LaunchOptions, name: str):
         self.job, self.options, self.run = job, options, Path(job.run)
         self.arm = name or self.run.name[:12]
         self.name = f"training {self.arm}"
@@ -139,7 +139,8 @@ class Launch:
         self.run_log.say(f"{datetime.now():%F %T} {self.name} in {run}{where}")
         for old in (run / ERROR, run / STOP, run / UNFINISHED, kept_at(run / EXPORT), *run.glob(CRASH)):
             old.unlink(missing_ok=True)
-        earlier.take_over(self.job, lambda line: self.run_log.say(f"{self.name}: {line}"))
+        if isinstance(self.job, Job):
+            earlier.take_over(self.job, lambda line: self.run_log.say(f"{self.name}: {line}"))
         with atomic(run / "job.json") as temporary:
             temporary.write_text(self.job.model_dump_json(indent=2))
         handlers = {number: signal.getsignal(number) for number in SIGNALS}

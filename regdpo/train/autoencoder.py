@@ -75,9 +75,9 @@ class Trainer:
 
         named = {name: it for name, it in self.autoencoder.named_parameters() if it.requires_grad}
         self.parameters = list(named.values())
-        groups: list[dict[str, Any]] = [{"params": self.parameters, "rate": self.settings.lr}]
+        groups: list[dict[str, Any]] = [{"params": self.parameters}]
         if self.critic:
-            groups.append({"params": list(self.critic.parameters()), "rate": self.settings.critic_lr})
+            groups.append({"params": list(self.critic.parameters())})
         self.optimizer = torch.optim.AdamW(groups, betas=self.settings.betas, weight_decay=0, fused=True)
         _prime(self.optimizer)
         self.ema = Ema(named, self.settings.ema) if self.settings.ema else None
@@ -171,8 +171,9 @@ class Trainer:
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
         pace = min(1.0, (step + 1) / max(1, self.settings.warmup))
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["rate"] * pace
+        rates = (self.settings.lr, self.settings.critic_lr)
+        for group, rate in zip(self.optimizer.param_groups, rates, strict=False):
+            group["lr"] = rate * pace
         which = torch.randint(len(self.settings.windows), (), generator=generator("window", seed, step))
         latents = self.settings.windows[int(which)]
         mine = batch(self.clips, self.settings.batch, seed, step)[self.rank :: self.ranks]
