@@ -455,7 +455,7 @@ class Train(Section):
                 if one.name in done:
                     raise ValueError(f"{link.key}.start: goes in a circle ({' <- '.join([*done, one.name])})")
                 done.append(one.name)
-        left, more = dict(self.links), True
+        left, more = dict(self.links), [""]
         while more:  # those of which all that they need can be made
             more = [name for name, it in left.items() if it.start not in left and it.by not in left]
             left = {name: it for name, it in left.items() if name not in more}
