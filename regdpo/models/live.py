@@ -94,7 +94,9 @@ class Live(TorchDispatchMode):
             given: numbers of storages that were there before, and their places among those.
         """
         leaves, spec = tree_flatten(values)
-        numbers, tensors, found = dict(given), {}, []
+        numbers = dict(given)
+        tensors: dict[_Leaf, Tensor] = {}
+        found: list[Any] = []
         for leaf in leaves:
             if isinstance(leaf, Tensor):
                 storage = leaf.untyped_storage()
@@ -108,7 +110,7 @@ class Live(TorchDispatchMode):
                     leaf.dtype,
                     tuple(leaf.shape),
                     leaf.stride(),
-                    leaf.storage_offset(),
+                    int(leaf.storage_offset()),
                 )
                 tensors.setdefault(one, leaf)
                 found.append(one)
