@@ -106,29 +106,34 @@ def spread(delta: stats.Interval, decimals: int) -> str:
     return f"{delta.mean:+.{decimals}f} [{delta.low:+.{decimals}f}, {delta.high:+.{decimals}f}]"
 
 
+def shown(p: float | None) -> str:
+    """A p as the table has it."""
+    return "" if p is None else "< .001" if p < 0.001 else f"{p:.3f}"
+
+
 def told(experiment: Experiment, lines: list[Line]) -> str:
     """The table that decides."""
     primary = experiment.config.scores.primary
     confidence = experiment.config.scores.bootstrap.confidence
     found = [
         "| arm | spectral distance, dB (lower) | to `sft_on` | p | after Holm | least that would be told "
-        "| held-out error, to `sft_on` |",
-        "|---|---|---|---|---|---|---|",
+        "| held-out error, to `sft_on` | p |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for arm in ("base", "sft", YARDSTICK):
         beside = "" if arm == "base" else f"{experiment.mean(arm, ERROR):.3f} itself"
-        found.append(f"| `{arm}` | {experiment.mean(arm, primary):.2f} | | | | | {beside} |")
+        found.append(f"| `{arm}` | {experiment.mean(arm, primary):.2f} | | | | | {beside} | |")
     for line in lines:
         least = detectable(line.primary, confidence, len(experiment.bases), len(lines))
         found.append(
-            f"| `{line.arm}` | {line.mean:.2f} | {spread(line.primary, 2)} | {line.primary.p:.3f} "
-            f"| {line.corrected:.2f} | {least:.2f} | {spread(line.error, 3)} |"
+            f"| `{line.arm}` | {line.mean:.2f} | {spread(line.primary, 2)} | {shown(line.primary.p)} "
+            f"| {shown(line.corrected)} | {least:.2f} | {spread(line.error, 4)} | {shown(line.error.p)} |"
         )
     return "\n".join(found)
 
 
 def beside(experiment: Experiment, metric: str, decimals: int) -> str:
-    """A metric that decides nothing: what it is of the yardstick, and every arm's difference, by base model."""
+    """A metric base model by base model: what it is of the yardstick, and every arm's difference."""
     seeds = list(experiment.config.base.seeds)
     real = f"; real clips {experiment.mean(REAL, metric):.{decimals}f}" if (REAL, metric) in experiment.looks else ""
     label = metrics()[metric].label
@@ -182,7 +187,7 @@ def main() -> None:
     lines = experiment.lines()
     draw(experiment, lines, args.out)
     print(told(experiment, lines))
-    for metric in SHOWN:
+    for metric in (config.scores.primary, ERROR, *SHOWN):
         print(f"\n{beside(experiment, metric, metrics()[metric].decimals)}")
 
 
