@@ -2,7 +2,7 @@
 
 An arm is trained on the best and the worst of four videos a prompt with weights (VideoDPO); another goes by SFT with averaged
 checkpoints, KTO on labels and DPO with SFT on comparisons (MUG-V); a third does two rounds of Reg-DPO whose losers begin with
-the winner. The machine goes down in the middle of it.
+the winner; a fourth goes by DDO, NFT and DenseDPO. The machine goes down in the middle of it.
 """
 
 import copy
@@ -32,7 +32,12 @@ from regdpo.models.spec import ModelFile
 
 STEPS = 12
 CHAIN = ("aligned.1", "aligned.2", "aligned")
-LINKS = ("videodpo", *CHAIN, "rounds.1", "rounds")
+NEWER = {
+    "newer.1": {"objective": "ddo", "beta": 5, "alpha": 1},
+    "newer.2": {"objective": "nft", "mix": 1},
+    "newer": {"objective": "dense_dpo", "beta": 5},
+}
+LINKS = ("videodpo", *CHAIN, "rounds.1", "rounds", *NEWER)
 LORA = "pytorch_lora_weights.safetensors"
 BY_MODEL = [measure for measure in asked(Scores().judges).values() if measure.reads != "answers"]
 LABELS = """video,label,caption,group
@@ -80,6 +85,7 @@ def configured() -> dict:
                     {"objective": "dpo", "beta": 5, "sft": {"r": 1}, "sources": {"preferred": 3, "gt": 1}},
                 ],
             },
+            "newer": {"steps": [step | {"sources": {"gt.base": 1}} for step in NEWER.values()]},
             "rounds": {
                 "objective": "reg_dpo", "beta": 5, "r": 2.5, "generator": "previous", "rounds": 2, "sources": {"gt.near": 1},
             },
@@ -218,6 +224,15 @@ def test_labels_are_learnt_from_then_comparisons_by_adapters_that_go_on(ran: Pro
     for before, after in pairwise(trained):
         assert any((before[name] != after[name]).any() for name in before)
     assert lines(ran, "aligned.2")[0]["win_gap"] == pytest.approx(0, abs=1e-6), "it is its own reference at first"
+
+
+def test_each_objective_moves_its_model(ran: Project):
+    """On pairs, each from where the step before it ended; at its first step the losses have their fixed values."""
+    for link, step in NEWER.items():
+        assert model(ran, link).objective == step["objective"]
+        assert lines(ran, link)[0]["win_gap"] == pytest.approx(0, abs=1e-6)
+        assert lines(ran, link)[-1]["win_gap"] != 0
+    assert lines(ran, "newer")[0]["loss"] == pytest.approx(np.log(2), rel=1e-3)
 
 
 def test_a_chain_that_was_killed_went_on_where_it_was(ran: Project, tmp_path: Path):
