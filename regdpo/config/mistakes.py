@@ -76,6 +76,8 @@ def lines(error: ValidationError, model: type[Section]) -> list[str]:
     for item in error.errors():
         names = [str(part) for part in item["loc"] if not ALTERNATIVE.search(str(part))]
         where = ".".join(names)
+        if not where.isprintable():
+            where = where.encode("unicode_escape").decode()
         message = item["msg"].removeprefix("Value error, ")
         if item["type"] == "extra_forbidden":
             message = f"unknown key{_meant(model, names)} (config/README.md lists the keys)"

@@ -144,6 +144,8 @@ class Candidates(Section):
                     f"policy: ranks [{better}, {worse}] are no two of {self.count} videos; 0 is the best, and the "
                     "first of both is the better one"
                 )
+        if len(set(self.ranks or ())) < len(self.ranks or ()):
+            raise ValueError("policy: two ranks are given twice; keep one of them")
         if not any(self.score.values()):
             raise ValueError("score: no metric has a weight")
         return self

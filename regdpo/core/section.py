@@ -31,7 +31,7 @@ class InputPath:
 class Section(BaseModel):
     """Base of all sections: no unknown keys, no change after reading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
 
     @field_validator("*", mode="before")
     @classmethod

@@ -9,6 +9,7 @@ raters counts; a tie is a rejected row.
 import csv
 import io
 import json
+import math
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from regdpo.config.schema import PairSource
 from regdpo.core.errors import UserError, first_line
 from regdpo.core.rows import Label
 from regdpo.data.names import shown
-from regdpo.data.quotes import refuse_open
+from regdpo.data.quotes import no_limit, refuse_open
 
 LARGEST = 2**28
 """Bytes of a file."""
@@ -80,6 +81,11 @@ def _verdicts(source: PairSource, changed: int) -> list[Verdict]:
         if source.axis in (None, axis):
             try:
                 videos, vote = _vote(row, source.threshold)
+                json.dumps(row, ensure_ascii=False).encode()  # half of a pair of surrogates is no text, nor a name
+            except UnicodeEncodeError:
+                raise UserError(
+                    f"{path}, row {number}: holds half of a character, as an escape such as \\ud800 is"
+                ) from None
             except ValueError as error:
                 raise UserError(f"{path}, row {number}: {error}") from None
             if videos[::-1] in votes and videos != videos[::-1]:
@@ -95,7 +101,12 @@ def _verdicts(source: PairSource, changed: int) -> list[Verdict]:
 
 def _vote(row: dict[str, str], threshold: float | None) -> tuple[tuple[str, ...], int]:
     """Which videos a row is of, and how it votes."""
-    if "answer" in row:
+    needed = ("a", "b", "answer") if "a" in row else ("video", "grade" if "grade" in row else "label")
+    if lacking := [name for name in needed if not row.get(name)]:
+        raise ValueError(f"has no {' and '.join(lacking)}")
+    if "a" in row:
+        if row["a"] == row["b"]:
+            raise ValueError(f"compares {shown(row['a'])} with itself; take the row out")
         said = row["answer"].strip().lower()
         if said not in BETTER:
             raise ValueError(f"answer {shown(said)!r} is none of {', '.join(BETTER)}")
@@ -103,7 +114,13 @@ def _vote(row: dict[str, str], threshold: float | None) -> tuple[tuple[str, ...]
     if "grade" in row:
         if threshold is None:
             raise ValueError("is a grade, which needs `threshold`: from which on it is good")
-        return (row["video"],), 1 if float(row["grade"]) >= threshold else -1
+        try:
+            grade = float(row["grade"])
+        except ValueError:
+            grade = math.nan
+        if math.isnan(grade):
+            raise ValueError(f"grade {shown(row['grade'])!r} is no number")
+        return (row["video"],), 1 if grade >= threshold else -1
     said = row["label"].strip().lower()
     if said not in GOOD | BAD:
         raise ValueError(f"label {shown(said)!r} is none of {', '.join(sorted(GOOD | BAD))}")
@@ -119,24 +136,32 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
         else:
             text = path.read_text(encoding="utf-8-sig")
             refuse_open(path, io.StringIO(text, newline=""))
-            rows = list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
-    except (OSError, ValueError, RecursionError, KeyError, TypeError, csv.Error, pa.ArrowException) as error:
+            with no_limit():
+                rows = list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
+        if rows and {"question", "yes", "raters"} <= rows[0].keys():
+            rows = [one for row in rows for one in _of_the_page(row)]
+    except UserError:
+        raise
+    except (KeyError, IndexError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{path}: is not of a form that is known ({first_line(error)}); docs/how-to/pairs.md has the forms"
+        ) from None
+    except (OSError, ValueError, RecursionError, csv.Error, pa.ArrowException) as error:
         raise UserError(f"{path}: cannot be read ({first_line(error)})") from None
-    if rows and {"question", "yes", "raters"} <= rows[0].keys():
-        rows = [one for row in rows for one in _of_the_page(row)]
     for number, row in enumerate(rows, start=1):
-        one = {key: str(value) for key, value in row.items() if isinstance(key, str) and value is not None}
-        needed = ("a", "b", "answer") if "a" in one else ("video", "grade" if "grade" in one else "label")
-        if lacking := [name for name in needed if not one.get(name)]:
-            raise UserError(f"{path}, row {number}: has no {' and '.join(lacking)}")
-        yield number, one
+        if None in row:
+            raise UserError(
+                f"{path}, row {number}: has more columns than the first line; put a text that holds commas between "
+                "quotes"
+            )
+        yield number, {key: str(value) for key, value in row.items() if value is not None}
 
 
 def _of_the_page(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """A row of the rating page's labels as one of each rater."""
-    against = row["question"] in AGAINST
-    for number in range(row["raters"]):
-        good = (number < row["yes"]) != against
+    against, yes = row["question"] in AGAINST, int(row["yes"])
+    for number in range(int(row["raters"])):
+        good = (number < yes) != against
         yield {
             "video": row["path"],
             "label": "good" if good else "bad",

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from regdpo.core.digests import text_digest
 from regdpo.core.errors import UserError, first_line
-from regdpo.data.quotes import refuse_open
+from regdpo.data.quotes import no_limit, refuse_open
 from regdpo.data.sidecars import text_of
 
 LARGEST = 2**30
@@ -30,7 +30,7 @@ def read(path: str | Path) -> dict[str, str]:
     try:
         if path.stat().st_size > LARGEST:
             raise UserError(f"{path}: has more than {LARGEST} bytes")
-        found = _parquet(path) if path.suffix == ".parquet" else _text(path)
+        found = _parquet(path) if path.suffix.lower() == ".parquet" else _text(path)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({first_line(error)})") from None
     except UnicodeDecodeError:
@@ -59,10 +59,11 @@ def _parquet(path: Path) -> list[str | None]:
 
 def _text(path: Path) -> list[str | None]:
     text = path.read_bytes().decode("utf-8-sig")
-    if path.suffix != ".csv":
+    if path.suffix.lower() != ".csv":
         return list(text.splitlines())
     refuse_open(path, io.StringIO(text, newline=""))
-    lines = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-    if COLUMN not in (lines.fieldnames or []):
-        raise UserError(f"{path}: has no column {COLUMN}")
-    return [line[COLUMN] for line in lines]
+    with no_limit():
+        lines = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+        if COLUMN not in (lines.fieldnames or []):
+            raise UserError(f"{path}: has no column {COLUMN}")
+        return [line[COLUMN] for line in lines]

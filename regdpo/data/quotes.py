@@ -2,10 +2,21 @@
 
 import csv
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from regdpo.core.errors import UserError
+
+
+@contextmanager
+def no_limit() -> Iterator[None]:
+    """Within it a field of a CSV file may have any length: Python's csv refuses more than 131072 characters."""
+    limit = csv.field_size_limit(sys.maxsize)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(limit)
 
 
 def refuse_open(file: str | Path, lines: Iterable[str]) -> None:
@@ -19,16 +30,14 @@ def refuse_open(file: str | Path, lines: Iterable[str]) -> None:
             and empty ones) and the line in which that row begins.
     """
     row, line = -1, 0
-    limit = csv.field_size_limit(sys.maxsize)
     try:
-        rows = csv.reader(lines, strict=True)
-        for cells in rows:
-            row, line = row + bool(cells), rows.line_num
+        with no_limit():
+            rows = csv.reader(lines, strict=True)
+            for cells in rows:
+                row, line = row + bool(cells), rows.line_num
     except csv.Error:
         where = f"row {row + 1}, which begins in line {line + 1}" if row >= 0 else "line 1"
         raise UserError(
             f"{file}, {where}: a quote is not closed, or text follows behind its end; a quote that belongs to a "
             'text is written twice, and the whole text between quotes ("a ""big"" dog")'
         ) from None
-    finally:
-        csv.field_size_limit(limit)

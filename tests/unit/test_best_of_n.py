@@ -146,6 +146,8 @@ def test_prompts_of_a_text_file_and_of_vidproms_table(tmp_path):
     found = [prompt_lists.read(tmp_path / name) for name in ("a.txt", "b.csv", "c.parquet")]
     assert sorted(found[0].values()) == ["a cat", "a dog"]
     assert found[0] == found[1] == found[2]
+    (tmp_path / "f.CSV").write_text(f"uuid,prompt\n1,{'y' * 200_000}\n")
+    assert [*map(len, prompt_lists.read(tmp_path / "f.CSV").values())] == [200_000]
     (tmp_path / "d.csv").write_text("text\na dog\n")
     with pytest.raises(UserError, match=r"d.csv: has no column prompt"):
         prompt_lists.read(tmp_path / "d.csv")

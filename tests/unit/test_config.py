@@ -47,6 +47,13 @@ def test_shipped_configurations_are_valid(path):
             {"shift": "by_size"},
             r"train.arms.\w+.timesteps.shift: `by_size` is of mugv; wan has none",
         ),
+        ("train.arms.dpo.beta", float("inf"), r"train.arms.dpo.beta: .*finite number"),
+        ("train.arms.d\npo", {"objective": "sft"}, r"train.arms.d\\\\npo: String should match"),
+        (
+            "pairs.sources",
+            {"mine": {"kind": "best_of_n", "candidates": {"score": {"motion": 1}, "policy": [[0, 1], [0, 1]]}}},
+            r"policy: two ranks are given twice",
+        ),
         ("train.arms.dpo.beta", -1, r"train.arms.dpo.beta: .*greater than 0.*-1"),
         ("train.arms.dpo.r", 5.0, r"train.arms.dpo: objective `dpo` takes \['beta'\]"),
         ("train.arms.dpo.settings", {"learning_rate": 1}, r"train: arms.dpo.settings.learning_rate: unknown key"),

@@ -95,6 +95,37 @@ def test_the_rating_pages_labels_and_label_studios_export(folder):
     assert told(source(folder / "export.json", json.dumps([task]))) == [("b.mp4", "a.mp4", "", "")]
 
 
+def exported(value: object, name: str = "a.mp4") -> str:
+    results = [{"from_name": "VQ", "value": value}, {"from_name": "remark", "value": {"text": ["hm"]}}]
+    return json.dumps([{"data": {"video": name}, "annotations": [{"completed_by": 1, "result": results}]}])
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.csv", "video,label,answer\na.mp4,great,a\n", r"row 1: label 'great' is none of"),
+        ("a.csv", "video,label,caption\na.mp4,pass,a dog, running\n", r"row 1: has more columns than the first line"),
+        ("a.csv", "a,b,answer\na.mp4,a.mp4,a\n", r"row 1: compares a.mp4 with itself"),
+        ("a.csv", "video,grade\na.mp4,nan\n", r"row 1: grade 'nan' is no number"),
+        ("a.csv", "video,grade\na.mp4,good\n", r"row 1: grade 'good' is no number"),
+        ("a.csv", "question,yes,raters\ngenerated,1,2\n", r"is not of a form that is known"),
+        ("a.json", exported({"choices": []}), r"is not of a form that is known"),
+        ("a.json", exported("pass"), r"is not of a form that is known"),
+        ("a.json", exported({"choices": ["pass"]}, "\ud800.mp4"), r"row 1: holds half of a character"),
+    ],
+)
+def test_what_is_no_answer_is_told_in_one_line(folder, name, text, message):
+    with pytest.raises(UserError, match=message) as told:
+        pairs_of("mine", source(folder / name, text, axis="VQ" if name == "a.json" else None, threshold=3))
+    assert "\n" not in str(told.value)
+
+
+def test_other_questions_of_an_export_and_long_captions_do_no_harm(folder):
+    assert labels.verdicts(source(folder / "a.json", exported({"choices": ["pass"]}), axis="VQ"))[0].label == "good"
+    long = f"video,label,caption\na.mp4,pass,{'y' * 200_000}\n"
+    assert len(labels.verdicts(source(folder / "a.csv", long))[0].caption) == 200_000
+
+
 def test_labelled_videos_are_rows_without_a_loser(folder):
     text = "video,label,caption,group\na.mp4,pass,c,g1\nb.mp4,fail,c,g2\n"
     found = source(folder / "words.csv", text)
