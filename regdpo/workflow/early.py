@@ -12,10 +12,11 @@ from typing import Any
 
 from regdpo.config.schema import Base, Config
 from regdpo.core import portable
-from regdpo.core.errors import UserError
+from regdpo.core.errors import UserError, first_line
 from regdpo.core.packaged import package_of, weights_file
-from regdpo.data import footage, prompt_lists
+from regdpo.data import footage, pair_lists, prompt_lists
 from regdpo.data.captioner_registry import CAPTIONERS
+from regdpo.data.pair_registry import PAIR_SOURCES
 from regdpo.data.registry import FILTERS
 from regdpo.evaluate import prompts
 from regdpo.evaluate.measures import MEASURES, columns, measures_of
@@ -23,6 +24,7 @@ from regdpo.evaluate.suites import SUITES
 from regdpo.models import checkpoint_json
 from regdpo.models.registry import FAMILIES
 from regdpo.models.sizes import check_size
+from regdpo.objectives.registry import OBJECTIVES
 
 VAE, TRANSFORMER, INDEX = "vae/config.json", "transformer/config.json", "model_index.json"
 ONNX = "onnxruntime"
@@ -37,9 +39,9 @@ def check(settings: Config, conda: bool = False) -> None:
         conda: Snakemake makes the rules' environments.
 
     Raises:
-        UserError: there is no footage; the base cannot take clips of that size; the captioner's environment is missing;
-            the weights of a filter, or what runs them, are missing; the primary measure is none; the processor cannot
-            make portable numbers.
+        UserError: there is no footage; a list of prompts or pairs cannot be read, or has what an arm cannot take; the
+            base cannot take clips of that size; the captioner's environment is missing; the weights of a filter, or
+            what runs them, are missing; the primary measure is none; the processor cannot make portable numbers.
     """
     if settings.portable:
         portable.check()
@@ -49,6 +51,7 @@ def check(settings: Config, conda: bool = False) -> None:
         measures_of(f"{key}.score", it.score, settings.scores.judges, settings.base.task)
         if it.prompts:
             prompt_lists.read(it.prompts)
+    imported(settings)
     geometry(settings)
     scored(settings)
     suites(settings)
@@ -57,6 +60,37 @@ def check(settings: Config, conda: bool = False) -> None:
         judges(settings, conda)
         if not conda:
             captioner(settings)
+
+
+def imported(settings: Config) -> None:
+    """Refuse lists of pairs that cannot be read, and labelled samples for a training that has no use for them.
+
+    Raises:
+        UserError: naming the source.
+    """
+    labelled = set()
+    for name, it in settings.pairs.sources.items():
+        if PAIR_SOURCES[it.kind].imported:
+            try:
+                rows = pair_lists.pairs_of(name, it)
+            except OSError as error:
+                raise UserError(f"pairs.sources.{name}: {it.path} cannot be read ({first_line(error)})") from None
+            labelled |= {name} if any(row.label for row in rows) else set()
+    for link in settings.train.links.values():
+        objective, takes = OBJECTIVES[link.step.objective], link.step.sources or settings.pairs.sources
+        alone = next((name for name in takes if name in labelled), None)
+        if alone is None or not objective.paired:
+            continue
+        if not objective.labelled:
+            raise UserError(
+                f"train.{link.key}: {link.step.objective} compares winner and loser, and pairs.sources.{alone} has "
+                "single videos with labels; name others as `sources`, or take kto, ddo or nft"
+            )
+        if link.settings.parallel.pair == 2:
+            raise UserError(
+                f"train.{link.key}: `parallel.pair: 2` splits winner and loser, and pairs.sources.{alone} has single "
+                "videos with labels; take pair 1"
+            )
 
 
 def suites(settings: Config) -> None:

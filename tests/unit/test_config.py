@@ -48,7 +48,7 @@ def test_shipped_configurations_are_valid(path):
             r"train.arms.\w+.timesteps.shift: `by_size` is of mugv; wan has none",
         ),
         ("train.arms.dpo.beta", float("inf"), r"train.arms.dpo.beta: .*finite number"),
-        ("train.arms.d\npo", {"objective": "sft"}, r"train.arms.d\\\\npo: String should match"),
+        ("train.arms.d\npo", {"objective": "sft"}, r"train.arms.d\\npo: String should match"),
         (
             "pairs.sources",
             {"mine": {"kind": "best_of_n", "candidates": {"score": {"motion": 1}, "policy": [[0, 1], [0, 1]]}}},

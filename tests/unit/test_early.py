@@ -177,3 +177,32 @@ def test_footage_and_text_files_are_listed_once_for_all_shards(tmp_path, monkeyp
     assert {found.sidecars(str(shard)) for shard in range(16)}
     assert sum(it.startswith("list_videos") for it in listed) == 1
     assert sorted(it for it in listed if "/videos/" in it) == [f"listdir {tmp_path}/videos/{name}" for name in "ab"]
+
+
+@pytest.mark.parametrize(
+    ("text", "arm", "line"),
+    [
+        (None, {"objective": "dpo", "beta": 5}, r"^pairs.sources.said: .*said.csv: there is no such file"),
+        ("video,label\na.mp4,great\n", {"objective": "sft"}, r"^pairs.sources.said: .*said.csv, row 1: label 'great'"),
+        ("video,label,caption\na.mp4,pass,c\n", {"objective": "dpo", "beta": 5}, r"^train.arms.a: dpo compares winner"),
+        (
+            "video,label,caption\na.mp4,pass,c\n",
+            {"objective": "kto", "beta": 5, "settings": {"parallel": {"pair": 2}}},
+            r"^train.arms.a: `parallel.pair: 2` splits winner and loser",
+        ),
+    ],
+)
+def test_lists_of_pairs_are_read_before_the_first_job(tmp_path, text, arm, line):
+    (tmp_path / "a.mp4").touch()
+    if text:
+        (tmp_path / "said.csv").write_text(text)
+    said = {"gt": {"kind": "gt"}, "said": {"kind": "labels", "path": str(tmp_path / "said.csv")}}
+    values = copy.deepcopy(DEFAULT)
+    values["train"]["arms"] = {"a": arm}
+    settings = schema.check(values | {"pairs": {"sources": said}, "launch": {"processes": 2}, "rating": {}})
+    with pytest.raises(UserError, match=line):
+        early.imported(settings)
+    if text and "pass" in text:  # one that takes them
+        arms = {"a": {"objective": "kto", "beta": 5}, "b": {"objective": "dpo", "beta": 5, "sources": {"gt": 1}}}
+        values["train"]["arms"] = arms
+        early.imported(schema.check(values | {"pairs": {"sources": said}}))

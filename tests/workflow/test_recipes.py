@@ -17,6 +17,8 @@ from pathlib import Path
 
 import numpy as np
 import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from project import CONFIG, Project
 from safetensors.numpy import load_file
@@ -111,6 +113,12 @@ def test_a_recipe_is_read_whole_where_its_footage_is(tmp_path: Path, recipe: str
     (folder / "videos").mkdir()
     (folder / "videos/a.mp4").touch()
     (folder / "vidprom.csv").write_text("uuid,prompt\n1,a dog\n2,a cat\n")
+    (folder / "labels").mkdir()
+    for name in ("passed", "preferred"):
+        said = (
+            {"video": ["a.mp4"], "label": ["pass"]} if name == "passed" else {"a": ["a"], "b": ["b"], "answer": ["a"]}
+        )
+        pq.write_table(pa.table(said), folder / f"labels/{name}.parquet")
     for name in (".venv-captioning", ".venv-vbench"):
         program = tmp_path / name / "bin/python"
         program.parent.mkdir(parents=True)
