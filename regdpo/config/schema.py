@@ -461,6 +461,8 @@ def read(path: str | Path) -> dict[str, Any]:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     except UnicodeDecodeError:
         raise UserError(f"{path}: is not text in UTF-8") from None
+    except RecursionError:
+        raise UserError(f"{path}: lists or keys lie too deep within one another") from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""

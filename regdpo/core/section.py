@@ -41,6 +41,8 @@ class Section(BaseModel):
         assert info.field_name is not None
         if isinstance(value, bool) and bool not in kinds(cls.model_fields[info.field_name].annotation):
             raise ValueError("true and false are no values of this key")
+        if isinstance(value, str) and "\0" in value:
+            raise ValueError("holds a null byte, which neither a path nor a text can")
         if isinstance(value, str) and EXPONENT.fullmatch(value):
             return value if str in kinds(cls.model_fields[info.field_name].annotation) else float(value)
         return value

@@ -105,8 +105,6 @@ def _vote(row: dict[str, str], threshold: float | None) -> tuple[tuple[str, ...]
     if lacking := [name for name in needed if not row.get(name)]:
         raise ValueError(f"has no {' and '.join(lacking)}")
     if "a" in row:
-        if row["a"] == row["b"]:
-            raise ValueError(f"compares {shown(row['a'])} with itself; take the row out")
         said = row["answer"].strip().lower()
         if said not in BETTER:
             raise ValueError(f"answer {shown(said)!r} is none of {', '.join(BETTER)}")
@@ -149,7 +147,7 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
     except (OSError, ValueError, RecursionError, csv.Error, pa.ArrowException) as error:
         raise UserError(f"{path}: cannot be read ({first_line(error)})") from None
     for number, row in enumerate(rows, start=1):
-        if None in row:
+        if not all(isinstance(key, str) for key in row):
             raise UserError(
                 f"{path}, row {number}: has more columns than the first line; put a text that holds commas between "
                 "quotes"

@@ -68,7 +68,7 @@ def imported(settings: Config) -> None:
     Raises:
         UserError: naming the source.
     """
-    labelled = set()
+    labelled = set[str]()
     for name, it in settings.pairs.sources.items():
         if PAIR_SOURCES[it.kind].imported:
             try:

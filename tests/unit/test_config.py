@@ -48,6 +48,7 @@ def test_shipped_configurations_are_valid(path):
             r"train.arms.\w+.timesteps.shift: `by_size` is of mugv; wan has none",
         ),
         ("train.arms.dpo.beta", float("inf"), r"train.arms.dpo.beta: .*finite number"),
+        ("videos.root", "a\0b", r"videos.root: holds a null byte"),
         ("train.arms.d\npo", {"objective": "sft"}, r"train.arms.d\\npo: String should match"),
         (
             "pairs.sources",
@@ -143,6 +144,7 @@ def test_a_model_name_has_to_be_pinned():
         ("videos:\n\troot: a", "config.yaml, line 2, column 1: is not YAML (found character '\\t' that cannot start"),
         ("", "config.yaml: is empty"),
         ("- a", "config.yaml: holds no keys"),
+        (f"a: {'[' * 3000}", "config.yaml: lists or keys lie too deep within one another"),
     ],
 )
 def test_a_mistake_in_yaml_is_told_with_its_place(tmp_path, text, message):
