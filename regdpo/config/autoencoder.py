@@ -73,5 +73,5 @@ class AutoencoderTraining(Section):
 
     @property
     def critic_begins(self) -> int:
-        """The step, from 0, that the critic begins at."""
-        return math.ceil(self.loss.gan_begins * self.steps)
+        """The step, from 0, that the critic begins at: the last one at the latest."""
+        return math.floor(self.loss.gan_begins * self.steps)

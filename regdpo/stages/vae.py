@@ -44,7 +44,7 @@ def measure(
         short = min(clip.height, clip.width)
         for resolution in stage.vae.resolutions or [short]:
             for frames in stage.vae.frames or [clip.frames]:
-                if reason := _too_small(clip, resolution, frames):
+                if reason := _unfit(clip, resolution, frames, family):
                     whole = dict.fromkeys(METRICS, reason)
                     rows += list(_rows(model.name, clip, (resolution, frames, 0, 0), whole))
                 else:
@@ -76,12 +76,17 @@ def _check_frames(stage: VaeStage, family: Family, name: str) -> None:
             raise UserError(f"vae.frames: {name} takes {temporal}k+1 frames, got {frames}; {frames - over} would do")
 
 
-def _too_small(clip: ClipRow, resolution: int, frames: int) -> str:
+def _unfit(clip: ClipRow, resolution: int, frames: int, family: Family) -> str:
     """Why a clip cannot be measured so; empty: it can."""
+    temporal, spatial = family.compression
     if frames > clip.frames:
         return f"clips have {clip.frames} frames (clips.frames)"
     if resolution > min(clip.height, clip.width):
         return f"clips of {clip.width}x{clip.height} would have to be enlarged (clips.width, clips.height)"
+    if over := (frames - 1) % temporal:
+        return f"it takes {temporal}k+1 frames, and clips have {frames}; {frames - over} would do (vae.frames)"
+    if resolution < spatial:
+        return f"a latent is of {spatial} pixels each way (vae.resolutions)"
     return ""
 
 

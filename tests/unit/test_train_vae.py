@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 from tiny_pipelines import CASES, FPS, save, video
 
+from regdpo.config.autoencoder import AutoencoderTraining
 from regdpo.config.schema import Encode
 from regdpo.config.stage_inputs import VaeStage
 from regdpo.core import manifests
@@ -127,6 +128,11 @@ def test_a_new_one_learns(footage, models, tmp_path):
     assert {row["latents"] for row in logged(tmp_path / "run")} == {1, 2}
     (evaluation,) = logged(tmp_path / "run", "eval")
     assert evaluation["psnr"] > 0
+
+
+def test_a_critic_that_is_asked_for_begins_before_the_end():
+    short = {"steps": 4, "loss": {"gan": 0.1, "gan_begins": 0.8}}
+    assert AutoencoderTraining.model_validate(short).critic_begins == 3
 
 
 @pytest.mark.usefixtures("alone")

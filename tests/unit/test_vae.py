@@ -114,6 +114,8 @@ def test_a_clip_through_an_autoencoder_of_convolutions(footage, tmp_path):
     error = error_of(wan, read_stored(store, clip.path, clip.sha256)[:5])
     assert found["psnr"].value == pytest.approx(10 * math.log10(255**2 / np.mean(error**2)), abs=0.02)
     assert (found["psnr"].resolution, found["psnr"].frames) == (HEIGHT, 5)
+    small = vae.measure(stage(resolutions=[4]), wan, [clip], store, CPU)
+    assert {it.missing for it in small} == {"a latent is of 8 pixels each way (vae.resolutions)"}
 
 
 def test_clips_through_the_block_pca_codec(footage, tmp_path):
