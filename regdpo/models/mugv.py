@@ -52,6 +52,17 @@ class MugV(DiffusersFamily):
     autoencoders: ClassVar = {"AutoencoderMugV": AutoencoderMugV}
     trained_autoencoders = (AutoencoderMugV,)
     fills_up = True
+    tensor: ClassVar = {
+        **dict.fromkeys(("t_embedder.mlp", "fps_embedder.mlp"), "whole"),
+        **dict.fromkeys(("attn", "cross_attn", "mlp"), "region"),
+        "attn.qkv": "fused 3",
+        "cross_attn.kv_linear": "fused 2",
+        **dict.fromkeys(("cross_attn.q_linear", "mlp.fc1"), "column"),
+        **dict.fromkeys(("attn.proj", "cross_attn.proj", "mlp.fc2"), "row"),
+        "sequence": "filling",
+        "noisy": "entry",
+        "final_layer": "exit",
+    }
 
     @property
     def context(self) -> bool:

@@ -95,18 +95,25 @@ class TextEmbedder(nn.Module):
 
 
 class Sequence(nn.Module):
-    """A video's tokens between the two that stand before and after it, filled up by zeros for ranks that share them."""
+    """A video's tokens between the two that stand before and after it, filled up by zeros for ranks that share them.
+
+    Attributes:
+        ranks: that split its blocks' matrices, and the tokens between these.
+    """
+
+    ranks = 1
 
     def forward(
-        self, x: Tensor, start: Tensor, end: Tensor, noisy: Tensor, rotary: Tensor, ranks: int
+        self, x: Tensor, start: Tensor, end: Tensor, noisy: Tensor, rotary: Tensor, context: int
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Tokens, which of them are noisy, and their angles, for the blocks; a rank gets its part of all three.
 
         Args:
             x: (B, S, C). start, end: (C,). noisy: (B, S). rotary: (B, S + 2, 1, d/2, 2).
+            context: ranks that split the sequence, each of them ``ranks``.
         """
         start, end = (token.expand(len(x), 1, -1) for token in (start, end))
-        filling = -rotary.shape[1] % ranks
+        filling = -rotary.shape[1] % (context * self.ranks)
         x = F.pad(torch.cat([start, x, end], 1), (0, 0, 0, filling))
         rotary = F.pad(rotary, (0, 0, 0, 0, 0, 0, 0, filling))
         return x, F.pad(noisy, (1, 1 + filling)).unsqueeze(2), rotary
@@ -138,15 +145,15 @@ class SelfAttention(nn.Module, AttentionModuleMixin):  # so diffusers finds it
     def _attended(self, query: Tensor, key: Tensor, value: Tensor, length: int) -> Tensor:
         """By Ulysses where ranks share the sequence: of all tokens some heads, those that fill up left out."""
         backend, shared = self.processor._attention_backend, self.processor._parallel_config
-        if shared is None:
-            return dispatch_attention_fn(query, key, value, backend=backend)
-        group = shared.context_parallel_config._ulysses_mesh.get_group()
-        query, key, value = (SeqAllToAllDim.apply(group, it) for it in (query, key, value))
+        group = None if shared is None else shared.context_parallel_config._ulysses_mesh.get_group()
+        if group is not None:
+            query, key, value = (SeqAllToAllDim.apply(group, it) for it in (query, key, value))
         filling = query.shape[1] - length
         query, key, value = (it[:, :length] for it in (query, key, value))
-        out = F.pad(dispatch_attention_fn(query, key, value, backend=backend), (0, 0, 0, 0, 0, filling))
-        back: Tensor = SeqAllToAllDim.apply(group, out, 1, 2)
-        return back
+        out: Tensor = dispatch_attention_fn(query, key, value, backend=backend)
+        if filling:
+            out = F.pad(out, (0, 0, 0, 0, 0, filling))
+        return out if group is None else SeqAllToAllDim.apply(group, out, 1, 2)
 
 
 class CrossAttention(nn.Module):
@@ -253,7 +260,7 @@ class MugVTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
         self.y_embedder = TextEmbedder(text_dim, width)
         self.start_token = nn.Parameter(torch.randn(width) / math.sqrt(width))
         self.end_token = nn.Parameter(torch.randn(width) / math.sqrt(width))
-        self.sequence = Sequence()
+        self.sequence, self.noisy = Sequence(), nn.Identity()
         self.blocks = nn.ModuleList(
             MugVBlock(width, num_attention_heads, int(mlp_ratio * width)) for _ in range(num_layers)
         )
@@ -299,9 +306,10 @@ class MugVTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
             frame_indices = torch.arange(frames + 2, device=device).unsqueeze(0)
         table = rotary(positions(frame_indices, grid), self.config["attention_head_dim"])
         shared: Any = self._parallel_config
-        ranks = 1 if shared is None else shared.context_parallel_config.ulysses_degree
+        context = 1 if shared is None else shared.context_parallel_config.ulysses_degree
         video, length = x.shape[1], table.shape[1]
-        x, noisy, table = self.sequence(x, self.start_token, self.end_token, noisy, table, ranks)
+        x, noisy, table = self.sequence(x, self.start_token, self.end_token, noisy, table, context)
+        noisy = self.noisy(noisy)  # of a rank's own tokens, as x will be, where ranks split blocks
 
         for block in self.blocks:
             given = (x, text, text_mask, times, noisy, table, length)

@@ -114,7 +114,7 @@ def check_context(context: int, heads: int, tokens: int | None, splittable: bool
         raise UserError(f"train.settings.parallel.context: {context} does not divide {what}; these do: {fits}")
 
 
-def check_tensor(tensor: int, context: int, heads: int, tokens: int, splittable: bool, family: str) -> None:
+def check_tensor(tensor: int, context: int, heads: int, tokens: int | None, splittable: bool, family: str) -> None:
     """Refuse a tensor parallelism that cannot be.
 
     Args:
@@ -130,12 +130,14 @@ def check_tensor(tensor: int, context: int, heads: int, tokens: int, splittable:
             f"train.settings.parallel.tensor: {tensor}, but {family}'s blocks cannot be split "
             "(docs/reference/families.md says whose can); take 1"
         )
-    fits = [n for n in range(1, heads + 1) if not (heads % (n * context) or tokens % (n * context))]
+    fits = [n for n in range(1, heads + 1) if not (heads % (n * context) or (tokens or 0) % (n * context))]
     if tensor not in fits:
         beside = f" x context {context}" if context > 1 else ""
+        what = f"the {heads} attention heads"
+        if tokens is not None:
+            what = f"both {what} and the {tokens} tokens of a clip"
         raise UserError(
-            f"train.settings.parallel.tensor: {tensor}{beside} does not divide both the {heads} attention heads and "
-            f"the {tokens} tokens of a clip; as tensor these do: {fits}"
+            f"train.settings.parallel.tensor: {tensor}{beside} does not divide {what}; as tensor these do: {fits}"
         )
 
 

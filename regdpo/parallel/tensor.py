@@ -24,8 +24,11 @@ from torch.distributed.tensor import DTensor, Partial, Placement, Replicate, Sha
 Plan = Mapping[str, str]
 """Ends of names -> what such a module is. A ``region``: its first argument is tokens (B, S, C). In it a linear layer
 split by its outputs (``column``) or its inputs (``row``), or an RMSNorm over all heads of what is split by outputs
-(``norm``). Outside of blocks the ``exit``, after which all tokens are needed again. The denoiser itself, "", is a
-``timestep`` if it may be given one for every token, (B, S)."""
+(``norm``). Layers that are stored as one (``fused 2``, ``fused 3``) begin a region too: their matrix stays whole, and a
+rank works with its rows of each. Outside of blocks the ``exit``, after which all tokens are needed again; ``filling``,
+which fills up the sequence for ranks that share it (its ``ranks``); an ``entry``, whose answer, by token, is needed for
+a rank's own. The denoiser itself, "", is a ``timestep`` if it may be given one for every token, (B, S). The first end
+that fits counts; nothing is done to what is ``whole``."""
 
 
 def split(model: nn.Module, blocks: list[nn.Module], plan: Plan, mesh: DeviceMesh) -> None:
@@ -48,14 +51,20 @@ def placement(plan: Plan, name: str) -> Placement:
 
     Of the product B A of an adapter the side that touches what is split is split as its layer is.
     """
-    layer, _, leaf = re.sub(r"\.(base_layer|default)\b", "", name).rpartition(".")
-    layer, _, half = layer.partition(".lora_")
+    module, _, leaf = name.rpartition(".")
+    layer, half = adapted(module)
     style = of(plan, layer)
     if style == "norm" or (style == "column" and half != "A"):
         return Shard(0)
     if style == "row" and leaf == "weight" and half != "B":
         return Shard(1)
     return Replicate()
+
+
+def adapted(name: str) -> tuple[str, str]:
+    """The layer that a module is part of, and which side of its adapter that is: A, B, or none."""
+    layer, _, half = re.sub(r"\.(base_layer|default)\b", "", name).partition(".lora_")
+    return layer, half
 
 
 def of(plan: Plan, name: str) -> str | None:
@@ -126,12 +135,16 @@ def install(model: nn.Module, blocks: list[nn.Module], plan: Plan, ranks: Ranks)
             _norm_of_all(module, ranks)
         elif style == "exit":
             _around(module, after=ranks.all)
+        elif style == "entry":
+            _around(module, after=ranks.own)
+        elif style == "filling":
+            module.ranks *= ranks.size  # type: ignore[operator]
     _around(blocks[0], before=ranks.own)
     for block in blocks:
-        _local(block, list(block.named_modules()), plan, ranks.size)
+        _local(block, list(block.named_modules()), plan, ranks)
     if plan.get("") == "timestep":
         _own_timesteps(model, ranks)
-    _local(model, outside, plan, ranks.size)
+    _local(model, outside, plan, ranks)
 
 
 def _around(
@@ -173,20 +186,25 @@ def _norm_of_all(norm: Any, ranks: Ranks) -> None:
     norm.forward = run
 
 
-def _local(module: nn.Module, parts: list[tuple[str, nn.Module]], plan: Plan, size: int) -> None:
+def _local(module: nn.Module, parts: list[tuple[str, nn.Module]], plan: Plan, ranks: Ranks) -> None:
     """Have a module see this rank's parts of the parameters while it runs."""
     forward: Callable[..., Any] = module.forward
-    shared = {id(part): size for name, part in parts if of(plan, name.removesuffix(".base_layer")) == "row"}
+    styles = {id(part): _style_of_outputs(plan, name) for name, part in parts}
 
     @contextmanager
     def seen() -> Iterator[None]:
         kept = [(part, dict(part._parameters)) for _, part in parts if part._parameters]
         for part, parameters in kept:
             for name, whole in parameters.items():
-                if isinstance(whole, DTensor):
-                    own: Any = _held(whole)
-                    # The ranks' answers are summed, and with them this, which each of them has.
-                    part._parameters[name] = own / size if name == "bias" and id(part) in shared else own
+                if whole is None:
+                    continue
+                own, style = _held(whole), styles[id(part)]
+                if style.startswith("fused"):
+                    layers = own.unflatten(0, (int(style.removeprefix("fused ")), ranks.size, -1))
+                    own = layers[:, ranks.rank].flatten(0, 1)
+                elif style == "row" and name == "bias":
+                    own = own / ranks.size  # the ranks' answers are summed, and with them this, which each has
+                part._parameters[name] = own  # type: ignore[assignment]
         try:
             yield
         finally:
@@ -201,6 +219,14 @@ def _local(module: nn.Module, parts: list[tuple[str, nn.Module]], plan: Plan, si
     module.forward = run
 
 
-def _held(whole: DTensor) -> Tensor:
+def _style_of_outputs(plan: Plan, name: str) -> str:
+    """What the layer is whose outputs are a module's, "" if none: of an adapter's sides those of B are."""
+    layer, half = adapted(name)
+    return "" if half == "A" else of(plan, layer) or ""
+
+
+def _held(whole: Tensor) -> Tensor:
+    if not isinstance(whole, DTensor):
+        return whole  # a stand-in
     (placed,) = whole.placements
     return whole.to_local(grad_placements=[Partial() if placed.is_replicate() else placed])

@@ -78,7 +78,7 @@ def impossible(training: Training, parallel: Parallel) -> str | None:
             f"context {parallel.context} x tensor {parallel.tensor} does not divide {architecture.family.heads} heads"
         )
     for one in training.each:
-        if parallel.tensor > 1 and one.tokens % shared:
+        if parallel.tensor > 1 and one.tokens % shared and not architecture.family.fills_up:
             of = f" of {one.shown}" if training.others else ""
             return f"context {parallel.context} x tensor {parallel.tensor} does not divide {one.tokens} tokens{of}"
         if one.tokens % parallel.context and not architecture.family.fills_up:

@@ -88,7 +88,7 @@ class Trainer:
             self.tokens[shape] = tokens = self.family.tokens(tuple(map(int, shape.split(","))))
             divided = None if self.family.fills_up else tokens
             check_context(layout.context, self.family.heads, divided, self.family.context, job.model.ref.family)
-            shared = (layout.tensor, layout.context, self.family.heads, tokens)
+            shared = (layout.tensor, layout.context, self.family.heads, divided)
             check_tensor(*shared, bool(self.family.tensor), job.model.ref.family)
 
         goes_on = bool(job.model.ref.lora)

@@ -24,10 +24,15 @@ LAYOUTS = {
     "pair2": (2, {"pair": 2}),
     "context2": (2, {"context": 2}),
     "tensor2": (2, {"tensor": 2}),
+    "context2 x tensor2": (4, {"context": 2, "tensor": 2}),
 }
-WITH = {"context2": CONTEXT, "tensor2": ["wan-i2v", "wan22-5b-i2v"]}
-"""Layout -> families that it is tried with, where not with all: blocks are split with an image beside the text, and with a
-timestep for every token."""
+WITH = {
+    "context2": CONTEXT,
+    "tensor2": ["wan-i2v", "wan22-5b-i2v", "mugv-i2v", "mugv-t2v"],
+    "context2 x tensor2": ["mugv-i2v"],
+}
+"""Layout -> families that it is tried with, where not with all: blocks are split with an image beside the text, with a
+timestep for every token, and with layers that are stored as one, in full and with adapters; tokens filled up for both."""
 
 
 def world_of(name, folder) -> tiny.World:
