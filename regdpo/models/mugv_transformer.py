@@ -148,7 +148,7 @@ class SelfAttention(nn.Module, AttentionModuleMixin):  # so diffusers finds it
         group = None if shared is None else shared.context_parallel_config._ulysses_mesh.get_group()
         if group is not None:
             query, key, value = (SeqAllToAllDim.apply(group, it) for it in (query, key, value))
-        filling = query.shape[1] - length
+        filling = max(0, query.shape[1] - length)  # a plan exchanges nothing, and sees one rank's tokens here
         query, key, value = (it[:, :length] for it in (query, key, value))
         out: Tensor = dispatch_attention_fn(query, key, value, backend=backend)
         if filling:

@@ -372,3 +372,6 @@ def _split(model: nn.Module, attention: _Attention) -> None:
 
     config: Any = SimpleNamespace(ulysses_anything=False, ring_anything=False, _mesh=None, _flattened_mesh=None)
     apply_context_parallel(model, config, model._cp_plan)  # type: ignore[arg-type]
+    # For a model that fills its sequence up; attention has none, so that nothing is sent.
+    ulysses = SimpleNamespace(ulysses_degree=attention.context)
+    model._parallel_config = SimpleNamespace(context_parallel_config=ulysses)  # type: ignore[assignment]

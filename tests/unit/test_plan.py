@@ -260,6 +260,11 @@ def test_what_splits_a_block_by_hand():
     adapters = Lora(targets=["to_q", "to_out.0"])  # of one it is B, of the other A that is as wide as all heads
     lora = [trace.parameters(replace(of, lora=adapters), ranks).block_trained[0] for ranks in (1, 4)]
     assert lora == [16 * width * 8, 16 * width * (4 + 4 / 4)]
+    fused, width = training("MUG-V/MUG-V-inference", 105, 1280, 720, 8, tuning="full").a_pass, 3456
+    whole, split = trace.parameters(fused), trace.parameters(fused, 4)  # queries with keys and values stay whole
+    assert whole.block[0] - split.block[0] == (11 * width**2 + 5 * width) * 3 // 4
+    assert split.root == whole.root
+    width = 5120
     states = training(T2V).tokens / 8 * width * 2
     assert layouts.sent(training(T2V), Parallel(tensor=8)) == 3 * 2 * 7 * states
     assert layouts.sent(training(T2V), Parallel(context=8)) == 4 * 7 / 8 * states
@@ -293,6 +298,7 @@ def test_impossible_layouts_are_named():
     assert "positions" in why(training(frames=4097))
     assert why(training(), context=8) is None
     assert why(training("MUG-V/MUG-V-inference", 105, 1280, 720, 16), context=16) is None  # 50402 tokens, filled up
+    assert why(training("MUG-V/MUG-V-inference", 105, 1280, 720, 16), context=4, tensor=4) is None
 
 
 def test_the_layout_taken_is_the_fastest_that_fits():
