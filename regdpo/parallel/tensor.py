@@ -138,7 +138,7 @@ def install(model: nn.Module, blocks: list[nn.Module], plan: Plan, ranks: Ranks)
         elif style == "entry":
             _around(module, after=ranks.own)
         elif style == "filling":
-            module.ranks *= ranks.size  # type: ignore[operator]
+            module.ranks *= ranks.size
     _around(blocks[0], before=ranks.own)
     for block in blocks:
         _local(block, list(block.named_modules()), plan, ranks)
