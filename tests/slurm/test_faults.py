@@ -337,6 +337,7 @@ def test_a_job_of_its_own(training: Training, cluster: Sandbox, undisturbed) -> 
     training.configure(scheduler="slurm")
     workflow = training.start()
     workflow.until_step(5)
+    workflow.until(training.started_from)  # the launcher looks into the job's log now and then
     (first,) = {job["id"].split("+")[0] for job in cluster.jobs()}
     cluster.run("scontrol", "suspend", first)  # until the next run has found it
     for process in [*psutil.Process(workflow.process.pid).children(recursive=True), workflow.process]:
