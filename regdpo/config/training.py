@@ -523,6 +523,11 @@ class Train(Section):
             raise ValueError(f"{key}.start: there is no arm {step.start}; there are {', '.join(self.arms)}")
         return "" if step.start == BASE else step.start
 
+    def way(self, name: str) -> list[Link]:
+        """All trainings from the base to a link, which is the last."""
+        link = self.links[name]
+        return [*(self.way(link.start) if link.start else []), link]
+
     def arm_settings(self, name: str) -> TrainSettings:
         """The settings of a link, such as the last of an arm, which has the arm's name: the shared ones with its
         overrides."""

@@ -8,6 +8,7 @@ import pandas as pd
 from regdpo.core.model_names import BASE
 from regdpo.evaluate.measures import metrics
 from regdpo.evaluate.stats import Interval, holm
+from regdpo.objectives.registry import OBJECTIVES
 from regdpo.report.gather import Inputs, Run
 from regdpo.report.parts import part
 from regdpo.report.results import TOO_LITTLE, Cell, Scores, names, word
@@ -34,14 +35,18 @@ class Drift:
 
 @part
 class AgainstSft:
-    """An arm against an SFT arm on the primary metric, paired."""
+    """An arm against SFT alone, an arm or a step on the way to one, on the primary metric, paired."""
 
     sft: str
-    """The SFT arm; empty where none was trained."""
+    """Its name; empty where nothing was trained by SFT alone."""
     delta: Interval | None
-    """The arm minus the SFT arm; null where they share no clip."""
+    """The arm minus SFT; null where they share no clip."""
     says: str
     """What that says, in a sentence."""
+    p: float | None = None
+    """Of the difference, corrected for all comparisons with SFT (Holm)."""
+    steps: tuple[int, int] = (0, 0)
+    """Optimiser steps from the base on, of the arm and of SFT."""
 
 
 @part
@@ -60,7 +65,8 @@ class Verdict:
     drift: Drift | None
     """Where it ended; null of an objective without losers."""
     sft: list[AgainstSft]
-    """Of a Reg-DPO arm, against every SFT arm."""
+    """Of an arm with a preference objective anywhere from the base on: against all that took as many optimiser steps of
+    SFT alone, or, where nothing did, against all SFT."""
 
 
 def verdicts(inputs: Inputs, scores: Scores, table: dict[str, dict[str, Cell]]) -> list[Verdict]:
@@ -129,34 +135,47 @@ def _end(run: Run) -> tuple[float, float, str] | None:
 
 
 def _against_sft(inputs: Inputs, scores: Scores, table: dict[str, dict[str, Cell]]) -> dict[str, list[AgainstSft]]:
-    """Every Reg-DPO arm against every SFT arm; these comparisons are corrected together."""
-    by_objective = {arm: runs[0].model.objective for arm, runs in inputs.arms.items()}
-    arms = [arm for arm, objective in by_objective.items() if objective == "reg_dpo"]
-    yardsticks = [arm for arm, objective in by_objective.items() if objective == "sft"]
-    if not yardsticks:
+    """Every arm with a preference objective on its way against SFT; these comparisons are corrected together."""
+    train, primary = inputs.config.train, inputs.config.scores.primary
+    ways = {link: train.way(link) for link in inputs.arms}
+    steps = {link: sum(part.settings.steps for part in way) for link, way in ways.items()}
+    preferring = {link for link, way in ways.items() if any(OBJECTIVES[part.step.objective].paired for part in way)}
+    arms = [arm for arm in ways if arm in preferring and arm in train.arms]
+    every = [link for link in ways if link not in preferring]
+    if not every:
         alone = AgainstSft("", None, "No SFT arm was trained: whether SFT alone explains this cannot be told.")
         return {arm: [alone] for arm in arms}
-    models = {arm: names(inputs.arms[arm]) for arm in (*arms, *yardsticks)}
-    primary = inputs.config.scores.primary
-    deltas = {(arm, sft): scores.delta(models[arm], models[sft], primary) for arm in arms for sft in yardsticks}
+    yardsticks = {arm: [sft for sft in every if steps[sft] == steps[arm]] or every for arm in arms}
+    models = {link: names(runs) for link, runs in inputs.arms.items()}
+    pairs = [(arm, sft) for arm in arms for sft in yardsticks[arm]]
+    deltas = {(arm, sft): scores.delta(models[arm], models[sft], primary) for arm, sft in pairs}
     known = {pair: delta.p for pair, delta in deltas.items() if delta and delta.p is not None}
     corrected = dict(zip(known, holm(list(known.values())), strict=True))
     found: dict[str, list[AgainstSft]] = {arm: [] for arm in arms}
     for (arm, sft), delta in deltas.items():
-        told = (arm, sft) not in corrected or scores.told(corrected[arm, sft])
+        p = corrected.get((arm, sft))
+        told = p is None or scores.told(p)
         against = word(metrics()[primary], delta, scores.short(models[arm], models[sft], primary), told)
-        found[arm].append(AgainstSft(sft, delta, _explains(against, table[arm][primary].reading == "better")))
+        says = _explains(against, table[arm][primary].reading == "better")
+        if steps[arm] != steps[sft]:
+            says += f" Their steps differ: {steps[arm]:,} of this arm, {steps[sft]:,} of SFT."
+        found[arm].append(AgainstSft(sft, delta, says, p, (steps[arm], steps[sft])))
     return found
 
 
 def _explains(against: str, gains: bool) -> str:
     if against in ("not measured", "no verdict", TOO_LITTLE):
         return "Whether SFT alone explains this cannot be told."
-    says = {"better": "Better than SFT alone", "worse": "Worse than SFT alone", "no difference seen": "As SFT alone"}
-    if not gains:
-        return f"{says[against]}; there is no gain over base to explain."
-    return {
-        "better": "Better than SFT alone: SFT does not explain all of the gain.",
-        "worse": "Worse than SFT alone: SFT explains the gain.",
-        "no difference seen": "Not told apart from SFT alone: SFT explains the gain as far as can be seen here.",
+    says = {
+        "better": "Better than SFT alone",
+        "worse": "Worse than SFT alone",
+        "no difference seen": "Not told apart from SFT alone",
     }[against]
+    if not gains:
+        return f"{says}; there is no gain over base to explain."
+    explains = {
+        "better": "SFT does not explain all of the gain",
+        "worse": "SFT explains the gain",
+        "no difference seen": "SFT explains the gain as far as can be seen here",
+    }
+    return f"{says}: {explains[against]}."

@@ -87,6 +87,35 @@ def rescored(inputs, change):
     return gather.Inputs(**(vars(inputs) | {"scores": rows}))
 
 
+ARMS = {
+    "sft": {"objective": "sft"},
+    "dpo": {"objective": "dpo", "beta": 50},
+    "reg_dpo": {"objective": "reg_dpo", "beta": 50, "r": "dgr"},
+}
+"""Those of the inputs."""
+
+
+def recast(inputs, arms, **roles):
+    """The inputs with other arms, which those that there are play."""
+
+    def renamed(model):
+        arm, _, seed = model.partition("/")
+        return f"{roles.get(arm, arm)}/{seed}" if seed else model
+
+    values = inputs.shown_config | {"train": inputs.shown_config["train"] | {"arms": arms}}
+    config, runs = schema.check(values), []
+    for run in inputs.runs:
+        name = renamed(run.model.name)
+        arm = name.partition("/")[0]
+        told = {"name": name, "arm": arm, "objective": config.train.links[arm].step.objective}
+        runs.append(replace(run, model=run.model.model_copy(update=told)))
+    rows = {
+        table: [row.model_copy(update={"model": renamed(row.model)}) for row in getattr(inputs, table)]
+        for table in ("scores", "samples")
+    }
+    return replace(inputs, config=config, shown_config=values, runs=runs, **rows)
+
+
 def judged(inputs):
     scores = Scores(inputs)
     return verdicts(inputs, scores, table(inputs, scores))
@@ -559,8 +588,9 @@ def test_drift_and_sft(inputs):
     assert found["dpo"].drift.win_gap > 0
     assert found["reg_dpo"].drift.drifting == found["sft"].drift.drifting == 0
     assert not found["sft"].sft
-    assert [row.sft for row in found["reg_dpo"].sft] == ["sft"]
+    assert [row.sft for row in found["reg_dpo"].sft] == [row.sft for row in found["dpo"].sft] == ["sft"]
     assert "SFT explains the gain as far as can be seen here" in found["reg_dpo"].sft[0].says
+    assert found["dpo"].sft[0].says == "Worse than SFT alone; there is no gain over base to explain."
 
     def better(row):
         held = row.metric == "held_out_error" and row.model.startswith("reg_dpo")
@@ -569,6 +599,65 @@ def test_drift_and_sft(inputs):
     ahead = rescored(inputs, better)
     found = {verdict.arm: verdict for verdict in judged(ahead)}
     assert "does not explain all" in found["reg_dpo"].sft[0].says
+
+
+SFT_ON = {"objective": "sft", "start": "sft"}
+DDO = {"objective": "ddo", "beta": 5, "alpha": 0.3, "start": "sft", "generator": "previous"}
+
+
+def planted(inputs, **shifts):
+    """Held-out errors of an arm are sft's, shifted, and by a tenth of that more or less from clip to clip."""
+    of = {row.score_id: row.value for row in inputs.scores}
+
+    def shifted(row):
+        arm, _, rest = row.score_id.partition("/")
+        if row.metric != "held_out_error" or arm not in shifts:
+            return None
+        return {"value": of[f"sft/{rest}"] + shifts[arm] * (1 + 0.1 * (-1) ** int(row.clip_id[-3:]))}
+
+    return rescored(inputs, shifted)
+
+
+def test_preference_after_sft_is_held_against_sft_of_as_many_steps(inputs):
+    """And not against its own start, which took fewer."""
+    arms = {"sft": ARMS["sft"], "sft_on": SFT_ON, "ddo": DDO}
+    shifted = planted(inputs, reg_dpo=-0.1, dpo=-0.3)
+    found = {verdict.arm: verdict.sft for verdict in judged(recast(shifted, arms, reg_dpo="sft_on", dpo="ddo"))}
+    assert (found["sft"], found["sft_on"]) == ([], [])
+    (against,) = found["ddo"]
+    assert (against.sft, against.steps) == ("sft_on", (120, 120))
+    assert against.delta.mean == pytest.approx(-0.2)  # as many clips above it as below
+    assert against.p == against.delta.p < 0.05  # one comparison needs no correction
+    assert against.says == "Better than SFT alone: SFT does not explain all of the gain."
+
+
+def test_where_no_sft_took_as_many_steps_all_sft_is_a_yardstick(inputs):
+    """And it says so; all these comparisons are corrected together."""
+    ddo = DDO | {"settings": {"steps": 30}}
+    shifted = planted(inputs, reg_dpo=-0.1, dpo=0.001)
+    found = judged(recast(shifted, {"sft": ARMS["sft"], "sft_on": SFT_ON, "ddo": ddo}, reg_dpo="sft_on", dpo="ddo"))
+    first, second = found[-1].sft
+    assert [(it.sft, it.steps) for it in (first, second)] == [("sft", (90, 60)), ("sft_on", (90, 120))]
+    assert first.says.endswith(" Their steps differ: 90 of this arm, 60 of SFT.")
+    assert second.says == "Worse than SFT alone: SFT explains the gain. Their steps differ: 90 of this arm, 120 of SFT."
+    least, most = sorted((first, second), key=lambda it: it.delta.p)
+    assert least.p == min(1, 2 * least.delta.p)
+    assert most.p == max(least.p, most.delta.p)
+
+
+def test_sft_after_a_preference_is_not_sft_alone(inputs):
+    """And SFT before one is, if only a step on the way."""
+    after = recast(inputs, {"sft": ARMS["sft"], "mixed": {"steps": [ARMS["dpo"], SFT_ON | {"start": "previous"}]}},
+                   dpo="mixed.1", reg_dpo="mixed")  # fmt: skip
+    assert [[it.sft for it in verdict.sft] for verdict in judged(after)] == [[], ["sft"]]
+    before = recast(inputs, {"long": ARMS["sft"] | {"settings": {"steps": 120}},
+                             "mixed": {"steps": [ARMS["sft"], ARMS["dpo"]]}},
+                    sft="mixed.1", reg_dpo="long", dpo="mixed")  # fmt: skip
+    assert [[it.sft for it in verdict.sft] for verdict in judged(before)] == [[], ["long"]]
+    values = before.config.train.model_dump()
+    values["arms"]["long"]["settings"] = {"steps": 100}
+    config = before.config.model_copy(update={"train": schema.Train.model_validate(values)})
+    assert [it.sft for it in judged(replace(before, config=config))[1].sft] == ["long", "mixed.1"]
 
 
 def test_split_is_read_from_the_rows(inputs):
@@ -793,28 +882,8 @@ def test_differences_show_what_they_say(low, high, expected):
 
 def test_steps_of_a_chain_stand_before_their_arm(inputs):
     """Each has its row and its curves; the verdicts are about arms. Here the arm dpo plays the first step of reg_dpo."""
-
-    def renamed(name: str) -> str:
-        return re.sub("^dpo/", "reg_dpo.1/", name)
-
-    values = json.loads(json.dumps(inputs.shown_config))
-    arms = values["train"]["arms"]
-    steps = [arms.pop("dpo"), arms.pop("reg_dpo") | {"generator": "previous"}]
-    for step in steps:
-        step.pop("steps")
-    values["train"]["arms"] = arms | {"reg_dpo": {"steps": steps}}
-    runs = []
-    for run in inputs.runs:
-        name = renamed(run.model.name)
-        runs.append(replace(run, model=run.model.model_copy(update={"name": name, "arm": name.split("/")[0]})))
-    changed = replace(
-        inputs,
-        config=schema.check(values),
-        shown_config=values,
-        runs=runs,
-        scores=[row.model_copy(update={"model": renamed(row.model)}) for row in inputs.scores],
-        samples=[row.model_copy(update={"model": renamed(row.model)}) for row in inputs.samples],
-    )
+    steps = [ARMS["dpo"], ARMS["reg_dpo"] | {"generator": "previous"}]
+    changed = recast(inputs, {"sft": ARMS["sft"], "reg_dpo": {"steps": steps}}, dpo="reg_dpo.1")
     content = contents.shape(changed)
     assert list(content.table) == ["real", "base", "sft", "reg_dpo.1", "reg_dpo"]
     assert [verdict.arm for verdict in content.verdicts] == ["sft", "reg_dpo"]
@@ -823,3 +892,8 @@ def test_steps_of_a_chain_stand_before_their_arm(inputs):
     assert "step 1 of 2 · from base · dpo · β 50" in text
     assert "step 2 of 2 · from reg_dpo.1 · losers by reg_dpo.1 · reg_dpo" in text
     assert "2 arms of 2 training seeds" in text
+    assert re.search(
+        r"Their steps differ: 120 of this arm, 60 of SFT\. "
+        r"\(minus sft: \+?\S+ \[\S+ \S+\], p \S+ after correction\)",
+        text,
+    )
