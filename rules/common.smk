@@ -16,7 +16,7 @@ from regdpo.config import stage_inputs
 from regdpo.config.autoencoder import TRAINED
 from regdpo.config.run_file import RUN
 from regdpo.core import damage
-from regdpo.core.errors import UserError
+from regdpo.core.errors import EXIT_USER_ERROR, UserError
 from regdpo.core.model_names import LINK
 from regdpo.data.captioner_registry import CAPTIONERS
 from regdpo.data.pair_registry import PAIR_SOURCES
@@ -39,7 +39,7 @@ if Path(regdpo.__file__).resolve().parent != ROOT / "regdpo":
 def refuse(error):
     """End the run, before its first job, with one line."""
     logger.error(f"error: {error}")
-    sys.exit(1)
+    sys.exit(EXIT_USER_ERROR)
 
 
 # To read the rules, as dry runs, listings and linters do, writes nothing but notes in here and starts no program.

@@ -99,7 +99,7 @@ def test_a_dry_run_writes_nothing_and_starts_nothing(fresh: Project):
 
 def test_a_mistake_on_the_command_line_is_one_line(fresh: Project):
     done = fresh.snakemake("--list", "--config", "clips={fps: fast, width: 64}")
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert done.stdout.splitlines()[-1].startswith("error: config: clips.fps: Input should be a valid number")
     assert "schema" not in done.stdout
 
