@@ -62,7 +62,7 @@ class Pretrain(Section):
     @model_validator(mode="after")
     def _from_scratch_is_full(self) -> Self:
         if self.settings.tuning != "full":
-            raise ValueError("settings.tuning must be `full`: adapters on random weights learn nothing")
+            raise ValueError("settings.tuning: has to be `full`, since adapters on random weights learn nothing")
         return self
 
 

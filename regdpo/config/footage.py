@@ -250,7 +250,7 @@ class Clips(Section):
     def _weights_are_named(self) -> Self:
         for it in FILTERS.values():
             if it.weights and getattr(self.filters, it.key) is not None and not getattr(self, it.weights):
-                raise ValueError(f"filters.{it.key} needs weights: name them in `{it.weights}`")
+                raise ValueError(f"filters.{it.key}: needs weights; name them in `{it.weights}`")
         return self
 
     @model_validator(mode="after")

@@ -158,7 +158,7 @@ class Config(Section):
     @model_validator(mode="after")
     def _captions_are_somewhere(self) -> Self:
         if self.captions.source == "table" and not self.videos.table:
-            raise ValueError("captions.source `table` needs `videos.table`")
+            raise ValueError("captions.source: `table` needs `videos.table`")
         return self
 
     @model_validator(mode="after")
@@ -196,7 +196,8 @@ class Config(Section):
             if settings.timesteps.shift == "by_size" and not FAMILIES[self.base.family].shifts_by_size:
                 some = ", ".join(family for family, it in FAMILIES.items() if it.shifts_by_size)
                 raise ValueError(
-                    f"{name}.timesteps.shift: `by_size` is of {some}; {self.base.family} has none, give a number"
+                    f"{name}.settings.timesteps.shift: `by_size` is of {some}; {self.base.family} has none, give a "
+                    "number"
                 )
         return self
 
@@ -252,7 +253,7 @@ class Config(Section):
     def _shapes_fit(self) -> Self:
         least = self.clips.short_side
         if least and any(least < min(it.width, it.height) for it in self.clips.geometries):
-            raise ValueError("clips.short_side is smaller than the crop")
+            raise ValueError("clips.short_side: is smaller than the crop")
         for name, (settings, losers) in self.trainings().items():
             if reason := settings.parallel.misfit(self.launch.processes, losers, settings.batch):
                 raise ValueError(f"{name}: {reason} (launch.processes)")

@@ -207,9 +207,11 @@ class TrainSettings(Section):
     def _reference_fits(self) -> Self:
         kind = self.parallel.reference
         if kind == "adapters" and self.tuning == "full":
-            raise ValueError("parallel.reference `adapters` needs tuning `lora`; take `copy`, `offload` or `cached`")
+            raise ValueError("parallel.reference: `adapters` needs tuning `lora`; take `copy`, `offload` or `cached`")
         if self.reference_ema and kind in ("adapters", "cached"):
-            raise ValueError("reference_ema needs parallel.reference `copy` or `offload`: other references cannot move")
+            raise ValueError(
+                "reference_ema: needs parallel.reference `copy` or `offload`: other references cannot move"
+            )
         if (self.export == "average") != (self.average is not None):
             raise ValueError("export `average` and the section `average` go together: give both or neither")
         if self.average and self.steps % self.average.every:

@@ -96,7 +96,7 @@ def test_a_single_linear_layer_in_safetensors_is_a_head_too(tmp_path):
 
 
 def test_weights_that_are_missing_or_do_not_fit_are_one_line(model, tmp_path):
-    with pytest.raises(ValueError, match=r"filters.min_aesthetic needs weights: name them in `aesthetic`"):
+    with pytest.raises(ValueError, match=r"filters.min_aesthetic: needs weights; name them in `aesthetic`"):
         schema.Clips(filters={"min_aesthetic": 5})
     with pytest.raises(ValueError, match=r"`revision` is missing: pin the revision of openai/clip"):
         schema.Aesthetic(model="openai/clip-vit-large-patch14", head="x")

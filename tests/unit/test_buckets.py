@@ -83,10 +83,10 @@ def test_what_a_bucket_leaves_out_is_as_in_clips():
 @pytest.mark.parametrize(
     ("clips", "told"),
     [
-        ({"buckets": [{}, {"frames": 81}]}, "clips: buckets: two are of 81 frames of 1280 x 720"),
+        ({"buckets": [{}, {"frames": 81}]}, "clips.buckets: two are of 81 frames of 1280 x 720"),
         (
             {"short_side": 480, "buckets": [{"width": 480, "height": 832}, {}]},
-            "clips.short_side is smaller than the crop",
+            "clips.short_side: is smaller than the crop",
         ),
         ({"buckets": [{"width": 481}]}, r"clips.buckets.0.width: .*multiple of 2"),
         ({"buckets": [{"length": 81}]}, "clips.buckets.0.length: unknown key"),

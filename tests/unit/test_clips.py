@@ -387,5 +387,5 @@ def test_a_caption_of_the_table_makes_no_clip_stale(tmp_path):
         found.append((inputs.videos("0"), inputs.sidecars("0")))
     assert [a[0] == b[0] for a, b in itertools.pairwise(found)] == [True, False, False]
     assert [a[1] == b[1] for a, b in itertools.pairwise(found)] == [False, False, True]
-    with pytest.raises(UserError, match=r"captions\.source `table` needs `videos\.table`"):
+    with pytest.raises(UserError, match=r"captions\.source: `table` needs `videos\.table`"):
         schema.check(values | {"videos": {"root": "x"}})

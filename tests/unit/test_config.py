@@ -45,7 +45,7 @@ def test_shipped_configurations_are_valid(path):
         (
             "train.settings.timesteps",
             {"shift": "by_size"},
-            r"train.arms.\w+.timesteps.shift: `by_size` is of mugv; wan has none",
+            r"train.arms.\w+.settings.timesteps.shift: `by_size` is of mugv; wan has none",
         ),
         ("train.arms.dpo.beta", float("inf"), r"train.arms.dpo.beta: .*finite number"),
         ("videos.root", "a\0b", r"videos.root: holds a null byte"),
@@ -57,10 +57,10 @@ def test_shipped_configurations_are_valid(path):
         ),
         ("train.arms.dpo.beta", -1, r"train.arms.dpo.beta: .*greater than 0.*-1"),
         ("train.arms.dpo.r", 5.0, r"train.arms.dpo: objective `dpo` takes \['beta'\]"),
-        ("train.arms.dpo.settings", {"learning_rate": 1}, r"train: arms.dpo.settings.learning_rate: unknown key"),
+        ("train.arms.dpo.settings", {"learning_rate": 1}, r"train.arms.dpo.settings.learning_rate: unknown key"),
         ("base.model", "some/model", r"base: give exactly one of `model`"),
         ("pairs.test", 0.9, r"pairs: .*leave nothing to train on"),
-        ("clips.short_side", 32, r"clips.short_side is smaller"),
+        ("clips.short_side", 32, r"clips.short_side: is smaller"),
         ("launch.nodes", 3, r"launch: `nodes` 3 does not divide `processes` 2"),
         ("launch.gpu", "H1000", r"launch.gpu: there is no such GPU .*; there are H100 PCIe, .*'H1000'"),
         ("launch.requeues", -1, r"launch.requeues: .*greater than or equal to 0"),
@@ -68,16 +68,20 @@ def test_shipped_configurations_are_valid(path):
         (
             "negatives.sampling.guidance",
             0.5,
-            r"sampling.guidance: Input should be greater than or equal to 1 \(got 0.5\)",
+            r"sampling.guidance: Input should be greater than or equal to 1, or a valid dictionary \(got 0.5\)",
         ),
         ("negatives.sampling.guidance", True, r"sampling.guidance: true and false are no values of this key"),
         ("train.settings.steps", True, r"train.settings.steps: true and false are no values"),
         ("train.export_formats", [], r"train.export_formats: List should have at least 1 item"),
-        ("samples.sampling.guidance", {"high": 0.5, "low": 3}, r"sampling.guidance.high: .* equal to 1 \(got 0.5\)"),
+        (
+            "samples.sampling.guidance",
+            {"high": 0.5, "low": 3},
+            r"sampling.guidance.high: .* equal to 1, or a valid dictionary \(got 0.5\)",
+        ),
         (
             "train.settings.lora",
             {"targets": "ff"},
-            r"lora.targets: Input should be 'attention' or 'attention\+ff' \(got",
+            r"lora.targets: Input should be 'attention' or 'attention\+ff', or a valid list \(got 'ff'\)",
         ),
         ("launch.scheduler", "lsf", r"launch.scheduler: .*'auto', 'local_cwd' or 'slurm'"),
         ("videos", None, r"^config: videos: is empty; its keys \(root, include, exclude, ...\) go below it, indented$"),
@@ -89,17 +93,39 @@ def test_shipped_configurations_are_valid(path):
         ("train.arms.dpo.settings", {"lora": {"rnk": 1}}, r"settings.lora.rnk: unknown key; did you mean rank\?"),
         ("xyzzy", 1, r"xyzzy: unknown key \(config"),
         ("base.pretrain.seed", 3, r"base: `pretrain.seed` is `seeds` now, beside `pretrain`; write seeds: \[3\]"),
-        ("base.seeds", [1, 1], r"base: seeds: one occurs twice"),
+        ("base.seeds", [1, 1], r"base.seeds: one occurs twice"),
         (
             "base",
             {"model": "a/b", "revision": "0" * 40, "seeds": [0, 1]},
             r"base: `seeds` are of what `pretrain` makes",
         ),
-        ("train.arms.base3", {"objective": "dpo", "beta": 7}, r"train: arms.base3: that name is taken"),
+        ("train.arms.base3", {"objective": "dpo", "beta": 7}, r"train.arms.base3: that name is taken"),
         ("vae", {"train": {"of": "x"}}, r"vae.train.of: there is no x; there are base"),
         ("vae", {"train": {}}, r"vae.train.of: the autoencoder of base is a codec .* checkpoint of wan, wan22, mugv"),
         ("vae", {"train": {"loss": {"perceptual": 1}}}, r"train.loss.perceptual: needs the weights of vae.lpips"),
         ("vae", {"train": {"loss": {"l1": 0}}}, r"`mse`, `l1` and `perceptual` are all 0"),
+        (
+            "train.settings.timesteps.shift",
+            "by_sise",
+            r"^config: train.settings.timesteps.shift: Input should be a valid number, or 'by_size' \(got 'by_sise'; did "
+            r"you mean by_size\?\)$",
+        ),
+        (
+            "train.arms.dpo.sources",
+            {"gt": [1, "x"]},
+            r"^config: train.arms.dpo.sources.gt.1: Input should be a valid number, unable .* \(got 'x'\)$",
+        ),
+        (
+            "train.arms.dpo.settings.lora",
+            {"targets": "query"},
+            r"^config: train.arms.dpo.settings.lora.targets: Input should be 'attention' or 'attention\+ff', or a valid "
+            r"list \(got 'query'\)$",
+        ),
+        (
+            f"train.arms.{'a' * 300}",
+            {"objective": "sft"},
+            r"^config: train.arms.a{80}\.\.\.: String should have at most 64 characters \(got 'a{79}\.\.\., 300 ch\w+\)$",
+        ),
     ],
 )
 def test_mistakes_are_refused_with_their_path(path, value, message):

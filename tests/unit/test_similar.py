@@ -163,7 +163,7 @@ def test_of_clips_that_look_alike_one_is_kept(tmp_path):
 
 
 def test_weights_that_are_missing_or_do_not_fit_are_one_line(tmp_path):
-    with pytest.raises(ValueError, match=r"filters.max_similar needs weights: name them in `embeddings`"):
+    with pytest.raises(ValueError, match=r"filters.max_similar: needs weights; name them in `embeddings`"):
         schema.Clips(filters={"max_similar": 0.95})
     with pytest.raises(ValueError, match=r"`revision` is missing: pin the revision of facebook/dinov2-base"):
         schema.Embeddings(model="facebook/dinov2-base")
