@@ -6,8 +6,6 @@ rating page's ``labels.parquet`` and Label Studio's JSON export are brought to s
 raters counts; a tie is a rejected row.
 """
 
-import csv
-import io
 import json
 import math
 from collections import defaultdict
@@ -24,13 +22,15 @@ from regdpo.config.schema import PairSource
 from regdpo.core.errors import UserError, first_line
 from regdpo.core.rows import Label
 from regdpo.data.names import shown
-from regdpo.data.quotes import no_limit, refuse_open
+from regdpo.data.quotes import rows as csv_rows
+from regdpo.data.quotes import text_of_lists
 
 LARGEST = 2**28
 """Bytes of a file."""
 GOOD = frozenset(("good", "pass", "yes", "true", "1"))
 BAD = frozenset(("bad", "fail", "no", "false", "0"))
 BETTER = {"a": 1, "left": 1, "same": 0, "tie": 0, "b": -1, "right": -1}
+COLUMNS = ("a", "b", "answer", "video", "label", "grade", "caption", "rater", "axis", "group")
 AGAINST = frozenset(("generated",))
 """Questions of the rating page that ask for a fault: yes is bad."""
 
@@ -132,10 +132,7 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
         elif path.suffix == ".parquet":
             rows = pq.read_table(path).to_pylist()
         else:
-            text = path.read_text(encoding="utf-8-sig")
-            refuse_open(path, io.StringIO(text, newline=""))
-            with no_limit():
-                rows = list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
+            rows = csv_rows(path, text_of_lists(path), once=COLUMNS)
         if rows and {"question", "yes", "raters"} <= rows[0].keys():
             rows = [one for row in rows for one in _of_the_page(row)]
     except UserError:
@@ -144,14 +141,9 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
         raise UserError(
             f"{path}: is not of a form that is known ({first_line(error)}); docs/how-to/pairs.md has the forms"
         ) from None
-    except (OSError, ValueError, RecursionError, csv.Error, pa.ArrowException) as error:
+    except (OSError, ValueError, RecursionError, pa.ArrowException) as error:
         raise UserError(f"{path}: cannot be read ({first_line(error)})") from None
     for number, row in enumerate(rows, start=1):
-        if not all(isinstance(key, str) for key in row):
-            raise UserError(
-                f"{path}, row {number}: has more columns than the first line; put a text that holds commas between "
-                "quotes"
-            )
         yield number, {key: str(value) for key, value in row.items() if value is not None}
 
 

@@ -21,13 +21,18 @@ from regdpo.data import labels as people
 from regdpo.data.footage import SUFFIXES, refusal
 from regdpo.data.names import shown
 from regdpo.data.pair_registry import PAIR_SOURCES
-from regdpo.data.quotes import refuse_open
+from regdpo.data.quotes import no_limit, refuse_names, refuse_open
+from regdpo.data.sidecars import LARGEST as CAPTION
 from regdpo.data.sidecars import Sidecars, text_of
 
 LARGEST = 2**30
 """Bytes of a list."""
 LONGEST = 300
 """Characters of a reason, which may repeat what a list says."""
+PATH = 4096
+"""Characters of a path."""
+SAME = "same: winner and loser are one video, so that nothing can be learned of them"
+"""Reason of a pair that is none."""
 SHORTEST = 1.0
 """Seconds of a clip below which VideoDPO's loader drops it before it counts."""
 
@@ -62,7 +67,7 @@ def pairs_of(name: str, source: PairSource) -> list[Listed]:
         name: of the source. source: where it is.
 
     Raises:
-        UserError: the list is missing or cannot be read, names nothing, or one name twice.
+        UserError: the list is missing or cannot be read, names nothing that can be used, or one name twice.
     """
     try:
         found = sorted(PAIR_SOURCES[source.kind].list()(source), key=lambda row: row.name)
@@ -70,6 +75,11 @@ def pairs_of(name: str, source: PairSource) -> list[Listed]:
         raise UserError(f"pairs.sources.{name}: {error}") from None
     if not found:
         raise UserError(f"pairs.sources.{name}: {source.path} lists no pairs")
+    if all(row.reason for row in found):
+        raise UserError(
+            f"pairs.sources.{name}: of {len(found)} pairs in {source.path} none can be used; such as "
+            f"{shown(found[0].name)}: {found[0].reason}"
+        )
     for before, after in pairwise(found):
         if before.name == after.name:
             raise UserError(f"pairs.sources.{name}: {source.path} lists {shown(after.name)} twice")
@@ -108,17 +118,11 @@ def csv_table(source: PairSource) -> list[Listed]:
     root = _folder(source.root) if source.root else _folder(str(path.parent))
     text = _text(path)
     refuse_open(path, io.StringIO(text, newline=""))
-    lines = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     needed = ("winner", "loser", "caption")
-    try:
-        names = lines.fieldnames or []
-        if lacking := [name for name in needed if name not in names]:
-            raise UserError(
-                f"{path}: has no column {' and '.join(lacking)}; its columns are {shown(', '.join(names))[:LONGEST]}"
-            )
-        if twice := [name for name in (*needed, "group") if names.count(name) > 1]:
-            raise UserError(f"{path}: has two columns {twice[0]}")
-        rows = []
+    rows = []
+    with no_limit():
+        lines = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+        refuse_names(path, lines.fieldnames or [], needed, ("group",))
         for number, line in enumerate(lines, start=1):
             winner, loser, said = (line[name] for name in needed)
             if None in line or None in (winner, loser, said):
@@ -127,8 +131,6 @@ def csv_table(source: PairSource) -> list[Listed]:
                 continue
             row = Listed(f"{winner} > {loser}", group=line.get("group") or "")
             rows.append(_placed(_captioned(row, said), root, winner, root, loser))
-    except csv.Error as error:
-        raise UserError(f"{path}, after line {lines.line_num}: is not CSV ({error})") from None
     return rows
 
 
@@ -241,6 +243,8 @@ def _captioned(row: Listed, said: Any) -> Listed:
     """With its caption, held to what a text file is."""
     if not isinstance(said, str):
         return row.rejected("caption: there is none")
+    if len(said) > CAPTION:
+        return row.rejected(f"caption: has {len(said)} characters, and may have {CAPTION}")
     try:
         return replace(row, caption=text_of(said.encode()))
     except (ValueError, UnicodeError) as error:
@@ -254,10 +258,16 @@ def _placed(row: Listed, winners: Path, winner: Any, losers: Path, loser: Any) -
     for what, root, name in halves[:1] if row.label else halves:
         if not (isinstance(name, str) and name and "\0" not in name):
             return row.rejected(f"{what}: is not named")
+        if len(name) > PATH:
+            return row.rejected(
+                f"{what}: a path of {len(name)} characters names no file; is a quote or a comma lacking?"
+            )
         path = root / name
         if reason := _outside(path, root) or refusal(path.parent, path.name):
             return row.rejected(f"{what}: {shown(name)} {reason}")
         found.append(path)
+    if len(found) > 1 and os.path.samefile(*found):
+        return row.rejected(SAME)
     return replace(row, winner=found[0], loser=found[-1] if len(found) > 1 else Path())
 
 

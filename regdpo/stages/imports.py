@@ -12,7 +12,7 @@ from regdpo.data import labels
 from regdpo.data.clipping import clip_id
 from regdpo.data.halves import Half, alone, both
 from regdpo.data.names import shown
-from regdpo.data.pair_lists import Listed, pairs_of
+from regdpo.data.pair_lists import SAME, Listed, pairs_of
 from regdpo.data.video import BrokenVideo
 from regdpo.evaluate.gsb import ordinal_alpha
 
@@ -65,6 +65,8 @@ def _imported(stage: ImportsStage, name: str, pair: Listed, store: Store, digest
     try:
         ends = [(path, digests.digest(path)) for path in (pair.winner, pair.loser)[: 1 if pair.label else 2]]
         known["source_digest"] = ends[0][1]
+        if len(ends) > 1 and ends[0][1] == ends[1][1]:
+            return ImportedRow(status="rejected", reason=SAME, **known)
         if pair.label:
             known["label"] = pair.label
             winner, geometry = alone(ends[0], stage.clips, store)
@@ -73,6 +75,8 @@ def _imported(stage: ImportsStage, name: str, pair: Listed, store: Store, digest
             winner, loser, geometry = both(ends[0], ends[1], stage.clips, store)
     except BrokenVideo as error:
         return ImportedRow(status="rejected", reason=str(error), **known)
+    if winner.sha256 == loser.sha256:
+        return ImportedRow(status="rejected", reason=SAME, **known)
     return ImportedRow(
         status="accepted",
         **known,

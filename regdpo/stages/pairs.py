@@ -48,7 +48,7 @@ PLACED = ("clip_id", "status", "reason", "source", "source_digest", "group", "sh
 CLIPS = {*PLACED, *OF_CLIPS}
 CAPTIONS = {"clip_id", "caption", "reason"}
 NEGATIVES = {*OF_NEGATIVES, "status", "reason"}
-IMPORTED = {*OF_IMPORTED, "status", "source_digest", "group", "fingerprint"}
+IMPORTED = {*OF_IMPORTED, "status", "reason", "source_digest", "group", "fingerprint"}
 """Columns that ``build`` reads of each."""
 
 
@@ -75,7 +75,7 @@ def build(
         others whose winner shows what is on another side, and rejected negatives.
 
     Raises:
-        UserError: a split would be empty, or a clip lacks its caption.
+        UserError: a split would be empty, a clip lacks its caption, or a list of others has no pair that can be used.
     """
     splits, elsewhere = _placed(stage, clips, copies)
     placed = splits[~splits.index.isin(elsewhere)]
@@ -174,6 +174,12 @@ def _imported(
     """The pairs of others, each on the side of its winner's origin; without those whose winner's file is in the footage
     and on another side there, or whose winner shows what another side has. And lines about what is left out."""
     taken = imported[imported["status"] == "accepted"]
+    if len(unusable := imported[~imported["origin"].isin(taken["origin"])]):
+        first = unusable.iloc[0]
+        raise UserError(
+            f"pairs.sources.{first['origin']}: of {sum(unusable['origin'] == first['origin'])} pairs none can be used; "
+            f"such as {first['source']}: {first['reason']}"
+        )
     of = origins(taken)
     split = of.map({one: side(one, stage.pairs) for one in of.unique()})
     placed = clips.assign(split=clips["clip_id"].map(splits)).dropna(subset="split")

@@ -157,6 +157,38 @@ def test_prompts_of_a_text_file_and_of_vidproms_table(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", b"uuid,prompt\n1,a cat\n\n2,a dog, running\n", r"row 2, which ends in line 4: has more columns than"),
+        (
+            "a.csv",
+            b"prompt,time\na dog\n",
+            r"row 1, which ends in line 2: has fewer columns than the first line \(1 and not 2",
+        ),
+        ("a.csv", b"prompt,prompt\na,b\n", r"has 2 columns prompt; keep one"),
+        ("a.csv", b'prompt\n"a dog\na cat\n', r"row 1, which begins in line 2: a quote is not closed"),
+        ("a.csv", b"Prompt\na dog\n", r"no column prompt; its columns are Prompt; is 'Prompt' meant\?"),
+        ("a.csv", b"uuid;prompt\n1;a dog\n", r"its columns are uuid;prompt; columns are told apart by commas"),
+        ("a.csv", "prompt\na dog\ncaf\xe9\n".encode("latin-1"), r"line 3: is not text in UTF-8; save"),
+        ("a.txt", b"a dog\na\0cat\n", r"row 2: holds null bytes"),
+        ("a.jsonl", b'{"prompt": "a dog"}\n', r"is no list of prompts; give a text file"),
+    ],
+)
+def test_what_is_no_list_of_prompts_is_told_in_one_line(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=message) as told:
+        prompt_lists.read(tmp_path / name)
+    assert str(told.value).isprintable()
+
+
+def test_ends_of_lines_and_marks_are_no_part_of_a_prompt(tmp_path):
+    (tmp_path / "a.csv").write_bytes(b'\xef\xbb\xbfprompt,x\r\n"a\r\ndog",\r\n,\r\n\r\na cat,\r\n')
+    (tmp_path / "a.txt").write_bytes("\ufeffa\u2028dog\r\n \r\na cat".encode())
+    for name in ("a.csv", "a.txt"):
+        assert sorted(prompt_lists.read(tmp_path / name).values()) == ["a cat", "a dog"]
+
+
+@pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"policy": [0, 4]}, r"ranks \[0, 4\] are no two of 4 videos"),

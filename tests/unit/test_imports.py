@@ -6,11 +6,13 @@ from pathlib import Path
 import av
 import cv2
 import numpy as np
+import pytest
 from tables import frame, rows_of
 
 from regdpo.config import schema
 from regdpo.config.stage_inputs import ImportsStage, PairsStage
 from regdpo.core.digests import DigestCache, file_digest
+from regdpo.core.errors import UserError
 from regdpo.core.rows import CaptionRow, ClipRow, ImportedRow, NegativeRow, PairRow
 from regdpo.core.store import Store
 from regdpo.data import splits
@@ -39,9 +41,12 @@ def test_both_halves_become_what_clips_are(tmp_path):
     video(tmp_path / "w.mp4", 60, frames=14, size=(64, 96), fps=16)
     video(tmp_path / "l.mp4", 200, frames=5)
     video(tmp_path / "short.mp4", 1, frames=4)
+    (tmp_path / "again.mp4").write_bytes((tmp_path / "w.mp4").read_bytes())
+    video(tmp_path / "longer.mp4", 200, frames=9)
     (tmp_path / "broken.mp4").write_bytes((tmp_path / "w.mp4").read_bytes()[:99])
     store = Store(tmp_path / "store")
     lines = ["w.mp4,l.mp4,a dog,", "w.mp4,short.mp4,a,", "broken.mp4,w.mp4,a,", "l.mp4,none.mp4,a,"]
+    lines += ["w.mp4,again.mp4,a,", "l.mp4,longer.mp4,a,"]
     rows = imported(tmp_path, store, lines)
     (good,) = [row for row in rows if row.status == "accepted"]
     assert (good.origin, good.caption, good.frames, good.fps) == ("mine", "a dog", 5, 8)
@@ -57,10 +62,12 @@ def test_both_halves_become_what_clips_are(tmp_path):
         "mine/w.mp4 > short.mp4": "short",
         "mine/broken.mp4 > w.mp4": "winner",
         "mine/l.mp4 > none.mp4": "loser",
+        "mine/w.mp4 > again.mp4": "same",
+        "mine/l.mp4 > longer.mp4": "same",
     }
     line = imports.told(rows)
     assert line.startswith(
-        "1 pairs of mine imported, 3 rejected (1 for loser, 1 for short, 1 for winner; such as mine/"
+        "1 pairs of mine imported, 5 rejected (1 for loser, 2 for same, 1 for short, 1 for winner; such as mine/"
     )
 
     made = {path: path.stat().st_mtime_ns for path in store.root.rglob("*.mp4")}
@@ -96,6 +103,10 @@ def test_imported_pairs_follow_the_hash_of_their_winner(tmp_path):
     assert {(pair.origin, pair.loser, pair.frames, pair.source) for pair in built} >= {("mine", "l", 5, "mine/3")}
     more, _ = built_of(stage, [], [*rows, *(row(number) for number in range(30, 60))])
     assert {pair.pair_id: pair.split for pair in built}.items() <= {pair.pair_id: pair.split for pair in more}.items()
+    with pytest.raises(
+        UserError, match=r"^pairs\.sources\.mine: of 1 pairs none can be used; such as mine/0: winner: x$"
+    ):
+        built_of(stage, [], [broken])
     together, _ = built_of(stage, [], [*rows, *(row(number, "film") for number in range(30, 60))])
     assert len({pair.split for pair in together if int(pair.pair_id[1:]) >= 30}) == 1
 
@@ -126,7 +137,7 @@ def test_a_winner_encoded_again_is_on_one_side_alone(tmp_path):
     write_frames(tmp_path / "w.mp4", frames, 8, schema.Encode())
     write_frames(tmp_path / "again.mp4", frames[:, ::2, ::2], 8, schema.Encode(crf=35))
     write_frames(tmp_path / "other.mp4", frames[::-1, ::-1], 8, schema.Encode())
-    lines = [f"{name}.mp4,other.mp4,a dog," for name in ("w", "again", "other")]
+    lines = ["w.mp4,other.mp4,a dog,", "again.mp4,other.mp4,a dog,", "other.mp4,w.mp4,a dog,"]
     rows = imported(tmp_path, Store(tmp_path / "store"), lines, frames=16)
     assert [row.status for row in rows] == ["accepted"] * 3
     others = [
@@ -143,7 +154,7 @@ def test_a_winner_encoded_again_is_on_one_side_alone(tmp_path):
     again, w = "mine/again.mp4 > other.mp4", "mine/w.mp4 > other.mp4"
     seed = next(seed for seed in range(99) if (sides(seed)[w], sides(seed)[again]) == ("train", "test"))
     built, told = built_of(stage(seed), [], [*rows, *others])
-    assert {pair.source for pair in built if len(pair.pair_id) > 3} == {again, "mine/other.mp4 > other.mp4"}
+    assert {pair.source for pair in built if len(pair.pair_id) > 3} == {again, "mine/other.mp4 > w.mp4"}
     assert told == [f"pair {w} is left out of train: its winner shows the same as {again}, which is in test"]
     same = next(seed for seed in range(99) if sides(seed)[w] == sides(seed)[again])
     built, told = built_of(stage(same), [], [*rows, *others])

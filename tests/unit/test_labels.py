@@ -104,7 +104,12 @@ def exported(value: object, name: str = "a.mp4") -> str:
     ("name", "text", "message"),
     [
         ("a.csv", "video,label,answer\na.mp4,great,a\n", r"row 1: label 'great' is none of"),
-        ("a.csv", "video,label,caption\na.mp4,pass,a dog, running\n", r"row 1: has more columns than the first line"),
+        (
+            "a.csv",
+            "video,label,caption\na.mp4,pass,a dog, running\n",
+            r"row 1, which ends in line 2: has more columns than the first line",
+        ),
+        ("a.csv", "video,label,label\na.mp4,pass,fail\n", r"has 2 columns label; keep one"),
         ("a.csv", "video,grade\na.mp4,nan\n", r"row 1: grade 'nan' is no number"),
         ("a.csv", "video,grade\na.mp4,good\n", r"row 1: grade 'good' is no number"),
         ("a.csv", "question,yes,raters\ngenerated,1,2\n", r"is not of a form that is known"),

@@ -58,11 +58,13 @@ def test_a_csv_file(tmp_path):
         "loser,winner,caption,group,note",
         '1 a.mp4,$(touch x).mp4,"a dog,\nruns",film,x',
         "1 a.mp4,../secret.mp4,a,,",
-        f"{tmp_path}/v/1 a.mp4,{tmp_path}/v/1 a.mp4,whole paths,,",
+        f"{tmp_path}/v/1 a.mp4,{tmp_path}/v/$(touch x).mp4,whole paths,,",
+        "1 a.mp4,./1 a.mp4,the same,,",
         "1 a.mp4,out.mp4,a,,",
         "1 a.mp4,loose.mp4,a,,",
         "1 a.mp4,none.mp4,a,,",
         "1 a.mp4,1 a.mp4, ,,",
+        f"1 a.mp4,{'x' * 200_000},long,,",
         "1 a.mp4",
         ",1 a.mp4,a,,",
         "1 a.mp4,1 a.mp4,a,,,more",
@@ -72,28 +74,31 @@ def test_a_csv_file(tmp_path):
     assert found == {
         "$(touch x).mp4": ("a dog, runs", "film", "$(touch x).mp4", "1 a.mp4"),
         "../secret.mp4": ("winner: ../secret.mp4 leads out of its folder",),
-        f"{tmp_path}/v/1 a.mp4 > {tmp_path}/v/1 a.mp4": ("whole paths", "", "1 a.mp4", "1 a.mp4"),
+        f"{tmp_path}/v/$(touch x).mp4 > {tmp_path}/v/1 a.mp4": ("whole paths", "", "$(touch x).mp4", "1 a.mp4"),
+        "./1 a.mp4": ("same: winner and loser are one video, so that nothing can be learned of them",),
         "out.mp4": ("winner: out.mp4 leads out of its folder",),
         "loose.mp4": ("winner: loose.mp4 leads out of its folder",),
         "none.mp4": ("winner: none.mp4 cannot be opened (No such file or directory)",),
         "1 a.mp4": ("caption: is empty; write what the video shows, or delete the file",),
-        "row 0000008": ("columns: the row has another number of them than the first line",),
-        "1 a.mp4 > ": ("loser: is not named",),
         "row 0000010": ("columns: the row has another number of them than the first line",),
+        "1 a.mp4 > ": ("loser: is not named",),
+        "x" * 200_000: ("winner: a path of 200000 characters names no file; is a quote or a comma lacking?",),
+        "row 0000012": ("columns: the row has another number of them than the first line",),
     }
     elsewhere = told(listed("csv", path=tmp_path / "v/pairs.csv", root=tmp_path))
     assert ("../secret.mp4 > 1 a.mp4", "winner: ../secret.mp4 leads out of its folder") in elsewhere
     for content, said in (
         (b"winner,loser\n", r"has no column caption; its columns are winner, loser"),
         (b"winner,loser,caption\n", "lists no pairs"),
-        (b"winner,winner,loser,caption\na,b,c,d\n", "has two columns winner"),
+        (b"winner,loser,caption\nx.mp4,y.mp4,a\n", r"none can be used; such as x.mp4 > y.mp4: winner: "),
+        (b"winner,winner,loser,caption\na,b,c,d\n", "has 2 columns winner"),
         (b"a\x1b[31m,b\n", r"its columns are a.x1b\[31m, b"),
         ("winner,loser,caption\n".encode("utf-16"), "is not text in UTF-8"),
         (
             b'winner,loser,caption\nx,y,"z\nz"\n\na,b,"c\nd,e,f\n',
             "row 2, which begins in line 5: a quote is not closed",
         ),
-        (b"winner,loser,caption\na,b," + b"x" * 200_000, "after line [12]: is not CSV .field larger"),
+        (b"winner,loser,caption\na,b," + b"x" * 200_000, "none can be used; such as a > b: winner: a cannot be opened"),
     ):
         (tmp_path / "bad.csv").write_bytes(content)
         with pytest.raises(UserError, match=rf"^pairs\.sources\.mine: .*bad\.csv.*{said}") as caught:

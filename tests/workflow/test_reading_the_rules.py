@@ -66,7 +66,7 @@ def test_a_dry_run_writes_nothing_and_starts_nothing(fresh: Project):
     chain.append({"objective": "dpo", "beta": 5, "adapters": "merge", "generator": "previous"})
     values["train"]["arms"]["way"] = {"steps": chain}
     (fresh.folder / "config/prompts.csv").write_text("uuid,prompt\n1,a dog\n2,a cat\n")
-    (fresh.folder / "config/said.csv").write_text("video,label,caption\nnone.mp4,good,c\n")
+    (fresh.folder / "config/said.csv").write_text("video,label,caption\nsaid.csv,good,c\n")
     ranked = {"kind": "best_of_n", "candidates": {"score": {"sharpness": 1}, "shards": 2}}
     listed = {"kind": "best_of_n", "candidates": {**ranked["candidates"], "prompts": "prompts.csv"}, "weights": {}}
     said = {"kind": "labels", "path": "said.csv"}
