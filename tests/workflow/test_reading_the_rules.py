@@ -66,7 +66,7 @@ def test_a_dry_run_writes_nothing_and_starts_nothing(fresh: Project):
     chain.append({"objective": "dpo", "beta": 5, "adapters": "merge", "generator": "previous"})
     values["train"]["arms"]["way"] = {"steps": chain}
     (fresh.folder / "config/prompts.csv").write_text("uuid,prompt\n1,a dog\n2,a cat\n")
-    (fresh.folder / "config/said.csv").write_text("video,label,caption\nsaid.csv,good,c\n")
+    (fresh.folder / "config/said.csv").write_text("a,b,answer,caption\nsaid.csv,prompts.csv,a,c\n")
     ranked = {"kind": "best_of_n", "candidates": {"score": {"sharpness": 1}, "shards": 2}}
     listed = {"kind": "best_of_n", "candidates": {**ranked["candidates"], "prompts": "prompts.csv"}, "weights": {}}
     said = {"kind": "labels", "path": "said.csv"}
@@ -90,7 +90,7 @@ def test_a_dry_run_writes_nothing_and_starts_nothing(fresh: Project):
     assert planned["render_suite"] == planned["score_suite"] == 3 * 5  # shards of the base and all trainings
     notes = fresh.folder / ".snakemake/regdpo/digests.json"
     known = dict.fromkeys(json.loads(notes.read_text()), "0" * 64)
-    assert len(known) == 2
+    assert len(known) == 2 + 2  # of the footage, and of the list
     notes.write_text(json.dumps(known))
     assert fresh.snakemake("--summary", "all").returncode == 0
     assert json.loads(notes.read_text()) == known
