@@ -24,6 +24,7 @@ from regdpo.core.errors import UserError
 from regdpo.objectives.registry import OBJECTIVES
 from regdpo.plan import cost, layouts, stages, table
 from regdpo.plan.architecture import Architecture, find, known
+from regdpo.plan.labelled import in_files
 from regdpo.plan.memory import Size, Training
 from regdpo.runs.planned import Planned
 from regdpo.runtime.gpu_specs import GIB, GPUS, gpu_named, parse_memory
@@ -142,7 +143,7 @@ def _training(values: schema.Config, args: argparse.Namespace) -> Training:
     settings, losers = trainings[key]
     architecture = known(args.model) if args.model else find(values.base)
     sizes = _sizes(values, args, architecture)
-    training = Training.of(architecture, settings, sizes, ranks, 2 if losers else 1)
+    training = Training.of(architecture, settings, sizes, ranks, 2 if losers else 1, in_files(values, key))
     if not layouts.sensible(training) and not args.table:
         raise UserError(
             f"--gpus: no layout of {ranks} ranks takes batch {settings.batch} and {training.tokens} tokens; "

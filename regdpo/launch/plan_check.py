@@ -4,7 +4,9 @@ import os
 import subprocess
 import sys
 
+from regdpo.core import manifests
 from regdpo.core.errors import UserError
+from regdpo.core.rows import LatentRow
 from regdpo.core.store import Store
 from regdpo.launch.options import LaunchOptions
 from regdpo.objectives.registry import OBJECTIVES
@@ -36,6 +38,7 @@ def planned(job: Job, options: LaunchOptions, gpu: str, memory: float) -> Job:
     """
     # Here, since a launcher that has nothing to plan should not wait for diffusers to load.
     from regdpo.plan.architecture import of_folder
+    from regdpo.plan.labelled import in_rows
     from regdpo.plan.layouts import check, model_flops
     from regdpo.plan.memory import Training
 
@@ -48,13 +51,15 @@ def planned(job: Job, options: LaunchOptions, gpu: str, memory: float) -> Job:
         settings = job.stage.settings.model_copy(update=update)
         ranks = options.processes
         losers = OBJECTIVES[job.stage.objective].paired
-        training = Training.of(architecture, settings, options.sizes, ranks, 2 if losers else 1)
+        rows = manifests.read(job.latents, LatentRow) if OBJECTIVES[job.stage.objective].labelled else []
+        labelled = in_rows(rows, job.stage.objective, job.stage.sources)
+        training = Training.of(architecture, settings, options.sizes, ranks, 2 if losers else 1, labelled)
         flops = {",".join(map(str, one.latent)): model_flops(one, job.parallel) for one in training.each}
     except UserError as error:
         print(f"not checked against the plan: {error}", file=sys.stderr)
         return job
     if not options.force:
-        check(settings, architecture, options.sizes, ranks, memory, losers)
+        check(settings, architecture, options.sizes, ranks, memory, losers, labelled=labelled)
     return job.model_copy(update={"step_flops": flops, "peak_flops": peak_flops(gpu)})
 
 

@@ -14,6 +14,7 @@ from regdpo.evaluate.suites import SUITES
 from regdpo.objectives.schedule import EVAL_PAIRS, EVAL_SIGMAS
 from regdpo.plan import faster, trace
 from regdpo.plan.architecture import find
+from regdpo.plan.labelled import in_files
 from regdpo.plan.layouts import Estimate, Machine, estimate, estimates, impossible
 from regdpo.plan.memory import Training
 from regdpo.plan.table import assumptions
@@ -127,7 +128,7 @@ def _faster(asked: Asked) -> list[str]:
     """What would make the base's negatives cheaper; nothing where it makes none."""
     negatives, family = asked.settings.negatives, asked.settings.base.family
     name = next((name for name, it in negatives.named.items() if not it.model), None)
-    if name is None:
+    if name is None or "gt" not in asked.settings.pairs.sources:
         return []
     one, embedded = negatives.named[name], asked.training.architecture.family.embeds_guidance
     videos = math.ceil(asked.clips * one.share) * (one.per_clip or negatives.per_clip) * asked.settings.times_made(name)
@@ -184,8 +185,9 @@ def _layouts(asked: Asked) -> str:
     arm = asked.training
     found = [it for it in estimates(arm, asked.machine) if it.fits]
     taken = chosen(arm, asked.machine)
+    what = "samples" if arm.alone else "pairs with losers"
     lines = [
-        f"| layout (pairs with losers, {arm.settings.batch} a step) | GiB | s/step | hours | GPU-hours | "
+        f"| layout ({what}, {arm.settings.batch} a step) | GiB | s/step | hours | GPU-hours | "
         f"jobs of {asked.job_hours:g} h |",
         "|---|---:|---:|---:|---:|---:|",
     ]
@@ -241,7 +243,8 @@ def _long(seconds: float, ranks: int) -> str:
 def _of_arm(asked: Asked, name: str) -> Training:
     """On all clips, or on those of its sizes: by the mean of their shares at the first step and at the last."""
     settings, losers = asked.settings.trainings()[f"train.arms.{name}"]
-    found = replace(asked.training, settings=settings, halves=2 if losers else 1)
+    labelled = in_files(asked.settings, f"train.arms.{name}")
+    found = replace(asked.training, settings=settings, halves=2 if losers else 1, labelled=labelled)
     given = annealed(asked.settings.train.links[name].step.sizes)
     first, last = (sum(ends) for ends in zip(*given.values(), strict=True)) if given else (1.0, 1.0)
     shares = {size: one / first + other / last for size, (one, other) in given.items()}
@@ -249,7 +252,7 @@ def _of_arm(asked: Asked, name: str) -> Training:
     if not shares or shares.keys() - here.keys():  # or the clips are others than configured
         return found
     many = {here[size]: share for size, share in shares.items()}
-    return Training.of(found.architecture, settings, many, found.ranks, found.halves)
+    return Training.of(found.architecture, settings, many, found.ranks, found.halves, labelled)
 
 
 def chosen(training: Training, machine: Machine) -> Estimate:
@@ -272,7 +275,7 @@ def training_seconds(asked: Asked, training: Training, it: Estimate) -> float:
     settings = training.settings
     pairs = min(EVAL_PAIRS, round(asked.clips * asked.settings.pairs.validation))
     asks = math.ceil(settings.steps / settings.eval_every) + (training.halves - 1)  # once the reference
-    passes = asks * pairs * EVAL_SIGMAS * training.halves
+    passes = asks * pairs * EVAL_SIGMAS * training.a_sample
     return settings.steps * (it.seconds + it.seconds_before) + passes * asked.forward * HOUR / training.ranks
 
 

@@ -1,7 +1,7 @@
 """The layouts that make sense for a training, whether each fits, how long it takes, and which to take."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
@@ -67,6 +67,8 @@ def impossible(training: Training, parallel: Parallel) -> str | None:
     ranks, architecture = training.ranks, training.architecture
     if reason := parallel.misfit(ranks, training.halves == 2, training.settings.batch):
         return reason
+    if parallel.pair == 2 and training.labelled:
+        return "pair 2 has winners and losers on different ranks, and samples with a label have no loser"
     if parallel.context > 1 and not architecture.family.context:
         return f"the sequence of {architecture.name} cannot be split"
     if architecture.family.heads % parallel.context:
@@ -100,8 +102,9 @@ def estimate(training: Training, parallel: Parallel, machine: Machine) -> Estima
     again = training.mean(
         sum(blocks * m / max(1, n) for blocks, m, n in zip(count.blocks, few, layers, strict=True)) for count in counts
     )
-    own = training.halves * (forward + backward + again) + (forward if mode == "sequential" else 0)
-    asked = 0.0 if reference == "none" else training.halves * forward
+    own = training.a_sample * (forward + backward + again)
+    own += (1 - training.labelled) * forward if mode == "sequential" else 0  # of pairs
+    asked = 0.0 if reference == "none" else training.a_sample * forward
     cached = asked if reference == "cached" else 0.0
     speed = training.ranks * machine.peak_flops * machine.mfu
     return Estimate(
@@ -126,16 +129,16 @@ def model_flops(training: Training, parallel: Parallel) -> float:
     asked = (
         0
         if reference_kind(training.settings, parallel, training.halves == 2) in ("none", "cached")
-        else training.halves * count.forward
+        else training.a_sample * count.forward
     )
-    return training.settings.batch * (training.halves * (count.forward + count.backward) + asked)
+    return training.settings.batch * (training.a_sample * (count.forward + count.backward) + asked)
 
 
 def sensible(training: Training) -> list[Parallel]:
     """Layouts worth a look; what is the same training with more memory and no less time is left out."""
     base = training.settings.parallel
     contexts = [n for n in range(1, training.ranks + 1) if training.ranks % n == 0]
-    if training.halves == 1:
+    if training.alone:
         pairs: list[tuple[int, str]] = [(1, "joint")]
     else:
         pairs = [(2, "joint"), (1, "joint"), (1, "separate"), (1, "sequential")]
@@ -211,7 +214,7 @@ def longest(training: Training, parallel: Parallel, machine: Machine) -> Estimat
 
     def at(latent_frames: int) -> Training:
         frames = (latent_frames - 1) * temporal + 1
-        return Training(architecture, batch, frames, training.height, training.width, training.ranks, training.halves)
+        return replace(training, settings=batch, frames=frames, others=(), weights=(1.0,))
 
     while low < high:  # memory grows with the length
         middle = (low + high + 1) // 2
@@ -232,18 +235,19 @@ def check(
     memory_per_rank: float,
     losers: bool = True,
     key: str = "train.settings.parallel",
+    labelled: float = 0.0,
 ) -> float:
     """Bytes that a rank needs. Refuse a training of which the plan says that it cannot fit.
 
     Args:
         settings: with the ``parallel`` and ``micro_batch`` it will run with. sizes: of the clips.
         memory_per_rank: bytes.
-        losers: whether the objective has any. key: what a refusal names.
+        losers: whether the objective has any. key: what a refusal names. labelled: share of samples without a loser.
 
     Raises:
         UserError: it needs more than a rank has, or its layout cannot be; the fastest layouts that fit are named.
     """
-    training = Training.of(architecture, settings, sizes, ranks, 2 if losers else 1)
+    training = Training.of(architecture, settings, sizes, ranks, 2 if losers else 1, labelled)
     parallel = training.settings.parallel
     reason = impossible(training, parallel)
     if reason is None:

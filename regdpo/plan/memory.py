@@ -67,6 +67,7 @@ class Training:
     halves: int = 2  # 1 for objectives without losers
     others: tuple[Size, ...] = ()  # of further clips, none of more tokens
     weights: tuple[float, ...] = (1.0,)  # of the mean, its own and those of the others
+    labelled: float = 0.0  # share of samples with a label and no loser, of an objective that takes them
 
     @classmethod
     def of(
@@ -76,9 +77,10 @@ class Training:
         sizes: Sequence[Size] | Mapping[Size, float],
         ranks: int,
         halves: int = 2,
+        labelled: float = 0.0,
     ) -> "Training":
         """On clips of those sizes: as many of each, or so many."""
-        given = [cls(architecture, settings, *size, ranks, halves) for size in sizes]
+        given = [cls(architecture, settings, *size, ranks, halves, labelled=labelled) for size in sizes]
         largest, *others = sorted(given, key=lambda one: -one.tokens)
         many = sizes if isinstance(sizes, Mapping) else dict.fromkeys(sizes, 1.0)
         weights = tuple(many[one.size] for one in (largest, *others))
@@ -87,6 +89,16 @@ class Training:
     def mean(self, values: Iterable[float]) -> float:
         """Of values of ``each``."""
         return fmean(values, self.weights)
+
+    @property
+    def a_sample(self) -> float:
+        """Halves of a pair or sample, on the mean."""
+        return self.halves - self.labelled
+
+    @property
+    def alone(self) -> bool:
+        """Whether no sample has a loser."""
+        return self.a_sample == 1
 
     @property
     def size(self) -> Size:
@@ -132,13 +144,13 @@ def settled(training: Training, parallel: Parallel) -> Parallel:
 
 def mode_of(training: Training, parallel: Parallel) -> str:
     """How a rank takes its halves; with one half there is no choice."""
-    return "joint" if parallel.pair == 2 or training.halves == 1 else parallel.halves
+    return "joint" if parallel.pair == 2 or training.alone else parallel.halves
 
 
 def graphs_of(training: Training, parallel: Parallel) -> tuple[int, int]:
     """Samples in a graph, and graphs alive at once."""
     mode = mode_of(training, parallel)
-    both = mode == "joint" and parallel.pair == 1 and training.halves == 2
+    both = mode == "joint" and parallel.pair == 1 and not training.alone
     return training.settings.micro_batch * (2 if both else 1), 2 if mode == "separate" else 1
 
 

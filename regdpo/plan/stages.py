@@ -19,6 +19,7 @@ from regdpo.models.spec import Autoencoding
 from regdpo.models.tiling import SHARE, Direction
 from regdpo.plan import layouts, trace
 from regdpo.plan.architecture import Architecture, find
+from regdpo.plan.labelled import in_files
 from regdpo.plan.memory import FRAGMENTATION, RESERVED, Size
 from regdpo.runs.planned import Answer
 from regdpo.runtime.gpu_specs import GIB
@@ -134,7 +135,8 @@ def ask(
     for key in keys or known:
         try:
             if key in trainings:
-                need = layouts.check(trainings[key][0], architecture, sizes, ranks, memory, trainings[key][1], key)
+                one, losers = trainings[key]
+                need = layouts.check(one, architecture, sizes, ranks, memory, losers, key, in_files(settings, key))
                 said = f"{need / GIB:.1f} of {memory / GIB:.1f} GiB per rank"
             else:
                 turn = check(found[key], memory)

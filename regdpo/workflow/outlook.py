@@ -54,6 +54,7 @@ def asked(settings: Config, pairs: int) -> "Asked":
     """
     from regdpo.plan.architecture import find
     from regdpo.plan.cost import Asked
+    from regdpo.plan.labelled import in_files
     from regdpo.plan.layouts import Machine
     from regdpo.plan.memory import Training
 
@@ -61,10 +62,9 @@ def asked(settings: Config, pairs: int) -> "Asked":
     assert gpu is not None
     links = settings.train.links
     name = next((name for name, it in links.items() if OBJECTIVES[it.step.objective].paired), next(iter(links)))
-    own, losers = settings.trainings()[f"train.arms.{name}"]
-    training = Training.of(
-        find(settings.base), own, clips_by_size(settings), settings.launch.processes, 2 if losers else 1
-    )
+    own, losers = settings.trainings()[key := f"train.arms.{name}"]
+    ranks, labelled = settings.launch.processes, in_files(settings, key)
+    training = Training.of(find(settings.base), own, clips_by_size(settings), ranks, 2 if losers else 1, labelled)
     return Asked(settings, training, Machine(gpu.memory, gpu.peak_flops), pairs, 24, None)
 
 

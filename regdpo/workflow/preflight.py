@@ -170,4 +170,10 @@ def _shape(settings: Config, asked: Asked) -> str:
     training, losers = settings.trainings()[asked.key]
     base = settings.base.model_dump(mode="json", exclude={"pretrain": {"settings"}})
     sizes = [it.size for it in settings.clips.geometries]
-    return canonical([training.model_dump(mode="json"), losers, base, sizes, asked.processes, settings.launch.gpu])
+    shape = [training.model_dump(mode="json"), losers, base, sizes, asked.processes, settings.launch.gpu]
+    labels = [Path(it.path) for it in settings.pairs.sources.values() if it.kind == "labels" and it.path]
+    if labels and losers:  # their files say which samples have none, if the objective does without
+        step = settings.train.links[asked.key.removeprefix("train.arms.")].step
+        files = [(str(path), path.stat().st_mtime_ns) for path in labels if path.is_file()]
+        shape += [step.objective, step.model_dump(mode="json", include={"sources"}), files]
+    return canonical(shape)

@@ -1,5 +1,6 @@
 """Cost: figures of the paper's setting against arithmetic of our own, and what the listing says."""
 
+import os
 import runpy
 import sys
 from dataclasses import replace
@@ -10,8 +11,8 @@ import pytest
 from regdpo.config import schema
 from regdpo.core import manifests
 from regdpo.core.errors import UserError
-from regdpo.core.rows import SplitRow
-from regdpo.plan import cost, layouts
+from regdpo.core.rows import LatentRow, SplitRow
+from regdpo.plan import cost, labelled, layouts
 from regdpo.plan.architecture import find
 from regdpo.plan.memory import GIB, Training
 from regdpo.runtime.gpu_specs import GPUS
@@ -145,6 +146,47 @@ def test_pairs_to_train_on_are_known_once_the_clips_are_counted(tmp_path):
     manifests.write(tmp_path / "splits.parquet", rows, SplitRow)
     assert [outlook.training_pairs(it) for it in (settings, limited)] == [70, 50]
     assert outlook.room(settings).endswith(f" GB are free where the store lies ({tmp_path})")
+
+
+def test_what_files_label_has_no_loser(tmp_path):
+    """MUG-V's second step: of four batches three are of what people passed or failed; a tie is no sample."""
+    values = schema.load(str(ROOT / "config/recipes/mugv_alignment.yaml")).model_dump()
+    table = tmp_path / "passed.csv"
+    values["pairs"]["sources"]["passed"]["path"] = str(table)
+    settings = schema.check(values)
+    key = "train.arms.aligned.2"
+    assert labelled.in_files(settings, key) == 0, "a file that is not there counts as pairs, which take the most"
+    table.write_text("video,label\na.mp4,pass\nb.mp4,fail\nc.mp4,pass\nc.mp4,fail\n")
+    assert labelled.in_files(settings, key) == 0.75
+    assert [labelled.in_files(settings, it) for it in settings.trainings() if it != key] == [0, 0, 0]
+    table.write_text("a,b,answer\na.mp4,b.mp4,a\nc.mp4,d.mp4,b\n")
+    os.utime(table, (1, 1))
+    assert labelled.in_files(settings, key) == 0, "comparisons are pairs"
+
+
+def test_a_step_with_labels_is_shorter(tmp_path):
+    table = tmp_path / "labels.csv"
+    table.write_text("video,label\na.mp4,pass\nb.mp4,fail\n")
+    values = schema.load(RECIPE).model_dump()
+    values["pairs"]["sources"] = {"people": {"kind": "labels", "path": str(table)}}
+    values["train"]["arms"] |= {"kto": {"objective": "kto", "beta": 500}}
+    found = {part.name: part.hours for part in cost.parts(asked(settings=schema.check(values)))}
+    assert "negatives" not in found
+    assert found["training, kto"] == pytest.approx(found["training, dpo"] / 2)
+    assert "negatives" not in cost.markdown(asked(settings=schema.check(values)))
+
+
+def test_labels_of_latents_are_counted_by_source():
+    def rows(origin: str, label: str, many: int, split: str = "train") -> list[LatentRow]:
+        common = {"clip_id": "", "path": "", "sha256": "", "encoder": "", "shape": "1,1,1,1", "has_loser": not label}
+        return [
+            LatentRow(pair_id=f"{origin}{n}", split=split, origin=origin, label=label, **common) for n in range(many)
+        ]
+
+    every = [*rows("gt", "", 6), *rows("people", "good", 1), *rows("people", "", 1), *rows("gt", "", 9, "test")]
+    assert labelled.in_rows(every, "kto", {}) == pytest.approx(1 / 8)
+    assert labelled.in_rows(every, "kto", {"people": (1, 0), "gt": (1, 1)}) == pytest.approx((1 / 2 + 0) / 2 / 2)
+    assert labelled.in_rows(every, "dpo", {}) == 0
 
 
 def test_jobs_and_requeues():

@@ -114,6 +114,23 @@ def test_step_flops_count_every_pass():
     assert layouts.estimate(sft, sft.settings.parallel, H100).flops == pytest.approx(one.forward + one.backward)
 
 
+def test_samples_with_a_label_have_no_loser_to_pay_for():
+    """Of any share; if all have one, a graph holds a sample where it would hold both halves of a pair."""
+    pairs = training(tuning="lora", parallel={"activation_checkpointing": "none"})
+    one, own = trace.flops(pairs.a_pass, 21), pairs.settings.parallel
+    for labelled in (0.25, 1):
+        it = replace(pairs, labelled=labelled)
+        expected = (2 - labelled) * (one.forward + one.backward + one.forward)  # the last is the reference's
+        assert layouts.estimate(it, own, H100).flops == pytest.approx(expected)
+        assert layouts.model_flops(it, own) == pytest.approx(8 * expected)
+        sequential = layouts.estimate(it, own.model_copy(update={"halves": "sequential"}), H100).flops
+        assert sequential - expected == pytest.approx((1 - labelled) * one.forward, abs=1)
+        assert "no loser" in layouts.impossible(it, own.model_copy(update={"pair": 2}))
+        assert not [layout for layout in layouts.sensible(it) if layout.pair == 2]
+    used = [memory(replace(pairs, labelled=labelled), own).activations for labelled in (0, 0.25, 1)]
+    assert used[0] == used[1] == pytest.approx(2 * used[2])
+
+
 def test_cached_reference_is_paid_before_step_1():
     def at(reference: str) -> layouts.Estimate:
         it = training(tuning="full", parallel={"reference": reference, **FULL})
