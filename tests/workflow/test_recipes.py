@@ -114,10 +114,14 @@ def test_a_recipe_is_read_whole_where_its_footage_is(tmp_path: Path, recipe: str
     (folder / "videos/a.mp4").touch()
     (folder / "vidprom.csv").write_text("uuid,prompt\n1,a dog\n2,a cat\n")
     (folder / "labels").mkdir()
+    for name in ("a.mp4", "b.mp4"):
+        (folder / "labels" / name).touch()
     for name in ("passed", "preferred"):
         said = (
-            {"video": ["a.mp4"], "label": ["pass"]} if name == "passed" else {"a": ["a"], "b": ["b"], "answer": ["a"]}
-        )
+            {"video": ["a.mp4"], "label": ["pass"]}
+            if name == "passed"
+            else {"a": ["a.mp4"], "b": ["b.mp4"], "answer": ["a"]}
+        ) | {"caption": ["a dog"]}
         pq.write_table(pa.table(said), folder / f"labels/{name}.parquet")
     for name in (".venv-captioning", ".venv-vbench"):
         program = tmp_path / name / "bin/python"
