@@ -10,8 +10,9 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1] / "workflow"))
 
+from project import CONFIG
 from sandbox import Sandbox, missing
-from slurm_project import SlurmProject
+from slurm_project import SETTINGS, SlurmProject
 
 
 @pytest.fixture(scope="session")
@@ -30,6 +31,9 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
 def finished(cluster: Sandbox) -> SlurmProject:
     """A project that `all` was run in, on the file system that the nodes share."""
     project = SlurmProject(cluster.shared / "project")
+    candidates = {"count": 2, "limit": 9, "score": {"sharpness": 1}, "shards": 1}
+    sources = {"gt": {"kind": "gt"}, "ranked": {"kind": "best_of_n", "candidates": candidates}}
+    project.configure(SETTINGS | {"pairs": CONFIG["pairs"] | {"sources": sources}})
     done = project.snakemake("all")
     assert done.returncode == 0, done.stdout[-6000:]
     project.ran = cluster.sacct(fields="JobID,Account,Comment,State,Partition,NNodes,NodeList,AllocTRES,TimelimitRaw")

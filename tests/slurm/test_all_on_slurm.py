@@ -16,6 +16,8 @@ ASKED = {  # rule, of scores with the measure -> partition, GPUs, MB of a node, 
     "compare_halves": ("cpu", 0, 2000, 1, 60, 1),
     "encode_latents": ("gpu", 1, 64000, 1, 720, 1),
     "render_negatives": ("gpu", 1, 128000, 1, 720, 1),
+    "render_candidates": ("gpu", 1, 128000, 1, 720, 1),
+    "score_candidates": ("cpu", 0, 2000, 1, 60, 1),
     "train_arm": ("gpu", 2, 600000, 2, 2880, 1),
     "render_samples": ("gpu", 1, 128000, 1, 720, 2),
 } | {
@@ -32,8 +34,13 @@ ASKED = {  # rule, of scores with the measure -> partition, GPUs, MB of a node, 
     for name, it in measures.asked(Scores().judges).items()
     if it.reads != "answers"
 }
-SMALL_BASE = {"base_from_scratch": ("cpu", 0, 4000, 1, 60), "pretrain": ("gpu", 2, 4000, 2, 240)}
-"""As above, but for the times; a small base model made here is trained in no test of this folder."""
+PLANNED = {
+    "base_from_scratch": ("cpu", 0, 4000, 1, 60),
+    "pretrain": ("gpu", 2, 4000, 2, 240),
+    "train_vae": ("gpu", 2, 4000, 2, 2880),
+    "measure_vae": ("gpu", 1, 3000, 1, 240),
+}
+"""As above, but for the times, of what no test of this folder runs: a small base model, and an autoencoder's training."""
 
 
 def rule_of(job: dict[str, str]) -> str:
@@ -66,11 +73,14 @@ def test_each_rule_got_what_it_asked_for(finished):
     assert got == {rule: {asked} for rule, asked in ASKED.items()}
 
 
-def test_each_rule_of_a_small_base_would_ask_for(tmp_path):
+def test_each_rule_of_a_small_base_and_of_an_autoencoder_would_ask_for(tmp_path):
     project = SlurmProject(tmp_path)
-    project.configure(CONFIG | {"launch": {"processes": 2, "nodes": 2}})
-    said = project.snakemake("--dry-run", "results/base/model.json").stdout
-    for rule, asked in SMALL_BASE.items():
+    (tmp_path / "other").mkdir()
+    vae = {"report": True, "train": {"of": "other", "batch": 2}}
+    negatives = CONFIG["negatives"] | {"generators": {"base": {}, "other": {"model": "../other"}}}
+    project.configure(CONFIG | {"launch": {"processes": 2, "nodes": 2}, "vae": vae, "negatives": negatives})
+    said = project.snakemake("--dry-run", "results/base/model.json", "vae").stdout
+    for rule, asked in PLANNED.items():
         line = re.search(rf"rule {rule}:\n(?:    .*\n)*?    resources: (.*)", said)[1]
         given = dict(part.split("=") for part in line.split(", "))
         assert given["slurm_partition"] == asked[0]
