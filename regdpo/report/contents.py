@@ -172,7 +172,7 @@ class Contents:
     shortcuts: dict[str, Accuracy | None] = field(default_factory=dict)
     """As ``shortcut``, by source (and generator of the losers); empty of one alone."""
     weights: dict[str, pair_weights.Weights] = field(default_factory=dict)
-    """Source of pairs -> how their weights lie; of those alone that weigh differently."""
+    """Source of pairs -> how their weights lie; empty where all pairs weigh the same."""
     raters: dict[str, agreement.Raters] = field(default_factory=dict)
     """Source of labels -> how many were judged, and how far raters agree."""
 

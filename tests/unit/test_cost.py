@@ -164,16 +164,15 @@ def test_what_files_label_has_no_loser(tmp_path):
     assert labelled.in_files(settings, key) == 0, "comparisons are pairs"
 
 
-def test_a_step_with_labels_is_shorter(tmp_path):
+def test_people_alone_need_no_negatives(tmp_path):
     table = tmp_path / "labels.csv"
     table.write_text("video,label\na.mp4,pass\nb.mp4,fail\n")
     values = schema.load(RECIPE).model_dump()
     values["pairs"]["sources"] = {"people": {"kind": "labels", "path": str(table)}}
     values["train"]["arms"] |= {"kto": {"objective": "kto", "beta": 500}}
-    found = {part.name: part.hours for part in cost.parts(asked(settings=schema.check(values)))}
-    assert "negatives" not in found
-    assert found["training, kto"] == pytest.approx(found["training, dpo"] / 2)
-    assert "negatives" not in cost.markdown(asked(settings=schema.check(values)))
+    of = asked(settings=schema.check(values))
+    assert [cost._of_arm(of, name).a_sample for name in ("sft", "dpo", "kto")] == [1, 2, 1]
+    assert cost._faster(of) == []
 
 
 def test_labels_of_latents_are_counted_by_source():

@@ -39,6 +39,7 @@ from regdpo.report import (
     gather,
     losers,
     page,
+    pair_weights,
     people,
     totals,
     videos,
@@ -658,6 +659,29 @@ def test_sft_after_a_preference_is_not_sft_alone(inputs):
     values["arms"]["long"]["settings"] = {"steps": 100}
     config = before.config.model_copy(update={"train": schema.Train.model_validate(values)})
     assert [it.sft for it in judged(replace(before, config=config))[1].sft] == ["long", "mixed.1"]
+
+
+def test_weights_of_pairs_are_shown_by_source_and_against_each_other(inputs):
+    """Here half of the training pairs are of a source that weighs 9 and 19 times as much as the other, which is all 1."""
+    assert pair_weights.histograms(inputs.pairs) == {}
+    train = [pair for pair in inputs.pairs if pair.split == "train"]
+    heavy = {pair.pair_id: 9.0 if number else 19.0 for number, pair in enumerate(train[:3])}
+    given = [
+        pair.model_copy(update={"origin": "ranked", "weight": heavy[pair.pair_id]}) if pair.pair_id in heavy else pair
+        for pair in inputs.pairs
+    ]
+    found = pair_weights.histograms(given)
+    ranked, gt = found["ranked"], found["gt"]
+    assert (ranked.edges, ranked.counts) == (pytest.approx([*range(9, 20)]), [2, *[0] * 8, 1])
+    assert (ranked.mean, ranked.share) == pytest.approx((37 / 3, 37 / 40))
+    assert (gt.edges, gt.counts, gt.mean, gt.share) == ([1, 1], [3], 1, pytest.approx(3 / 40))
+    html = page.render(replace(contents.shape(inputs), weights=found), inputs.store)
+    text = " ".join(re.sub("<[^>]*>", " ", html).split())
+    assert "of gt weigh Each of the 3 training pairs weighs 1. Together they have 8 % of the weight" in text  # 7.5
+    assert "Weights of the 3 training pairs; their mean is 12.3. Together they have 92 % of the weight of all" in text
+    assert "18 to 19 1 " in text
+    alone = pair_weights.histograms([pair for pair in given if pair.origin == "ranked"])
+    assert [it.share for it in alone.values()] == [1]
 
 
 def test_split_is_read_from_the_rows(inputs):
