@@ -3,15 +3,24 @@
 import importlib
 import json
 import pickle
+import warnings
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from regdpo.core.errors import UserError, first_line
 from regdpo.core.temporaries import atomic
 from regdpo.runtime.hub import BROKEN
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+STORED = ("torch.float32", "torch.bfloat16", "torch.float16")
+"""Types of weights that stand for themselves, unscaled."""
+UNTOLD = (KeyError, IndexError, ValueError, RuntimeError, TypeError, ZeroDivisionError)
+"""What reading a configuration off the shapes of other weights raises."""
 
 
 @dataclass(frozen=True)
@@ -80,8 +89,10 @@ def run_back(folder: Path, tuned: Path | None, out: Path) -> None:
     """Write the published layout again, with a tuned denoiser in the place of the folder's own if there is one.
 
     Raises:
-        UserError: the folder was not converted here, or the tuned denoiser is another one.
+        UserError: ``out`` is there already, the folder was not converted here, or the tuned denoiser is another one.
     """
+    if out.exists():
+        raise UserError(f"{out}: is there already; name a new one")
     try:
         family = json.loads((folder / "model_index.json").read_text())["regdpo_family"]
         function = _function(CONVERSIONS[family].back)
@@ -100,12 +111,48 @@ def read(path: Path) -> Any:
     import torch  # here, since it takes long to load
 
     try:
-        return torch.load(path, "cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return torch.load(path, "cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except (*BROKEN, pickle.UnpicklingError, EOFError) as error:
-        # Of an unpickling error the library advises to run what the file holds.
-        damaged = "it is damaged, or holds more than tensors"
-        reason = damaged if isinstance(error, pickle.UnpicklingError) else first_line(error)
+        # Of these two the library advises to run what the file holds.
+        advised = isinstance(error, pickle.UnpicklingError) or "weights_only" in str(error)
+        reason = "it is damaged, or holds more than tensors" if advised else first_line(error)
         raise UserError(f"{path}: cannot be read as a file of tensors ({reason})") from None
+
+
+def tensors(path: Path, given: Any, what: str) -> "dict[str, Tensor]":
+    """What ``read`` gave, if it is tensors by name; those that share memory have copies of their own.
+
+    Raises:
+        UserError: it holds something else, or tensors without their numbers one after another.
+    """
+    import torch
+
+    if not isinstance(given, dict):
+        raise UserError(f"{path}: holds a {type(given).__name__} and not tensors by name; it is not {what}")
+    found, seen = {}, set()
+    for name, it in given.items():
+        if not isinstance(name, str) or not isinstance(it, torch.Tensor):
+            raise UserError(f"{path}: holds {type(it).__name__} as {name!r} and not tensors by name; it is not {what}")
+        if it.layout != torch.strided or it.is_meta or it.is_quantized:
+            kind = "meta" if it.is_meta else "quantised" if it.is_quantized else it.layout
+            raise UserError(f"{path}: {name} is a {kind} tensor; it is not {what}")
+        memory = it.untyped_storage().data_ptr()
+        found[name] = it.clone() if memory in seen else it
+        seen.add(memory)
+    return found
+
+
+def lacks(path: Path, error: Exception, given: "Mapping[str, Tensor]", what: str) -> UserError:
+    """What to tell of weights by whose names and shapes no model can be made."""
+    first = f"its first tensor is {min(given)}" if given else "it holds no tensors"
+    reason = (
+        f"lacks {error.args[0]}"
+        if isinstance(error, KeyError)
+        else f"is of other values or shapes: {first_line(error)}"
+    )
+    return UserError(f"{path}: {reason} ({first}); it is not {what}")
 
 
 def _function(name: str) -> Callable[..., None]:

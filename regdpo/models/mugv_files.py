@@ -5,6 +5,7 @@ eight latents of it come from the same stretch of frames, as published.
 """
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import transformers
 from torch import Tensor, nn
 
 from regdpo.core.errors import UserError, first_line
-from regdpo.models.conversions import read
+from regdpo.models.conversions import STORED, UNTOLD, lacks, read, tensors
 from regdpo.models.mugv_autoencoder import AutoencoderMugV
 from regdpo.models.mugv_transformer import MugVTransformer3DModel
 from regdpo.models.weights import StoredWeights
@@ -35,25 +36,30 @@ def convert(dit: Path, vae: Path, out: Path, text_encoder: str) -> None:
     Raises:
         UserError: a file cannot be read or is another one; the text encoder cannot be had, or is of another width.
     """
-    order, width = {}, 0
-    for part, path, kind, config in (
-        ("transformer", dit, MugVTransformer3DModel, transformer_config),
-        ("vae", vae, AutoencoderMugV, autoencoder_config),
-    ):
-        weights = _tensors(path, FILES[part])
-        try:
-            with torch.device("meta"):
-                model: Any = kind(**config(weights))
-        except (KeyError, IndexError, ValueError, RuntimeError) as error:
-            raise UserError(f"{path}: is not MUG-V's {FILES[part]} ({first_line(error)})") from None
-        check(path, {name: it.shape for name, it in model.state_dict().items()}, weights, f"MUG-V's {FILES[part]}")
-        nn.Module.load_state_dict(model, weights, assign=True)
+    denoiser = _model(dit, "transformer", MugVTransformer3DModel, transformer_config)
+    autoencoder = _model(vae, "vae", AutoencoderMugV, autoencoder_config)
+    _save_text(text_encoder, denoiser.config.text_dim, out)  # what can fail comes first, what takes long last
+    order = {}
+    for part, model in (("transformer", denoiser), ("vae", autoencoder)):
         model.save_pretrained(out / part, safe_serialization=True)
-        order[part] = list(weights)
-        width = model.config.get("text_dim", width)
-    _save_text(text_encoder, width, out)
+        order[part] = model.published
     write_index(out)
     (out / ORDER).write_text(json.dumps(order))
+
+
+def _model(path: Path, part: str, kind: Any, config: Callable[[Tensors], dict[str, Any]]) -> Any:
+    """The model of a file, whose weights stay mapped from it; ``published`` has their names in the file's order."""
+    what = f"MUG-V's {FILES[part]}"
+    weights = tensors(path, read(path), what)
+    try:
+        with torch.device("meta"):
+            model: Any = kind(**config(weights))
+    except UNTOLD as error:
+        raise lacks(path, error, weights, what) from None
+    check(path, {name: it.shape for name, it in model.state_dict().items()}, weights, what)
+    nn.Module.load_state_dict(model, weights, assign=True)
+    model.published = list(weights)
+    return model
 
 
 def back(folder: Path, tuned: Path | None, out: Path) -> None:
@@ -84,7 +90,7 @@ def transformer_config(weights: Tensors) -> dict[str, Any]:
         "patch_size": tuple(patch),
         "num_attention_heads": width // head,
         "attention_head_dim": head,
-        "num_layers": 1 + max(int(name.split(".")[1]) for name in weights if name.startswith("blocks.")),
+        "num_layers": len({name.split(".")[1] for name in weights if name.startswith("blocks.")}),
         "mlp_ratio": len(weights["blocks.0.mlp.fc1.weight"]) / width,
         "text_dim": weights["y_embedder.y_proj.fc1.weight"].shape[1],
     }
@@ -100,6 +106,8 @@ def autoencoder_config(weights: Tensors) -> dict[str, Any]:
             number += 1
         return number
 
+    if not (weights["scale"] > 0).all() or not all(weights[name].isfinite().all() for name in ("scale", "shift")):
+        raise ValueError("scale is not above zero, or scale or shift is not finite")
     levels = count(f"{encoder}down_blocks.", ".resnets.0.conv2.weight")
     blocks = [len(weights[f"{encoder}down_blocks.{i}.resnets.0.conv2.weight"]) for i in range(levels)]
     stages = count(f"{time}block_res_blocks.", ".0.conv2.conv.weight")
@@ -119,7 +127,7 @@ def autoencoder_config(weights: Tensors) -> dict[str, Any]:
 
 
 def check(path: Path, wanted: dict[str, torch.Size], weights: Tensors, what: str) -> None:
-    """Raise UserError unless there are just these tensors, of these shapes."""
+    """Raise UserError unless there are just these tensors, of these shapes, in floating point that is not scaled."""
     for lack, names in (("lacks", wanted.keys() - weights.keys()), ("holds, unasked,", weights.keys() - wanted.keys())):
         if names:
             more = f" and {len(names) - 1} more" if len(names) > 1 else ""
@@ -127,6 +135,8 @@ def check(path: Path, wanted: dict[str, torch.Size], weights: Tensors, what: str
     for name, shape in wanted.items():
         if weights[name].shape != shape:
             raise UserError(f"{path}: {name} is {tuple(weights[name].shape)}, it would be {tuple(shape)} in {what}")
+        if str(weights[name].dtype) not in STORED:
+            raise UserError(f"{path}: {name} is stored as {weights[name].dtype}; it is not {what}")
 
 
 def write_index(out: Path) -> None:
@@ -144,13 +154,6 @@ def write_index(out: Path) -> None:
     (out / "scheduler").mkdir(parents=True, exist_ok=True)
     for path, values in (("model_index.json", index), ("scheduler/scheduler_config.json", scheduler)):
         (out / path).write_text(json.dumps(values, indent=2))
-
-
-def _tensors(path: Path, what: str) -> Tensors:
-    given = read(path)
-    if not isinstance(given, dict) or not all(isinstance(it, Tensor) for it in given.values()):
-        raise UserError(f"{path}: holds something else than tensors by name; it is not MUG-V's {what}")
-    return dict(given)
 
 
 def _save_text(name: str, width: int, out: Path) -> None:

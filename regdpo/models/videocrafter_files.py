@@ -18,13 +18,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from regdpo.core.errors import UserError, first_line
-from regdpo.models.conversions import read
+from regdpo.models.conversions import STORED, UNTOLD, lacks, read, tensors
 from regdpo.models.discrete_noise import TIMESTEPS, alphas, scales
 from regdpo.models.video_unet import FIRST_HEADS, GROUPS, VideoUNet
 from regdpo.models.videocrafter_names import Tensors, lora_layers, merged, text_from, vae_from, vae_name
 from regdpo.runtime.hub import BROKEN
 
 UNET, VAE, TEXT = "model.diffusion_model.", "first_stage_model.", "cond_stage_model.model."
+PUBLISHED = "VideoCrafter2's model.ckpt"
+TURBO = "T2V-Turbo's list of low-rank updates nor the denoiser of its second version"
 REST = "published.safetensors"
 """In the folder: tensors of the file that no part takes, such as the text tower's last layer."""
 NAMES = "published.json"
@@ -54,13 +56,15 @@ def convert_turbo(update: Path, model: Path, out: Path, tokenizer: str) -> None:
     """
     given, published = read(update), _published(model)
     if isinstance(given, list):
-        unet = _updated(update, given, model, _part(published, UNET))
-    elif isinstance(given, dict) and all(isinstance(it, Tensor) for it in given.values()):
-        unet = given
+        base = _part(published, UNET)
+        _same(model, {name: it.shape for name, it in _empty(model, base).state_dict().items()}, base)
+        unet = _updated(update, given, model, base)
     else:
-        raise UserError(f"{update}: is neither T2V-Turbo's list of low-rank updates nor a denoiser's weights")
+        unet = tensors(update, given, TURBO)
     if "time_cond_proj.weight" not in unet:
-        raise UserError(f"{update}: has no time_cond_proj.weight; a T2V-Turbo takes the guidance scale by it")
+        raise UserError(
+            f"{update}: has no time_cond_proj.weight, which takes the guidance scale; it is neither {TURBO}"
+        )
     _write_common(model, out, published, tokenizer)
     _save_unet(update, unet, out)
     (out / NAMES).write_text(json.dumps(list(unet)))
@@ -114,14 +118,15 @@ def _denoiser(folder: Path, tuned: Path | None) -> Tensors:
 def _published(path: Path) -> Tensors:
     """The tensors of VideoCrafter2's file."""
     given = read(path)
-    found = given.get("state_dict") if isinstance(given, dict) else None
-    if not isinstance(found, dict) or not all(isinstance(it, Tensor) for it in found.values()):
-        raise UserError(f"{path}: has no state_dict of tensors; it is not VideoCrafter2's model.ckpt")
+    if not isinstance(given, dict) or "state_dict" not in given:
+        raise UserError(f"{path}: has no state_dict of tensors; it is not {PUBLISHED}")
+    found = tensors(path, given["state_dict"], PUBLISHED)
     for prefix in (UNET, VAE, TEXT):
         if not any(name.startswith(prefix) for name in found):
-            raise UserError(f"{path}: has no {prefix}*; it is not VideoCrafter2's model.ckpt")
+            raise UserError(f"{path}: has no {prefix}*; it is not {PUBLISHED}")
     for name, wanted in (("alphas_cumprod", alphas()), ("scale_arr", scales())):
-        if name not in found or not torch.allclose(found[name][:TIMESTEPS].double(), wanted, rtol=1e-5):
+        given_here = found.get(name, torch.empty(0)).flatten()[:TIMESTEPS].double()
+        if given_here.shape != wanted.shape or not torch.allclose(given_here, wanted, rtol=1e-5):
             raise UserError(f"{path}: its {name} is not VideoCrafter2's")
     return found
 
@@ -139,8 +144,8 @@ def _write_common(path: Path, out: Path, published: Tensors, tokenizer: str) -> 
             autoencoder, encoder = AutoencoderKL(**_vae_config(vae)), transformers.CLIPTextModel(config)
         _save(path, autoencoder, vae_from(vae, _levels(vae)), out / "vae")
         _save(path, encoder, text_from(tower, config.num_hidden_layers), out / "text_encoder")
-    except KeyError as error:
-        raise UserError(f"{path}: lacks {error}; it is not VideoCrafter2's model.ckpt") from None
+    except UNTOLD as error:
+        raise lacks(path, error, published, PUBLISHED) from None
     _save_tokenizer(tokenizer, config.vocab_size, config.max_position_embeddings, out / "tokenizer")
     taken = {name for name in tower if text_from({name: torch.arange(3)}, config.num_hidden_layers)}
     return {f"{VAE}{name}" for name in vae} | {f"{TEXT}{name}" for name in taken}
@@ -155,8 +160,11 @@ def _write_rest(out: Path, published: Tensors, taken: set[str]) -> None:
 def _updated(path: Path, halves: list[Any], model: Path, base: Tensors) -> Tensors:
     """VideoCrafter2's weights with the low-rank update of a list."""
     wrong = f"{path}: is not the low-rank update of T2V-Turbo for {model}"
-    if not all(isinstance(it, Tensor) and it.dim() >= 2 for it in halves) or len(halves) < 10:
-        raise UserError(wrong)
+    if not all(isinstance(it, Tensor) and it.dim() >= 2 and str(it.dtype) in STORED for it in halves):
+        raise UserError(f"{wrong}: it holds something else than matrices in floating point")
+    if len(halves) < 10:
+        raise UserError(f"{wrong}: {len(halves)} tensors are too few")
+    halves = [it.float() for it in halves]
     width = len(base["input_blocks.0.0.weight"])
     base = {**base, "time_cond_proj.weight": torch.zeros(width, halves[9].shape[1])}
     layers = lora_layers(_empty(path, base))
@@ -174,8 +182,8 @@ def _empty(path: Path, weights: Tensors) -> Any:
     try:
         with torch.device("meta"):
             return VideoUNet(**unet_config(weights))
-    except (KeyError, IndexError, ZeroDivisionError) as error:
-        raise UserError(f"{path}: holds no UNet of VideoCrafter2 (it lacks {error})") from None
+    except UNTOLD as error:
+        raise lacks(path, error, weights, "a UNet of VideoCrafter2") from None
 
 
 def unet_config(weights: Tensors) -> dict[str, Any]:
@@ -264,6 +272,8 @@ def _same(path: Path, wanted: dict[str, torch.Size], weights: Tensors) -> None:
     for name, shape in wanted.items():
         if weights[name].shape != shape:
             raise UserError(f"{path}: {name} is {tuple(weights[name].shape)} where {tuple(shape)} is wanted")
+        if str(weights[name].dtype) not in STORED:
+            raise UserError(f"{path}: {name} is stored as {weights[name].dtype}; it is not the published file")
 
 
 def _save_tokenizer(name: str, words: int, places: int, folder: Path) -> None:

@@ -432,9 +432,13 @@ def test_the_published_files_are_converted_and_back_bit_for_bit(published):
 @pytest.mark.parametrize(
     ("file", "holds", "said"),
     [
-        ("dit.pt", "vae.pt", r"dit.pt: is not MUG-V's dit.pt \('x_embedder.proj.weight'\)"),
-        ("vae.pt", "dit.pt", r"vae.pt: is not MUG-V's vae.pt"),
-        ("dit.pt", {"a": 1}, "dit.pt: holds something else than tensors by name"),
+        (
+            "dit.pt",
+            "vae.pt",
+            r"dit.pt: lacks x_embedder.proj.weight \(its first tensor is logvar\); it is not MUG-V's dit.pt",
+        ),
+        ("vae.pt", "dit.pt", r"vae.pt: lacks .*; it is not MUG-V's vae.pt"),
+        ("dit.pt", {"a": 1}, "dit.pt: holds int as 'a' and not tensors by name"),
         ("dit.pt", "less", "dit.pt: lacks end_token; it is not MUG-V's dit.pt"),
         (
             "dit.pt",
@@ -459,3 +463,46 @@ def test_a_wrong_file_is_told_in_one_line(published, file, holds, said):
         conversions.run("mugv", files, published / "model", options)
     assert "\n" not in str(told.value)
     assert not (published / "model").exists()
+
+
+def test_weights_that_are_not_the_published_ones_are_told_in_one_line(published):
+    """And nothing is written, not even before the text encoder is found to be another one. Nobody's code is run."""
+    given = torch.load(published / "dit.pt", weights_only=True)
+    first, scalar = "blocks.0.attn.q_norm.weight", torch.ones(())
+    vae = torch.load(published / "vae.pt", weights_only=True)
+    cases = [
+        ({"state_dict": given}, "holds dict as 'state_dict'"),
+        ({f"module.{name}": it for name, it in given.items()}, r"lacks x_embedder.*\(its first tensor is module\."),
+        ({**given, "more": scalar}, "holds, unasked, more"),
+        ({**given, 5: scalar}, "holds Tensor as 5"),
+        ({**given, first: scalar}, "is of other values or shapes"),
+        ({**given, first: given[first][:0]}, "is of other values or shapes"),
+        ({name: it.to(torch.int8) for name, it in given.items()}, "stored as torch.int8"),
+        ({name: it.to_sparse() for name, it in given.items()}, "is a torch.sparse_coo tensor"),
+        ({**given, "x": exit}, "it is damaged, or holds more than tensors"),
+    ]
+    options = {"text_encoder": str(published / "t5")}
+
+    def refused(message: str) -> None:
+        with pytest.raises(UserError, match=message) as told:
+            conversions.run("mugv", [published / "dit.pt", published / "vae.pt"], published / "model", options)
+        assert "\n" not in str(told.value)
+        assert not (published / "model").exists()
+
+    for held, message in cases:
+        torch.save(held, published / "dit.pt")
+        refused(f"dit.pt: .*{message}")
+    torch.save(given, published / "dit.pt")
+    whole = (published / "dit.pt").read_bytes()
+    (published / "dit.pt").write_bytes(whole[: len(whole) // 2])
+    refused("dit.pt: cannot be read")
+    torch.save({**given, "end_token": given["start_token"]}, published / "dit.pt")  # in one piece of memory
+    torch.save({**vae, "scale": 0 * vae["scale"]}, published / "vae.pt")
+    refused("vae.pt: .*scale is not above zero")
+    torch.save(vae, published / "vae.pt")
+    options["text_encoder"] = str(published / "none")
+    refused("--text_encoder: .*none cannot be loaded")
+    options["text_encoder"] = str(published / "t5")
+    conversions.run("mugv", [published / "dit.pt", published / "vae.pt"], published / "model", options)
+    with pytest.raises(UserError, match="model: is there already; name a new one"):
+        conversions.run_back(published / "model", None, published / "model")

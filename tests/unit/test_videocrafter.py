@@ -495,7 +495,7 @@ def test_a_wrong_file_is_one_line(files, monkeypatch):
         ("videocrafter2", "part.ckpt"): r"has no first_stage_model.\*",
         ("videocrafter2", "lacking.ckpt"): "lacks middle_block.0.emb_layers.1.bias; it is not the published file",
         ("t2v_turbo", "short.pt", "model.ckpt"): "update of T2V-Turbo .*: .* tensors for .* layers",
-        ("t2v_turbo", "model.ckpt", "model.ckpt"): "neither T2V-Turbo's list .* nor a denoiser's",
+        ("t2v_turbo", "model.ckpt", "model.ckpt"): "it is not T2V-Turbo's list of .* nor the denoiser",
     }
     for given, message in cases.items():
         with pytest.raises(UserError, match=message):
