@@ -28,7 +28,9 @@ def main() -> None:
     back.add_argument("folder", type=Path, help="what this script wrote")
     back.add_argument("out", type=Path, help="the file to write; of mugv, a folder for both")
     back.add_argument(
-        "--denoiser", type=Path, help="folder of a denoiser that was tuned in full, in place of the base's"
+        "--denoiser",
+        type=Path,
+        help="folder of a training's weights: they take the base's place, adapters are merged in",
     )
     args = parser.parse_args()
     if args.family == "back":

@@ -3,15 +3,17 @@
 import importlib
 import json
 import pickle
+import shutil
 import warnings
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from regdpo.core.errors import UserError, first_line
-from regdpo.core.temporaries import atomic
+from regdpo.core.temporaries import atomic, scratch
 from regdpo.runtime.hub import BROKEN
 
 if TYPE_CHECKING:
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 
 STORED = ("torch.float32", "torch.bfloat16", "torch.float16")
 """Types of weights that stand for themselves, unscaled."""
+ORDER = "published.json"
+"""In a converted folder: the names of each file's tensors, in their order."""
 UNTOLD = (KeyError, IndexError, ValueError, RuntimeError, TypeError, ZeroDivisionError)
 """What reading a configuration off the shapes of other weights raises."""
 
@@ -86,20 +90,45 @@ def run(family: str, files: list[Path], out: Path, options: Mapping[str, str]) -
 
 
 def run_back(folder: Path, tuned: Path | None, out: Path) -> None:
-    """Write the published layout again, with a tuned denoiser in the place of the folder's own if there is one.
+    """Write the published layout again.
+
+    Args:
+        tuned: folder of a tuned denoiser that takes the place of the folder's own, or of adapters that are merged into
+            it.
 
     Raises:
-        UserError: ``out`` is there already, the folder was not converted here, or the tuned denoiser is another one.
+        UserError: ``out`` is there already, the folder was not converted here, or what was tuned is another model.
     """
     if out.exists():
         raise UserError(f"{out}: is there already; name a new one")
     try:
         family = json.loads((folder / "model_index.json").read_text())["regdpo_family"]
         function = _function(CONVERSIONS[family].back)
+        (folder / ORDER).stat()
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{folder}: was not written by scripts/convert.py ({first_line(error)})") from None
-    with atomic(out) as temporary:
-        function(folder, tuned, temporary)
+    with atomic(out) as temporary, _whole(folder, tuned, out.parent) as denoiser:
+        function(folder, denoiser, temporary)
+
+
+@contextmanager
+def _whole(folder: Path, tuned: Path | None, home: Path) -> Iterator[Path | None]:
+    """The folder of a tuned denoiser; of adapters the weights that they are merged into, as long as they are read."""
+    from diffusers.loaders.lora_base import LORA_WEIGHT_NAME_SAFE
+
+    from regdpo.models import adapters, merging
+    from regdpo.models.weights import StoredWeights
+
+    if tuned is None or not (tuned / LORA_WEIGHT_NAME_SAFE).exists():
+        yield tuned
+        return
+    found = {name.removeprefix(adapters.PREFIX): it for name, it in adapters.load(tuned).items()}
+    base = folder / "transformer"
+    with scratch(home) as place:
+        weights = StoredWeights(base)
+        merging.merge(weights, weights.shapes, found, place)
+        shutil.copyfile(base / "config.json", place / "config.json")
+        yield place
 
 
 def read(path: Path) -> Any:

@@ -14,15 +14,13 @@ import transformers
 from torch import Tensor, nn
 
 from regdpo.core.errors import UserError, first_line
-from regdpo.models.conversions import STORED, UNTOLD, lacks, read, tensors
+from regdpo.models.conversions import ORDER, STORED, UNTOLD, lacks, read, tensors
 from regdpo.models.mugv_autoencoder import AutoencoderMugV
 from regdpo.models.mugv_transformer import MugVTransformer3DModel
 from regdpo.models.weights import StoredWeights
 from regdpo.runtime.hub import BROKEN
 
 Tensors = dict[str, Tensor]
-ORDER = "published.json"
-"""In the folder: the names of each file's tensors, in their order."""
 FILES = {"transformer": "dit.pt", "vae": "vae.pt"}
 """Part of the folder -> the published file."""
 

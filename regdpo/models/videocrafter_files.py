@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from regdpo.core.errors import UserError, first_line
-from regdpo.models.conversions import STORED, UNTOLD, lacks, read, tensors
+from regdpo.models.conversions import ORDER, STORED, UNTOLD, lacks, read, tensors
 from regdpo.models.discrete_noise import TIMESTEPS, alphas, scales
 from regdpo.models.video_unet import FIRST_HEADS, GROUPS, VideoUNet
 from regdpo.models.videocrafter_names import Tensors, lora_layers, merged, text_from, vae_from, vae_name
@@ -29,8 +29,6 @@ PUBLISHED = "VideoCrafter2's model.ckpt"
 TURBO = "T2V-Turbo's list of low-rank updates nor the denoiser of its second version"
 REST = "published.safetensors"
 """In the folder: tensors of the file that no part takes, such as the text tower's last layer."""
-NAMES = "published.json"
-"""In the folder: the names of the file's tensors, in their order."""
 HEAD = 64
 """Width of the text tower's heads."""
 
@@ -67,7 +65,7 @@ def convert_turbo(update: Path, model: Path, out: Path, tokenizer: str) -> None:
         )
     _write_common(model, out, published, tokenizer)
     _save_unet(update, unet, out)
-    (out / NAMES).write_text(json.dumps(list(unet)))
+    (out / ORDER).write_text(json.dumps(list(unet)))
     motion = {"motion_guidance": 0.05, "motion_share": 0.5} if "motion_cond_proj.weight" in unet else {}
     write_index(out, "t2v_turbo", "T2VTurbo", {"_class_name": "Consistency", "origin_steps": 200, **motion})
 
@@ -78,7 +76,7 @@ def back(folder: Path, tuned: Path | None, out: Path) -> None:
     vae = load_file(folder / "vae" / "diffusion_pytorch_model.safetensors")
     text = load_file(folder / "text_encoder" / "model.safetensors")
     text = {name.removeprefix("text_model."): it for name, it in text.items()}
-    names = json.loads((folder / NAMES).read_text())
+    names = json.loads((folder / ORDER).read_text())
     levels = _levels(name.removeprefix(VAE) for name in names if name.startswith(VAE))
     layers = json.loads((folder / "text_encoder" / "config.json").read_text())["num_hidden_layers"]
     found: Tensors = {}
@@ -99,7 +97,7 @@ def back(folder: Path, tuned: Path | None, out: Path) -> None:
 
 def back_turbo(folder: Path, tuned: Path | None, out: Path) -> None:
     """Write the denoiser's weights under their names, as v2 was published."""
-    unet, names = _denoiser(folder, tuned), json.loads((folder / NAMES).read_text())
+    unet, names = _denoiser(folder, tuned), json.loads((folder / ORDER).read_text())
     torch.save({name: unet[name] for name in names}, out)
 
 
@@ -154,7 +152,7 @@ def _write_common(path: Path, out: Path, published: Tensors, tokenizer: str) -> 
 def _write_rest(out: Path, published: Tensors, taken: set[str]) -> None:
     rest = {name: it.contiguous() for name, it in published.items() if name not in taken and not name.startswith(UNET)}
     save_file(rest, out / REST)
-    (out / NAMES).write_text(json.dumps(list(published)))
+    (out / ORDER).write_text(json.dumps(list(published)))
 
 
 def _updated(path: Path, halves: list[Any], model: Path, base: Tensors) -> Tensors:

@@ -15,7 +15,7 @@ from tiny_pipelines import tokenizer
 from torch import Tensor
 
 from regdpo.config.schema import Sampling
-from regdpo.config.training import TrainSettings
+from regdpo.config.training import Lora, TrainSettings
 from regdpo.core.errors import UserError
 from regdpo.core.store import Store
 from regdpo.models import conversions
@@ -405,7 +405,7 @@ def alike(one: Path, other: Path) -> bool:
 
 
 def test_the_published_files_are_converted_and_back_bit_for_bit(published):
-    """Also with a denoiser that was tuned in full, as training exports it."""
+    """Also with a denoiser that was tuned in full, as training exports it, and with adapters merged in."""
     options = {"text_encoder": str(published / "t5")}
     files = [published / "dit.pt", published / "vae.pt"]
     conversions.run("mugv", files, published / "model", options)
@@ -427,6 +427,19 @@ def test_the_published_files_are_converted_and_back_bit_for_bit(published):
     assert all(torch.equal(it, state[name]) for name, it in after.items())
     assert alike(published / "after/vae.pt", files[1])
     assert (published / "tuned" / FILE).exists()
+
+    model = family.load_transformer()
+    family.add_lora(model, Lora(rank=2, alpha=8))  # of strength 4
+    torch.nn.init.normal_(model.blocks[1].attn.qkv.lora_B.default.weight)
+    (published / "lora").mkdir()
+    family.save_lora(model, {name: it.detach() for name, it in model.state_dict().items()}, published / "lora")
+    conversions.run_back(published / "model", published / "lora", published / "merged")
+    merged, base = (torch.load(published / name, weights_only=True) for name in ("merged/dit.pt", "dit.pt"))
+    assert list(merged) == list(base)
+    assert {name for name, it in merged.items() if not torch.equal(it, base[name])} == {"blocks.1.attn.qkv.weight"}
+    down, up = (getattr(model.blocks[1].attn.qkv, name).default.weight for name in ("lora_A", "lora_B"))
+    wanted = base["blocks.1.attn.qkv.weight"] + 4 * up @ down
+    torch.testing.assert_close(merged["blocks.1.attn.qkv.weight"], wanted, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize(
