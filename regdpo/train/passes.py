@@ -196,8 +196,8 @@ class Passes:
         """The loss with the SFT term, its slopes, and the term's weight, (B,)."""
         chosen, count = self.stage.sft.r, batch.pairs
         r = None if chosen == "dgr" else chosen * batch.weight.to(e)
-        if r is not None and batch.good is not None:
-            r = r * batch.good
+        if batch.good is not None:  # bad samples have none, also where the loss would rise with their error
+            r = (slopes[0].clamp_min(0) if r is None else r) * batch.good
         loss, slope, weight = regularised(loss, slopes[0][:count], e[:count], r)
         return loss, (torch.cat([slope, slopes[0][count:]]), *slopes[1:]), weight
 

@@ -556,9 +556,10 @@ def test_labelled_samples_are_trained_on(world, tmp_path):
 
 
 def test_a_labelled_batchs_gradient_is_the_losses_own(world, tmp_path):
-    """NFT by autograd through the implicit policies' answers, which our loss never forms."""
+    """NFT by autograd through the implicit policies' answers, which our loss never forms. Its slope in the error is the
+    mix, of bad samples too, but the SFT term is of good ones alone."""
     labelled = tiny.with_labels(world, tmp_path)
-    trainer = opened(tiny.job(labelled, tmp_path / "run", "nft", micro_batch=4))
+    trainer = opened(tiny.job(labelled, tmp_path / "run", "nft", micro_batch=4, terms={"sft": {"r": "dgr"}}))
     with torch.no_grad():
         for number, parameter in enumerate(trainer.parameters.values()):
             local = parameter.to_local()
@@ -574,6 +575,8 @@ def test_a_labelled_batchs_gradient_is_the_losses_own(world, tmp_path):
     policy = residuals(passes.family, passes.policy, batch.x0, batch.noise, batch.sigma, batch.inputs)
     signed = torch.where(batch.good, 0.5, -0.5).view(-1, 1, 1, 1, 1)
     loss = batch.weight * (((1 - signed) * reference + signed * policy) ** 2).mean((1, 2, 3, 4)) / 0.5
+    loss = loss + 0.5 * batch.weight * batch.good * (policy**2).mean((1, 2, 3, 4))
+    assert 0 < batch.good.sum() < len(batch.good)
     loss.mean().backward()
     torch.testing.assert_close(found["loss"], loss.detach(), rtol=1e-4, atol=1e-6)
     scale = max(float(gradient.abs().max()) for gradient in ours.values())

@@ -217,8 +217,10 @@ def test_pairs_of_the_best_and_the_worst_weigh_by_how_rare_their_scores_are(ran:
     assert {(row.winner_sha256, row.loser_sha256): row.weight for row in pairs} == pytest.approx(wanted)
     weights = [row.weight for row in pairs if row.split == "train"]
     assert len({*weights}) > 1
+    every = [row for row in manifests.read(results / "pairs.parquet", PairRow) if row.split == "train"]
     shown = json.loads((results / "report/report.json").read_text())["weights"]
-    assert {*shown} == {"ranked"}
+    assert {*shown} == {row.origin for row in every}
+    assert shown["ranked"]["share"] == pytest.approx(sum(weights) / sum(row.weight for row in every))
     assert shown["ranked"]["mean"] == pytest.approx(np.mean(weights))
     assert sum(shown["ranked"]["counts"]) == len(weights)
 
