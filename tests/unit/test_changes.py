@@ -90,11 +90,11 @@ def test_one_line_for_one_changed_key(path, value, line):
 
 
 def test_an_arm_that_goes_changes_the_page_alone():
-    arms = {name: arm for name, arm in DEFAULT["train"]["arms"].items() if name != "sft"}
+    arms = {name: arm for name, arm in DEFAULT["train"]["arms"].items() if name != "ddo"}
     lines = said("train.arms", arms)
     assert [line.rpartition(": ")[2] for line in lines] == ["the report", "the report"]
     assert lines[0].startswith('train.arms ["sft", "dpo", ')
-    assert lines[1].startswith("train.arms.sft {")
+    assert lines[1].startswith("train.arms.ddo {")
 
 
 def test_an_override_is_told_where_it_stands():

@@ -312,7 +312,7 @@ def test_generators_are_the_shared_settings_with_their_own():
         ({"base": {"model": "x/y", "revision": "1"}}, "that name is for the base model"),
         ({"a": {}, "b": {}}, "generators.b: makes the same videos as a"),
         ({"a": {"sampling": {"step": 3}}}, "generators.a.sampling.step: unknown key"),
-        ({"a": {"family": "cogvideox", "model": "x/y", "revision": "1", "sampling": {"solver": "dpm++"}}},
+        ({"own": {}, "a": {"family": "cogvideox", "model": "x/y", "revision": "1", "sampling": {"solver": "dpm++"}}},
          "negatives.generators.a.sampling.solver: cogvideox is no flow"),
     ],
 )  # fmt: skip
