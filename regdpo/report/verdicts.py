@@ -47,6 +47,8 @@ class AgainstSft:
     """Of the difference, corrected for all comparisons with SFT (Holm)."""
     steps: tuple[int, int] = (0, 0)
     """Optimiser steps from the base on, of the arm and of SFT."""
+    word: str = ""
+    """What the difference is called, as ``Verdict.word``."""
 
 
 @part
@@ -101,7 +103,13 @@ def summary(found: list[Verdict]) -> str:
         "not measured": "not measured",
     }
     parts = [f"{counts[key]} {text}" for key, text in says.items() if counts[key]]
-    return f"Of {len(found)} {'arm' if len(found) == 1 else 'arms'}: {', '.join(parts)}."
+    beyond = [verdict.arm for verdict in found if any(map(_beats, verdict.sft))]
+    after = f" Better than SFT of as many steps: {', '.join(beyond)}." if beyond else ""
+    return f"Of {len(found)} {'arm' if len(found) == 1 else 'arms'}: {', '.join(parts)}.{after}"
+
+
+def _beats(against: AgainstSft) -> bool:
+    return against.word == "better" and against.steps[0] == against.steps[1]
 
 
 def _all_told(primary: Cell, others: list[Cell]) -> str:
@@ -159,7 +167,7 @@ def _against_sft(inputs: Inputs, scores: Scores, table: dict[str, dict[str, Cell
         says = _explains(against, table[arm][primary].reading == "better")
         if steps[arm] != steps[sft]:
             says += f" Their steps differ: {steps[arm]:,} of this arm, {steps[sft]:,} of SFT."
-        found[arm].append(AgainstSft(sft, delta, says, p, (steps[arm], steps[sft])))
+        found[arm].append(AgainstSft(sft, delta, says, p, (steps[arm], steps[sft]), against))
     return found
 
 
@@ -172,7 +180,7 @@ def _explains(against: str, gains: bool) -> str:
         "no difference seen": "Not told apart from SFT alone",
     }[against]
     if not gains:
-        return f"{says}; there is no gain over base to explain."
+        return f"{says}; no gain over base is told."
     explains = {
         "better": "SFT does not explain all of the gain",
         "worse": "SFT explains the gain",

@@ -46,7 +46,7 @@ from regdpo.report import (
 )
 from regdpo.report.halves import differences
 from regdpo.report.results import Scores, table, word
-from regdpo.report.verdicts import verdicts
+from regdpo.report.verdicts import summary, verdicts
 from regdpo.runs.job import RAN, Ran
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -291,7 +291,7 @@ def test_verdicts_follow_the_numbers(html, inputs):
     swapped = cards(rendered(rescored(inputs, swap)))
     assert "dpo is better than the base model" in swapped["dpo"]
     assert "reg_dpo is worse than the base model" in swapped["reg_dpo"]
-    assert "no gain over base to explain" in swapped["reg_dpo"]
+    assert "no gain over base is told" in swapped["reg_dpo"]
 
 
 def test_equal_arms_do_not_differ(inputs):
@@ -591,7 +591,7 @@ def test_drift_and_sft(inputs):
     assert not found["sft"].sft
     assert [row.sft for row in found["reg_dpo"].sft] == [row.sft for row in found["dpo"].sft] == ["sft"]
     assert "SFT explains the gain as far as can be seen here" in found["reg_dpo"].sft[0].says
-    assert found["dpo"].sft[0].says == "Worse than SFT alone; there is no gain over base to explain."
+    assert found["dpo"].sft[0].says == "Worse than SFT alone; no gain over base is told."
 
     def better(row):
         held = row.metric == "held_out_error" and row.model.startswith("reg_dpo")
@@ -600,6 +600,9 @@ def test_drift_and_sft(inputs):
     ahead = rescored(inputs, better)
     found = {verdict.arm: verdict for verdict in judged(ahead)}
     assert "does not explain all" in found["reg_dpo"].sft[0].says
+    assert summary(list(found.values())).endswith(" Better than SFT of as many steps: reg_dpo.")
+    longer = [replace(it, sft=[replace(one, steps=(2, 1)) for one in it.sft]) for it in found.values()]
+    assert "Better than SFT" not in summary(longer)
 
 
 SFT_ON = {"objective": "sft", "start": "sft"}
