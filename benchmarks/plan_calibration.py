@@ -25,6 +25,7 @@ MODELS = {
     "LTX-Video": "Lightricks/LTX-Video",
     "CogVideoX-5B": "zai-org/CogVideoX-5b",
     "HunyuanVideo": "hunyuanvideo-community/HunyuanVideo",
+    "MUG-V-10B": "MUG-V/MUG-V-inference",
 }
 FULL = {"activation_checkpointing": "full"}
 CASES: list[tuple[str, str, dict[str, Any]]] = [
@@ -49,6 +50,12 @@ CASES: list[tuple[str, str, dict[str, Any]]] = [
     ("HunyuanVideo", "lora", {"pair": 2, **FULL}),
     ("HunyuanVideo", "lora", {"pair": 2, "activation_checkpointing": 2}),
     ("HunyuanVideo", "full", {"pair": 2}),
+    ("MUG-V-10B", "lora", {"context": 4, **FULL}),
+    ("Wan2.1-I2V-14B", "lora", {"context": 4, "tensor": 2, **FULL}),
+    ("Wan2.1-I2V-14B", "full", {"pair": 2, "tensor": 4, **FULL}),
+    ("Wan2.1-I2V-14B", "full", {"tensor": 8}),
+    ("MUG-V-10B", "lora", {"tensor": 4, **FULL}),
+    ("MUG-V-10B", "full", {"pair": 2, "tensor": 2, **FULL}),
 ]
 
 
@@ -63,8 +70,9 @@ def main() -> None:
     print("| model | tuning | layout | blocks | plan, GiB | tracker, GiB | plan/tracker | tracker took, s |")
     print("|---|---|---|---:|---:|---:|---:|---:|")
     for name, tuning, parallel in CASES:
-        batch = 8 // parallel.get("pair", 1) // parallel.get("context", 1)  # one pair a rank: nothing accumulates
-        settings = TrainSettings.model_validate({"tuning": tuning, "batch": batch, "parallel": parallel})
+        batch = 8 // Parallel.model_validate(parallel).group(losers=True)  # one pair a rank: nothing accumulates
+        asked = {"reference": "cached" if tuning == "full" else "auto", **parallel}  # the tracker has the policy alone
+        settings = TrainSettings.model_validate({"tuning": tuning, "batch": batch, "parallel": asked})
         training = Training(known(MODELS[name]), settings, 81, 480, 832, 8)
         for depth in (2, 4):
             layers = (depth,) * len(training.architecture.layers)

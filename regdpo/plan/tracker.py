@@ -5,16 +5,19 @@ A sharded model of a few blocks takes a step in fake mode: every operator and co
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from unittest.mock import patch
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from torch.distributed._tools.fsdp2_mem_tracker import FSDPMemTracker
+from torch.distributed.device_mesh import DeviceMesh
 from torch.testing._internal.distributed.fake_pg import FakeStore
 from torch.utils._pytree import tree_map_only
 
 from regdpo.models.device import DTYPES
+from regdpo.parallel import tensor
 from regdpo.parallel.mesh import layout, split_context
 from regdpo.parallel.shard import recompute, shard
 from regdpo.plan.architecture import Given
@@ -32,14 +35,17 @@ def peak(training: Training, layers: tuple[int, ...]) -> int:
     dtype, parallel = DTYPES[settings.precision], settings.parallel
     batch, graphs = graphs_of(training, parallel)
     model = model_of(training.a_pass, layers)
+    every = parallel.recompute(training.parameters.total)
     with _ranks(training.ranks), FakeTensorMode(allow_non_fake_inputs=True):
         _materialise(model, torch.float32 if settings.tuning == "full" else dtype)
         blocks = architecture.family.blocks(model)
-        every = parallel.recompute(training.parameters.total)
         if every != "none":
             recompute(model, blocks, 1 if every == "full" else every)
         with unset_fake_temporarily():
             mesh = layout(torch.device("cpu"), parallel, pairs=True)
+        if mesh.tensor > 1:
+            tensor.split(model, blocks, architecture.family.tensor, mesh.parts)
+        with unset_fake_temporarily():
             split_context(model, mesh)
         shard(model, blocks, mesh, dtype)
         optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], fused=True)
@@ -82,8 +88,15 @@ def _materialise(model: nn.Module, stored: torch.dtype) -> None:
 
 @contextmanager
 def _ranks(count: int) -> Iterator[None]:
+    joined = DeviceMesh._concatenate  # FSDP's, of its mesh and the tensor's: it looks for this rank in real numbers
+
+    def really(meshes: list[DeviceMesh]) -> DeviceMesh:
+        with unset_fake_temporarily():
+            return joined(meshes)
+
     dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=count)
     try:
-        yield
+        with patch.object(DeviceMesh, "_concatenate", really):
+            yield
     finally:
         dist.destroy_process_group()

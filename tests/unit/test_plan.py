@@ -191,13 +191,13 @@ CASES = [
     (2, {"tuning": "lora", "parallel": {"context": 2, "pair": 2, "activation_checkpointing": 2}}),
     (2, {"tuning": "full", "parallel": {"pair": 2}}),
     (2, {"tuning": "full", "parallel": {"context": 8, **FULL}}),
+    (2, {"tuning": "full", "parallel": {"tensor": 4, "pair": 2, "reference": "cached", **FULL}}),
 ]
 
 
 @pytest.mark.parametrize(("depth", "settings"), CASES, ids=[f"{d}-{s}" for d, s in CASES])
 def test_memory_beside_torchs_tracker(depth, settings):
-    parallel = settings["parallel"]
-    batch = 8 // parallel.get("pair", 1) // parallel.get("context", 1)
+    batch = 8 // Parallel.model_validate(settings["parallel"]).group(losers=True)
     it = training(T2V, height=480, width=832, batch=batch, **settings)
     ratio = memory(it, it.settings.parallel, (depth,)).used / tracker.peak(it, (depth,))
     assert 0.95 < ratio < 1.15, f"plan / tracker = {ratio:.3f}"
