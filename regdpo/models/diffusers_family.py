@@ -120,7 +120,7 @@ class DiffusersFamily(Family):
 
     @property
     def context(self) -> bool:
-        return False
+        return "context" in FAMILIES[self.ref.family].shared
 
     def load_transformer(self) -> nn.Module:
         path = str(self.store.existing(self.ref.transformer)) if self.ref.transformer else self._location

@@ -64,10 +64,6 @@ class MugV(DiffusersFamily):
         "final_layer": "exit",
     }
 
-    @property
-    def context(self) -> bool:
-        return True
-
     def blocks(self, transformer: nn.Module) -> list[nn.Module]:
         return list(transformer.blocks)  # type: ignore[arg-type]
 

@@ -21,6 +21,7 @@ class Declaration:
     compiles: bool = False  # diffusers says which blocks of its denoiser repeat
     denoiser: str = ""  # ``module:class`` of one that is ours, where diffusers has no such pipeline
     shifts_by_size: bool = False  # the sigmas of a clip are shifted by its size, in training too
+    shared: tuple[str, ...] = ()  # of ``parallel``'s ``context`` and ``tensor`` those by which ranks can share it
     solvers: tuple[str, ...] = ()  # beside the checkpoint's own that ``sampling.solver`` may name
 
     @property
@@ -30,6 +31,7 @@ class Declaration:
 
 CACHES = ("first_block", "taylorseer", "pyramid_attention")
 """Of diffusers', those that work with every denoiser here."""
+SHARED = ("context", "tensor")
 FLOW = ("unipc", "dpm++")
 """Solvers that take the answer of a flow."""
 _VIDEO_UNET = "regdpo.models.video_unet:VideoUNet"
@@ -45,6 +47,7 @@ FAMILIES = {
         caches=CACHES,
         autoencoder_trains=True,
         compiles=True,
+        shared=SHARED,
         solvers=FLOW,
     ),
     "wan22": Declaration(
@@ -56,6 +59,7 @@ FAMILIES = {
         caches=CACHES,
         autoencoder_trains=True,
         compiles=True,
+        shared=SHARED,
         solvers=FLOW,
     ),
     "cogvideox": Declaration(
@@ -101,6 +105,7 @@ FAMILIES = {
         denoiser="regdpo.models.mugv_transformer:MugVTransformer3DModel",
         autoencoder_trains=True,
         compiles=True,
+        shared=SHARED,
         shifts_by_size=True,
         solvers=FLOW,
     ),

@@ -64,10 +64,6 @@ class Wan(DiffusersFamily):
     def channels(self) -> int:
         return self._vae_config["z_dim"]
 
-    @property
-    def context(self) -> bool:
-        return True
-
     def most_frames(self, height: int, width: int) -> int:
         reach, (temporal, spatial), (long, wide) = (
             self._transformer_config["rope_max_seq_len"],

@@ -29,7 +29,8 @@ from regdpo.models.family import open_family
 from regdpo.objectives.registry import OBJECTIVES
 from regdpo.objectives.schedule import EVAL_PAIRS, generator
 from regdpo.objectives.weights import balanced, normalised
-from regdpo.parallel.mesh import Layout, check_context, check_tensor, layout
+from regdpo.parallel.mesh import Layout, layout
+from regdpo.parallel.sharing import check_context, check_tensor
 from regdpo.runs.job import EXPORT, Job
 from regdpo.runs.metrics import LINE_EVERY, Log, logged, of_samples
 from regdpo.runs.stop import Stop

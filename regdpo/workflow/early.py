@@ -25,8 +25,10 @@ from regdpo.models import checkpoint_json
 from regdpo.models.registry import FAMILIES
 from regdpo.models.sizes import check_size
 from regdpo.objectives.registry import OBJECTIVES
+from regdpo.parallel.sharing import check_context, check_tensor
 
 VAE, TRANSFORMER, INDEX = "vae/config.json", "transformer/config.json", "model_index.json"
+HEADS = "num_attention_heads"
 ONNX = "onnxruntime"
 CAPTIONING = ("transformers", "torchvision", "num2words")
 """Packages that a captioning model needs."""
@@ -40,8 +42,9 @@ def check(settings: Config, conda: bool = False) -> None:
 
     Raises:
         UserError: there is no footage; a list of prompts or pairs cannot be read, or has what an arm cannot take; the
-            base cannot take clips of that size; the captioner's environment is missing; the weights of a filter, or
-            what runs them, are missing; the primary measure is none; the processor cannot make portable numbers.
+            base cannot take clips of that size, or not be shared by ranks as a training asks; the captioner's
+            environment is missing; the weights of a filter, or what runs them, are missing; the primary measure is
+            none; the processor cannot make portable numbers.
     """
     if settings.portable:
         portable.check()
@@ -53,6 +56,7 @@ def check(settings: Config, conda: bool = False) -> None:
             prompt_lists.read(it.prompts)
     imported(settings)
     geometry(settings)
+    shared(settings)
     scored(settings)
     suites(settings)
     if settings.footage:
@@ -148,6 +152,26 @@ def _takes(base: Base, settings: Config) -> None:
             own = clips.buckets and getattr(clips.buckets[number], key) is not None
             where = f"clips.buckets.{number}." if own else "clips."
             raise UserError(str(error).replace("clips.", where, 1)) from None
+
+
+def shared(settings: Config) -> None:
+    """Refuse trainings whose ranks cannot share the denoiser so, as far as the JSON files say that are here.
+
+    Raises:
+        UserError: naming what can be.
+    """
+    base, declared = settings.base, FAMILIES[settings.base.family].shared
+    for key, (training, _) in settings.trainings().items():
+        context, tensor = training.parallel.context, training.parallel.tensor
+        if context == tensor == 1:
+            continue
+        heads = base.pretrain.transformer.heads if base.pretrain else _files(base).get(TRANSFORMER, {}).get(HEADS)
+        heads = heads if isinstance(heads, int) and heads > 0 else None
+        try:
+            check_context(context, heads, None, "context" in declared, base.family)
+            check_tensor(tensor, context, heads, None, "tensor" in declared, base.family)
+        except UserError as error:
+            raise UserError(f"{key}: {str(error).removeprefix('train.settings.')}") from None
 
 
 def _is_of_the_task(base: Base, files: Mapping[str, Any]) -> None:

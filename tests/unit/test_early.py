@@ -69,6 +69,37 @@ def test_sizes_that_the_base_cannot_take(base, clips, line):
     assert str(caught.value).startswith(line.replace("clips.", "clips.buckets.1."))
 
 
+COGVIDEOX = {"family": "cogvideox", "model": "zai-org/CogVideoX-5b", "revision": "main", "task": "t2v"}
+
+
+@pytest.mark.parametrize(
+    ("base", "parallel", "line"),
+    [
+        (WAN, {"tensor": 8}, "train.arms.sft: parallel.tensor: 8 does not divide the 12 attention heads"),
+        (WAN, {"tensor": 4, "context": 2}, "train.arms.sft: parallel.tensor: 4 x context 2 does not divide the 12"),
+        (WAN, {"context": 8}, "train.arms.sft: parallel.context: 8 does not divide the 12 attention heads"),
+        (COGVIDEOX, {"tensor": 2}, "train.arms.sft: parallel.tensor: 2, but cogvideox's blocks cannot be split"),
+        (DEFAULT["base"], {"tensor": 8}, "base.pretrain: parallel.tensor: 8 does not divide the 4 attention heads"),
+        (WAN | {"model": "some/wan"}, {"tensor": 8}, None),
+        (WAN, {"tensor": 2, "context": 2}, None),
+    ],
+)
+def test_ranks_that_cannot_share_the_base(base, parallel, line):
+    """Of a checkpoint that is not here nobody knows how many heads it has."""
+    pretrain = copy.deepcopy({"pretrain": base["pretrain"]}) if "pretrain" in base else {}
+    if pretrain:
+        pretrain["pretrain"]["settings"]["parallel"] = parallel
+    settings = {"batch": 8, "parallel": {} if pretrain else parallel}
+    train = {"settings": settings, "arms": {"sft": {"objective": "sft"}}}
+    values = configured(base=base | pretrain, train=train, launch={"processes": 8}, scores={"primary": "error"})
+    if line is None:
+        early.shared(values)
+        return
+    with pytest.raises(UserError) as caught:
+        early.shared(values)
+    assert str(caught.value).startswith(line)
+
+
 def test_a_local_checkpoint_is_asked_itself(tmp_path):
     """One with another codec than its family's usual; a damaged one is left to the base's stage."""
     base = {"model": str(tmp_path), "task": "t2v"}

@@ -723,6 +723,11 @@ def test_sizes_that_cannot_be_had(made):
             made.open().check_geometry(*size)
 
 
+@pytest.mark.parametrize("name", FAMILIES)
+def test_whose_blocks_can_be_split_is_declared(name):
+    assert ("tensor" in FAMILIES[name].shared) == bool(family_class(name).tensor)
+
+
 @pytest.mark.parametrize("name", ["wan", "cogvideox", "hunyuan_video", "ltx_video", "mugv"])
 def test_what_a_checkpoint_does_not_say_of_its_sizes_is_as_in_diffusers(name):
     """Older ones leave it out, and they are asked before diffusers is loaded."""

@@ -28,7 +28,8 @@ from regdpo.models.family import open_family
 from regdpo.models.weights import FILE
 from regdpo.objectives.registry import OBJECTIVES
 from regdpo.parallel.attention import choose
-from regdpo.parallel.mesh import check_context, check_tensor, layout
+from regdpo.parallel.mesh import layout
+from regdpo.parallel.sharing import check_context, check_tensor
 from regdpo.runs.job import Job
 from regdpo.runs.stop import SIGNALS
 from regdpo.stages import base, merged
