@@ -25,6 +25,7 @@ from regdpo.runtime.gpu_specs import GIB, GPUS
 MODELS: dict[str, Size] = {
     "wan22_ti2v_5b": (121, 704, 1280),
     "hunyuan_video": (129, 720, 1280),
+    "mugv_10b": (105, 720, 1280),
     "wan21_i2v_14b": (81, 720, 1280),
 }
 GROWN = "wan21_i2v_14b"

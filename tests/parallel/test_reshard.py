@@ -6,10 +6,10 @@ import tiny
 
 ROUTES = {
     "4 -> 2 -> 8": [(4, {"pair": 2, "tensor": 2}, 2), (2, {"context": 2}, 4), (8, {"pair": 2, "context": 2}, 6)],
-    "1 -> 4": [(1, {}, 3), (4, {"replicate": 2, "tensor": 2}, 6)],
+    "1 -> 4 -> 1": [(1, {}, 2), (4, {"replicate": 2, "tensor": 2}, 4), (1, {}, 6)],
     "1": [(1, {}, 6)],
 }
-TUNINGS = {"full": ("4 -> 2 -> 8", "1 -> 4"), "lora": ("1 -> 4",)}
+TUNINGS = {"full": ("4 -> 2 -> 8", "1 -> 4 -> 1"), "lora": ("1 -> 4 -> 1",)}
 
 
 @pytest.fixture(scope="module")
