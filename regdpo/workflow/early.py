@@ -19,8 +19,9 @@ from regdpo.data.captioner_registry import CAPTIONERS
 from regdpo.data.pair_registry import PAIR_SOURCES
 from regdpo.data.registry import FILTERS
 from regdpo.evaluate import prompts
-from regdpo.evaluate.measures import MEASURES, columns, measures_of
+from regdpo.evaluate.measures import ITSELF, MEASURES, OMNISCORE, VBENCH, Metric, columns, measures_of
 from regdpo.evaluate.suites import SUITES
+from regdpo.evaluate.vbench_weights import sites
 from regdpo.models import checkpoint_json
 from regdpo.models.registry import FAMILIES
 from regdpo.models.sizes import check_size
@@ -48,12 +49,7 @@ def check(settings: Config, conda: bool = False) -> None:
     """
     if settings.portable:
         portable.check()
-    columns(settings.scores, settings.base.task)
-    for name, it in settings.pairs.ranked.items():
-        key = f"pairs.sources.{name}.candidates"
-        measures_of(f"{key}.score", it.score, settings.scores.judges, settings.base.task)
-        if it.prompts:
-            prompt_lists.read(it.prompts)
+    ranked(settings, columns(settings.scores, settings.base.task), conda)
     imported(settings)
     geometry(settings)
     shared(settings)
@@ -64,6 +60,38 @@ def check(settings: Config, conda: bool = False) -> None:
         judges(settings, conda)
         if not conda:
             captioner(settings)
+
+
+def ranked(settings: Config, measured: Mapping[str, Metric], conda: bool) -> None:
+    """Refuse lists of prompts that cannot be read, and scores that no video would get.
+
+    Args:
+        measured: the metrics of samples. conda: as of ``check``.
+
+    Raises:
+        UserError: naming the source.
+    """
+    for name, it in settings.pairs.ranked.items():
+        key, vbench = f"pairs.sources.{name}.candidates", settings.scores.vbench
+        measures_of(f"{key}.score", it.score, settings.scores.judges, settings.base.task)
+        for metric in it.score:
+            by_vbench = metric == OMNISCORE or metric.startswith(VBENCH)
+            if metric not in measured:
+                where = "give scores.omniscore" if metric == OMNISCORE else "name it in scores.vbench.dimensions"
+                raise UserError(f"{key}.score: {metric} is not measured; {where}")
+            if it.prompts and measured[metric].footage == ITSELF:
+                raise UserError(
+                    f"{key}.score: {metric} compares with a real clip, and `prompts` have none; take another"
+                )
+            if by_vbench and not conda and not any((site / "vbench").is_dir() for site in sites(vbench.python)):
+                raise UserError(
+                    f"{key}.score: {metric} is made by VBench, which {vbench.python} lacks; run `make vbench`"
+                )
+        if it.prompts:
+            try:
+                prompt_lists.read(it.prompts)
+            except UserError as error:
+                raise UserError(f"{key}.prompts: {error}") from None
 
 
 def imported(settings: Config) -> None:

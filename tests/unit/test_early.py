@@ -237,3 +237,22 @@ def test_lists_of_pairs_are_read_before_the_first_job(tmp_path, text, arm, line)
         arms = {"a": {"objective": "kto", "beta": 5}, "b": {"objective": "dpo", "beta": 5, "sources": {"gt": 1}}}
         values["train"]["arms"] = arms
         early.imported(schema.check(values | {"pairs": {"sources": said}}))
+
+
+@pytest.mark.parametrize(
+    ("score", "line"),
+    [
+        ("omniscore", "omniscore is not measured; give scores.omniscore"),
+        ("vbench_dynamic_degree", "vbench_dynamic_degree is not measured; name it in scores.vbench.dimensions"),
+        ("vbench_imaging_quality", r"vbench_imaging_quality is made by VBench, which none lacks; run `make vbench`"),
+        ("spectrum", "spectrum compares with a real clip, and `prompts` have none"),
+        ("sharpness", r"prompts: .*/none.csv: cannot be read"),
+    ],
+)
+def test_videos_are_chosen_by_scores_that_they_will_have(tmp_path, score, line):
+    source = {"kind": "best_of_n", "candidates": {"score": {score: 1}, "prompts": str(tmp_path / "none.csv")}}
+    base = {"model": "some/wan", "revision": "main", "task": "t2v"}
+    vbench = {"python": "none", "dimensions": ["imaging_quality"]}
+    settings = configured(base=base, pairs={"sources": {"it": source}}, scores={"vbench": vbench})
+    with pytest.raises(UserError, match=rf"^pairs\.sources\.it\.candidates\.(score: )?{line}"):
+        early.check(settings)
