@@ -144,6 +144,7 @@ def _training(values: schema.Config, args: argparse.Namespace) -> Training:
     architecture = known(args.model) if args.model else find(values.base)
     sizes = _sizes(values, args, architecture)
     training = Training.of(architecture, settings, sizes, ranks, 2 if losers else 1, in_files(values, key))
+    training = replace(training, asked_first=arm in links and links[arm].asked_first)
     if not layouts.sensible(training) and not args.table:
         raise UserError(
             f"--gpus: no layout of {ranks} ranks takes batch {settings.batch} and {training.tokens} tokens; "

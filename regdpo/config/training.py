@@ -412,6 +412,11 @@ class Link:
         """Whether it trains adapters."""
         return self.settings.tuning == "lora"
 
+    @property
+    def asked_first(self) -> bool:
+        """Whether all micro-batches of a step are passed once before it, for the reference point of them all."""
+        return "reference_point" in OBJECTIVES[self.step.objective].needs and self.step.point_decay is None
+
 
 class Train(Section):
     """The arms, side by side on the same pairs and seeds."""

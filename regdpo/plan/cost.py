@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 
@@ -244,15 +245,17 @@ def _of_arm(asked: Asked, name: str) -> Training:
     """On all clips, or on those of its sizes: by the mean of their shares at the first step and at the last."""
     settings, losers = asked.settings.trainings()[f"train.arms.{name}"]
     labelled = in_files(asked.settings, f"train.arms.{name}")
-    found = replace(asked.training, settings=settings, halves=2 if losers else 1, labelled=labelled)
-    given = annealed(asked.settings.train.links[name].step.sizes)
+    link = asked.settings.train.links[name]
+    of_losses: dict[str, Any] = {"halves": 2 if losers else 1, "labelled": labelled, "asked_first": link.asked_first}
+    found = replace(asked.training, settings=settings, **of_losses)
+    given = annealed(link.step.sizes)
     first, last = (sum(ends) for ends in zip(*given.values(), strict=True)) if given else (1.0, 1.0)
     shares = {size: one / first + other / last for size, (one, other) in given.items()}
     here = {"x".join(map(str, one.size)): one.size for one in found.each}
     if not shares or shares.keys() - here.keys():  # or the clips are others than configured
         return found
     many = {here[size]: share for size, share in shares.items()}
-    return Training.of(found.architecture, settings, many, found.ranks, found.halves, labelled)
+    return replace(Training.of(found.architecture, settings, many, found.ranks), **of_losses)
 
 
 def chosen(training: Training, machine: Machine) -> Estimate:

@@ -105,6 +105,9 @@ def estimate(training: Training, parallel: Parallel, machine: Machine) -> Estima
     own = training.a_sample * (forward + backward + again)
     own += (1 - training.labelled) * forward if mode == "sequential" else 0  # of pairs
     asked = 0.0 if reference == "none" else training.a_sample * forward
+    data = training.ranks // parallel.group(training.halves == 2)
+    if training.asked_first and training.settings.batch > data * training.settings.micro_batch:
+        own += training.a_sample * forward + (0 if reference == "cached" else asked)
     cached = asked if reference == "cached" else 0.0
     speed = training.ranks * machine.peak_flops * machine.mfu
     return Estimate(

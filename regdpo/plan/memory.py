@@ -68,6 +68,7 @@ class Training:
     others: tuple[Size, ...] = ()  # of further clips, none of more tokens
     weights: tuple[float, ...] = (1.0,)  # of the mean, its own and those of the others
     labelled: float = 0.0  # share of samples with a label and no loser, of an objective that takes them
+    asked_first: bool = False  # micro-batches of a step are passed once before it
 
     @classmethod
     def of(

@@ -172,6 +172,7 @@ def test_people_alone_need_no_negatives(tmp_path):
     values["train"]["arms"] |= {"kto": {"objective": "kto", "beta": 500}}
     of = asked(settings=schema.check(values))
     assert [cost._of_arm(of, name).a_sample for name in ("sft", "dpo", "kto")] == [1, 2, 1]
+    assert [cost._of_arm(of, name).asked_first for name in ("sft", "dpo", "kto")] == [False, False, True]
     assert cost._faster(of) == []
 
 

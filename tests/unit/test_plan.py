@@ -131,6 +131,18 @@ def test_samples_with_a_label_have_no_loser_to_pay_for():
     assert used[0] == used[1] == pytest.approx(2 * used[2])
 
 
+def test_a_reference_point_of_several_micro_batches_is_asked_for_first():
+    """By a pass of policy and reference over all of the step; one micro-batch a rank tells it by itself."""
+    own = {"activation_checkpointing": "none"}
+    forward = trace.flops(training().a_pass, 21).forward
+    for micro, reference, more in ((1, "adapters", 0), (1, "cached", 0), (2, "adapters", 4), (2, "cached", 2)):
+        it = training(tuning="lora", batch=8 * micro, parallel={**own, "reference": reference})
+        plain, asked = (
+            layouts.estimate(one, one.settings.parallel, H100).flops for one in (it, replace(it, asked_first=True))
+        )
+        assert asked - plain == pytest.approx(more * forward, abs=1)
+
+
 def test_cached_reference_is_paid_before_step_1():
     def at(reference: str) -> layouts.Estimate:
         it = training(tuning="full", parallel={"reference": reference, **FULL})
