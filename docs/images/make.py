@@ -26,9 +26,14 @@ from regdpo.data.video import read_stored  # noqa: E402
 
 FRAMES = (0, 2, 4, 6, 8)
 SIDE, GAP, LEFT, TEXT = 112, 6, 320, 17
-WIDTH, HEIGHT = 1280, 1960
+WIDTH, HEIGHT = 1280, 2120
 """Of a page's picture: as wide as a laptop's window, as high as the verdict, the curves and some examples."""
-SHOWN = {"base": "base", "sft/seed0": "after SFT", "reg_dpo/seed0": "after Reg-DPO, r = DGR"}
+SHOWN = {
+    "base": "base",
+    "sft/seed0": "after SFT",
+    "reg_dpo/seed0": "after Reg-DPO, r = DGR",
+    "ddo/seed0": "after SFT, then DDO",
+}
 
 
 def main() -> None:

@@ -916,8 +916,8 @@ def test_steps_of_a_chain_stand_before_their_arm(inputs):
     assert [verdict.arm for verdict in content.verdicts] == ["sft", "reg_dpo"]
     assert {line.arm for curve in content.curves for line in curve.lines} == {"sft", "reg_dpo.1", "reg_dpo"}
     text = " ".join(re.sub("<[^>]*>", "", page.render(content, inputs.store)).split())
-    assert "step 1 of 2 · from base · dpo · β 50" in text
-    assert "step 2 of 2 · from reg_dpo.1 · losers by reg_dpo.1 · reg_dpo" in text
+    assert "dpo · β 50 · step 1 of 2 · from base" in text
+    assert "r = DGR · step 2 of 2 · from reg_dpo.1 · losers by reg_dpo.1" in text
     assert "2 arms of 2 training seeds" in text
     assert re.search(
         r"Their steps differ: 120 of this arm, 60 of SFT\. "
