@@ -100,8 +100,8 @@ def _forests(contents: Contents, arms: list[str]) -> list[Markup]:
 
 
 def place(link: Link, links: Mapping[str, Link]) -> str:
-    """Where a training stands in an arm that is a chain, such as `` · step 2 of 3 · from sft · losers by sft``; empty of
-    an arm of one step that starts from the base."""
+    """Where a training stands in an arm that is a chain, such as `` · step 2 of 3 · from sft · losers by sft``; empty
+    of an arm of one step that starts from the base."""
     mine = [name for name, it in links.items() if it.arm == link.arm]
     parts = [f"step {mine.index(link.name) + 1} of {len(mine)}"] if len(mine) > 1 else []
     if link.start or parts:
