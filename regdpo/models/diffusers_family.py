@@ -37,6 +37,8 @@ diffusers.utils.logging.disable_progress_bar()
 transformers.utils.logging.disable_progress_bar()
 
 TRAIN_TIMESTEPS = 1000
+ENCODER = {"encoder", "quant_conv"}
+"""Parts of the names of an encoder's parameters."""
 """The denoisers of all flow families are given ``1000 * sigma``."""
 
 
@@ -246,14 +248,17 @@ class DiffusersFamily(Family):
         here = {name: folder for name, folder in folders.items() if (folder / encoders.CONFIG).exists()}
         return tuple((self._index[name][1], str(folder)) for name, folder in here.items())
 
-    def autoencoder_to_train(self, fresh: bool) -> nn.Module:
+    def autoencoder_to_train(self, fresh: bool, decoder: bool) -> nn.Module:
         kind = self._autoencoder
         if not issubclass(kind, self.trained_autoencoders):
             raise UserError(f"vae.train: {self._location} has a {kind.__name__}, which is not trained here")
-        config = {name: value for name, value in self._vae.config.items() if not name.startswith("_")}
+        config = {name: value for name, value in self._vae_config.items() if not name.startswith("_")}
         model: nn.Module = kind.from_config(config)  # that says nothing of where it was loaded from
         if not fresh:
             model.load_state_dict(self._vae.state_dict())
+        if decoder:
+            for name, parameter in model.named_parameters():
+                parameter.requires_grad_(not ENCODER.intersection(name.split(".")))
         return model.train()
 
     def window_frames(self, latents: int) -> int:

@@ -92,8 +92,9 @@ class Family(ABC):
         """What the autoencoder needs on the device for one clip; None where nothing is known of it."""
         return None
 
-    def autoencoder_to_train(self, fresh: bool) -> nn.Module:
-        """A copy of the autoencoder in main memory and fp32, or with ``fresh`` one of new weights.
+    def autoencoder_to_train(self, fresh: bool, decoder: bool) -> nn.Module:
+        """A copy of the autoencoder in main memory and fp32, or with ``fresh`` one of new weights; with ``decoder`` its
+        encoder's parameters take no gradients.
 
         Raises:
             UserError: it is one that is not trained here.

@@ -64,6 +64,16 @@ class Distance(nn.Module):
         return distance
 
 
+def empty() -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """``network`` and ``heads`` of a ``Distance`` whose weights do not matter."""
+    network, heads = {}, {}
+    for number, (place, given, made, kernel, _, _) in enumerate(LAYERS):
+        network[f"features.{place}.weight"] = torch.empty(made, given, kernel, kernel)
+        network[f"features.{place}.bias"] = torch.empty(made)
+        heads[f"lin{number}.model.1.weight"] = torch.empty(1, made, 1, 1)
+    return network, heads
+
+
 def _of(found: Mapping[str, Tensor], file: str, name: str, shape: tuple[int, ...]) -> nn.Parameter:
     if name not in found or found[name].shape != shape:
         got = tuple(found[name].shape) if name in found else "none"

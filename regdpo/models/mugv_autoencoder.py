@@ -12,6 +12,7 @@ published pipeline drops that latent and shows its picture instead; ``decode_fra
 expects what lacks to whole groups of eight in front of the last group, where ``encode`` does not put it.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.models.autoencoders.vae import Decoder, DecoderOutput, DiagonalGaussianDistribution, Encoder
 from diffusers.models.modeling_outputs import AutoencoderKLOutput
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 TEMPORAL = 8
 """Frames of a latent."""
@@ -265,13 +267,22 @@ class AutoencoderMugV(ModelMixin, ConfigMixin):
 
     def _features(self, x: Tensor) -> Tensor:
         """Pixels (B, 3, F, H, W) -> features (B, D, F, H/8, W/8)."""
-        made = [self.spatial_vae.encode(some) for some in _pictures(x).split(self.config["micro_pictures"])]
+        some = _pictures(x).split(self.config["micro_pictures"])
+        made = [_recomputed(self.spatial_vae.encode, it) for it in some]
         return _videos(torch.cat(made) * self.config["scaling_factor"], x.shape[2])
 
     def _pictures(self, features: Tensor) -> Tensor:
         """Features back to pixels."""
         some = (_pictures(features) / self.config["scaling_factor"]).split(self.config["micro_pictures"])
-        return _videos(torch.cat([self.spatial_vae.decode(it) for it in some]), features.shape[2])
+        return _videos(torch.cat([_recomputed(self.spatial_vae.decode, it) for it in some]), features.shape[2])
+
+
+def _recomputed(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """In training of pictures nothing is kept but these: what is computed of them is most of what a window needs."""
+    if not torch.is_grad_enabled():
+        return function(x)
+    y: Tensor = checkpoint(function, x, use_reentrant=False, preserve_rng_state=False)
+    return y
 
 
 def _pictures(x: Tensor) -> Tensor:

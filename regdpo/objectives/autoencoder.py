@@ -5,9 +5,13 @@ a KL term, and an adversarial term at the end. It gives neither the form of that
 below of them is ours.
 """
 
+from collections.abc import Callable, Mapping
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from regdpo.config.autoencoder import AutoencoderLoss
 
 
 def laplacian(video: Tensor) -> Tensor:
@@ -43,6 +47,34 @@ def kl(mean: Tensor, log_variance: Tensor) -> Tensor:
     (arXiv 1312.6114, appendix B), mean over a video's latents, (B,)."""
     each = (mean.square() + log_variance.exp() - 1 - log_variance) / 2
     return each.flatten(1).mean(1)
+
+
+def terms(
+    made: Tensor,
+    real: Tensor,
+    mean: Tensor,
+    log_variance: Tensor,
+    loss: AutoencoderLoss,
+    perceptual: Callable[[Tensor, Tensor], Tensor] | None,
+) -> dict[str, Tensor]:
+    """All but the adversarial one, by their names in ``loss``, each () and without its factor.
+
+    Args:
+        perceptual: distance of pictures (N, 3, H, W) -> (N,), if it is asked for.
+    """
+    found = {
+        "mse": F.mse_loss(made, real),
+        "l1": weighted_l1(made, real, loss.detail).mean(),
+        "kl": kl(mean, log_variance).mean(),
+    }
+    if perceptual:
+        found["perceptual"] = perceptual(*(it.transpose(1, 2).flatten(0, 1) for it in (made, real))).mean()
+    return found
+
+
+def total(terms: Mapping[str, Tensor], loss: AutoencoderLoss) -> Tensor:
+    """Their sum with their factors, ()."""
+    return torch.stack([getattr(loss, name) * value for name, value in terms.items()]).sum()
 
 
 def adversarial(made: Tensor) -> Tensor:

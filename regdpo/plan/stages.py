@@ -10,14 +10,14 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from regdpo.config.schema import Config, Sampling
+from regdpo.config.schema import BASE, Config, Sampling
 from regdpo.config.training import Lora
 from regdpo.core.errors import UserError
 from regdpo.models.family import Family
 from regdpo.models.live import Need
 from regdpo.models.spec import Autoencoding
 from regdpo.models.tiling import SHARE, Direction
-from regdpo.plan import layouts, trace
+from regdpo.plan import autoencoder, layouts, trace
 from regdpo.plan.architecture import Architecture, find
 from regdpo.plan.labelled import in_files
 from regdpo.plan.memory import FRAGMENTATION, RESERVED, Size
@@ -27,8 +27,11 @@ from regdpo.runtime.gpu_specs import GIB
 FIRST = ("condition", "first")
 """Entries of a family's inputs that are latents of the first frame."""
 DENOISER = "denoiser"
+TRAINED_VAE = "VAE, training"
 STAGES = ("negatives", "latents", "samples", "scores.error")
 """Keys of the stages that keep a model on a GPU beside the trainings."""
+AUTOENCODER = "vae.train"
+"""Key of a training that is none of a denoiser, where there is one: of each of its ranks."""
 
 
 @dataclass(frozen=True)
@@ -59,13 +62,15 @@ class Stage:
 
 
 def stages(settings: Config, architecture: Architecture, sizes: Sequence[Size], memory: float) -> dict[str, Stage]:
-    """``STAGES``, by their keys; of clips of several sizes those that need the most.
+    """``STAGES`` and, if it is configured, ``AUTOENCODER``, by their keys; of clips of several sizes those that need the
+    most.
 
     Args:
         memory: bytes of a GPU, by which an autoencoder that may choose takes tiles.
     """
-    found = [_stages(settings, architecture, size, memory) for size in _largest(sizes)]
-    return {key: max((one[key] for one in found), key=lambda stage: stage.fullest.total) for key in STAGES}
+    every = [_stages(settings, architecture, size, memory) for size in _largest(sizes)]
+    found = {key: max((one[key] for one in every), key=lambda stage: stage.fullest.total) for key in STAGES}
+    return found | ({AUTOENCODER: _autoencoder_training(settings, architecture, sizes)} if settings.vae.train else {})
 
 
 def _largest(sizes: Sequence[Size]) -> list[Size]:
@@ -121,16 +126,16 @@ def ask(
     """What the plan says of trainings and stages as they are configured.
 
     Args:
-        memory: bytes of a GPU. keys: as in ``Config.trainings`` and ``STAGES``; none for all.
+        memory: bytes of a GPU. keys: as in ``Config.trainings`` and ``stages``; none for all.
 
     Raises:
         UserError: there is no such training or stage.
     """
     trainings = settings.trainings()
-    known = [*trainings, *STAGES]
+    known = [*trainings, *STAGES, *([AUTOENCODER] if settings.vae.train else [])]
     if other := [key for key in keys if key not in known]:
         raise UserError(f"--check: there is no {other[0]}; there are {', '.join(known)}")
-    found = stages(settings, architecture, sizes, memory) if not keys or set(keys) & set(STAGES) else {}
+    found = stages(settings, architecture, sizes, memory) if not {*keys} <= {*trainings} or not keys else {}
     answers = []
     for key in keys or known:
         try:
@@ -147,7 +152,24 @@ def ask(
     return answers
 
 
+def _autoencoder_training(settings: Config, architecture: Architecture, sizes: Sequence[Size]) -> Stage:
+    """One whose architecture is not known counts nothing."""
+    training = settings.vae.train
+    assert training is not None
+    with suppress(UserError):
+        it = architecture if training.of == BASE else find(settings.autoencoder(training.of))
+        need = autoencoder.need(it.family, training, sizes)
+        return Stage(AUTOENCODER, (Turn(TRAINED_VAE, need.weights, need.work, _rest(need)),))
+    return Stage(AUTOENCODER, ())
+
+
+def _rest(need: Need) -> float:
+    return (1 / SHARE - 1) * need.total
+
+
 def _advice(turn: Turn) -> str:
+    if turn.part == TRAINED_VAE and turn.work > turn.weights / 2:
+        return "lower vae.train.crop or vae.train.windows"
     if turn.weights > turn.work:
         return "take a GPU with more memory, or a smaller model"
     if turn.part == DENOISER:
@@ -206,7 +228,7 @@ def _autoencoder(family: Family, direction: Direction, size: Size) -> list[Turn]
     if need is None:
         return []
     part = f"VAE, {direction[:-1]}ing" + (" in tiles" if tiles else "")
-    return [Turn(part, need.weights, need.work, (1 / SHARE - 1) * need.total, tiles)]
+    return [Turn(part, need.weights, need.work, _rest(need), tiles)]
 
 
 def _denoiser(architecture: Architecture, size: Size, lora: Lora | None, batch: int, texts: int) -> Turn:

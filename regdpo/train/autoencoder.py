@@ -3,8 +3,8 @@
 A step draws how many latent frames its windows have, and for each clip of its batch where the window lies; one window
 after another goes through the autoencoder. Every rank holds the whole model, which is small beside what it computes,
 and takes its part of the batch; gradients are those of the mean over the batch. The critic, once it begins, is moved in
-the same steps, from the same windows. All draws derive from (seed, step, clip), so that a resumed training ends with
-the bytes of an undisturbed one.
+the same steps, from the same windows. All draws derive from (seed, step, place in the batch): so a resumed training ends
+with the bytes of an undisturbed one, and any number of ranks sees the same windows.
 """
 
 import math
@@ -42,8 +42,6 @@ from regdpo.train.checkpoint import Checkpoints
 from regdpo.train.ema import Ema
 from regdpo.train.place import note, peak_memory, still_mine
 
-ENCODER = {"encoder", "quant_conv"}
-"""Parts of the names of an encoder's parameters."""
 NONFINITE = 5
 """Steps in a row that were skipped as not finite, after which the training stops."""
 
@@ -60,15 +58,15 @@ class Trainer:
         self.job, self.device, self.settings = job, device, job.stage.settings
         self.run, self.store = Path(job.run), heeding(Store(job.store, job.store_identity))
         self.rank, self.ranks = dist.get_rank(), dist.get_world_size()
+        if self.settings.batch % self.ranks:
+            raise UserError(f"vae.train.batch: {self.settings.batch} does not divide over {self.ranks} ranks")
         self.family = open_family(job.model.ref, self.store, torch.device("cpu"))
         self.clips, self.validation = self._clips()
 
         seed, loss = self.settings.seed, self.settings.loss
         torch.manual_seed(generator("autoencoder", seed).initial_seed())
-        self.autoencoder: Any = self.family.autoencoder_to_train(self.settings.start == "random").to(device)
-        if self.settings.part == "decoder":
-            for name, parameter in self.autoencoder.named_parameters():
-                parameter.requires_grad_(not ENCODER.intersection(name.split(".")))
+        fresh, decoder = self.settings.start == "random", self.settings.part == "decoder"
+        self.autoencoder: Any = self.family.autoencoder_to_train(fresh, decoder).to(device)
         torch.manual_seed(generator("critic", seed).initial_seed())
         self.critic = PatchCritic().to(device) if loss.gan else None
         self.perceptual = self._perceptual() if loss.perceptual else None
@@ -176,10 +174,10 @@ class Trainer:
             group["lr"] = rate * pace
         which = torch.randint(len(self.settings.windows), (), generator=generator("window", seed, step))
         latents = self.settings.windows[int(which)]
-        mine = batch(self.clips, self.settings.batch, seed, step)[self.rank :: self.ranks]
+        clips = batch(self.clips, self.settings.batch, seed, step)
         totals: dict[str, Tensor] = {}
-        for clip in mine:
-            for name, value in self._backward(clip, latents, step, len(mine)).items():
+        for place in range(self.rank, len(clips), self.ranks):
+            for name, value in self._backward(clips[place], latents, step, place).items():
                 totals[name] = totals.get(name, torch.zeros((), device=self.device)) + value.detach().float()
         norms = [self._clipped(group["params"]) for group in self.optimizer.param_groups]
         finite = all(map(math.isfinite, norms))
@@ -210,14 +208,15 @@ class Trainer:
             **({} if finite else {"skipped": True}),
         }
 
-    def _backward(self, clip: ClipRow, latents: int, step: int, count: int) -> dict[str, Tensor]:
+    def _backward(self, clip: ClipRow, latents: int, step: int, place: int) -> dict[str, Tensor]:
         """Forward and backward of one window; its terms, ().
 
         Args:
-            count: windows of this rank in the step.
+            place: in the batch of all ranks, in which a small training split has a clip more than once.
         """
-        loss = self.settings.loss
-        drawn = generator("clip", self.settings.seed, step, clip.clip_id)
+        loss, count = self.settings.loss, self.settings.batch
+        drawn = generator("place", self.settings.seed, step, place)
+        torch.manual_seed(drawn.initial_seed())  # of dropout, where a checkpoint asks for it
         real = self._window(clip, latents, drawn)
 
         def sample(mean: Tensor, log_variance: Tensor) -> Tensor:
@@ -226,14 +225,8 @@ class Trainer:
 
         with self._precision():
             made, mean, log_variance = (it.float() for it in self.family.reconstruct(self.autoencoder, real, sample))
-        terms = {
-            "mse": F.mse_loss(made, real),
-            "l1": losses.weighted_l1(made, real, loss.detail).mean(),
-            "kl": losses.kl(mean, log_variance).mean(),
-        }
-        if self.perceptual:
-            terms["perceptual"] = self.perceptual(*(it.transpose(1, 2).flatten(0, 1) for it in (made, real))).mean()
-        total = sum(getattr(loss, name) * value for name, value in terms.items())
+        terms = losses.terms(made, real, mean, log_variance, loss, self.perceptual)
+        total = losses.total(terms, loss)
         weight = losses.adversarial_weight(step, self.settings.critic_begins, loss.gan)
         if self.critic and weight:
             self.critic.requires_grad_(False)  # it learns from its own loss alone
@@ -254,15 +247,15 @@ class Trainer:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=dtype == torch.bfloat16)
 
     def _clipped(self, parameters: list[nn.Parameter]) -> float:
-        """Have the mean gradient of all ranks, of no more than the greatest norm; the norm that it had."""
+        """Have the sum of all ranks' gradients, of no more than the greatest norm; the norm that it had."""
         gradients = [it.grad for it in parameters if it.grad is not None]
         if not gradients:
             return 0.0  # of a critic that has not begun
         if self.ranks > 1:
             flat = torch.cat([it.flatten() for it in gradients])
             dist.all_reduce(flat)
-            for gradient, mean in zip(gradients, flat.split([it.numel() for it in gradients]), strict=True):
-                gradient.copy_(mean.view_as(gradient) / self.ranks)
+            for gradient, whole in zip(gradients, flat.split([it.numel() for it in gradients]), strict=True):
+                gradient.copy_(whole.view_as(gradient))
         return float(nn.utils.clip_grad_norm_(parameters, self.settings.clip_norm))
 
     @torch.no_grad()
@@ -312,12 +305,12 @@ class Trainer:
 
 def batch(clips: list[ClipRow], size: int, seed: int, step: int) -> list[ClipRow]:
     """The clips of a step over all ranks: epoch follows epoch without a seam, each in an order of its own."""
-    found = []
-    for place in range(step * size, (step + 1) * size):
-        epoch, index = divmod(place, len(clips))
-        order = torch.randperm(len(clips), generator=generator("order", seed, epoch))
-        found.append(clips[int(order[index])])
-    return found
+    places = [divmod(place, len(clips)) for place in range(step * size, (step + 1) * size)]
+    orders = {
+        epoch: torch.randperm(len(clips), generator=generator("order", seed, epoch)).tolist()
+        for epoch in {epoch for epoch, _ in places}
+    }
+    return [clips[orders[epoch][index]] for epoch, index in places]
 
 
 def _prime(optimizer: torch.optim.Optimizer) -> None:

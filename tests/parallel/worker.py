@@ -3,7 +3,7 @@
 A folder has the cases (cases.json) and gets NUMBER.pt for each. A case names its job and its ranks. It asks for
 the sum of the gradients of all steps, which move nothing, perhaps with a fault (a mistake planted to see that the
 comparison catches it); or, with `until`, for the weights after going on from the last checkpoint until that step and
-saving one. Importing costs more than all the work, so it is done once and the ranks are forked.
+saving one. Of an autoencoder's job it gets the gradients of all steps, which do move it, and its weights. Importing costs more than all the work, so it is done once and the ranks are forked.
 """
 
 import json
@@ -27,9 +27,9 @@ from regdpo.objectives.registry import OBJECTIVES
 from regdpo.objectives.schedule import draw, generator
 from regdpo.parallel.mesh import layout
 from regdpo.parallel.shard import own_part
-from regdpo.runs.job import Job
+from regdpo.runs.job import Job, VaeJob
 from regdpo.runs.stop import Stop
-from regdpo.train import dataset
+from regdpo.train import autoencoder, dataset
 from regdpo.train.trainer import Trainer
 
 EXCHANGE = dispatch._all_to_all_single
@@ -70,6 +70,21 @@ def weights(job: Job, until: int) -> dict[str, torch.Tensor]:
     return {name: p.full_tensor().detach().clone() for name, p in trainer.parameters.items()}
 
 
+def autoencoding(job: VaeJob) -> dict[str, torch.Tensor]:
+    trainer, step = autoencoder.Trainer(job, CPU), 0
+    parts = torch.nn.ModuleDict({"autoencoder": trainer.autoencoder, "critic": trainer.critic}).double()
+    autoencoder._prime(trainer.optimizer)
+    found = {}
+
+    def note(*of: object) -> None:
+        found.update({f"{step} {name}": p.grad.clone() for name, p in parts.named_parameters() if p.grad is not None})
+
+    trainer.optimizer.register_step_pre_hook(note)
+    for step in range(job.stage.settings.steps):
+        trainer.step(step)
+    return found | {f"weights {name}": p.detach().clone() for name, p in parts.named_parameters()}
+
+
 def move_away(parameters: dict[str, torch.nn.Parameter]) -> None:
     """Away from the reference, so that pairs differ in their weights; the same on every layout."""
     for name, parameter in parameters.items():
@@ -84,8 +99,11 @@ def rank(number: int, ranks: int, cases: list[tuple[int, dict]], folder: Path, m
     os.environ["LOCAL_RANK"] = str(number)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet{meeting}", rank=number, world_size=ranks)
     for index, case in cases:
-        job = Job.model_validate(case["job"])
-        found = weights(job, case["until"]) if "until" in case else gradients(job, case.get("fault", ""))
+        if "autoencoder" in case:
+            found = autoencoding(VaeJob.model_validate(case["autoencoder"]))
+        else:
+            job = Job.model_validate(case["job"])
+            found = weights(job, case["until"]) if "until" in case else gradients(job, case.get("fault", ""))
         if number == 0:
             torch.save(found, folder / f"{index}.pt")
     dist.barrier()

@@ -6,62 +6,36 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny_autoencoder
 import torch
 import torch.distributed as dist
-from tiny_pipelines import CASES, FPS, save, video
+from tiny_autoencoder import job
+from tiny_pipelines import video
 
 from regdpo.config.autoencoder import AutoencoderTraining
-from regdpo.config.schema import Encode
 from regdpo.config.stage_inputs import VaeStage
-from regdpo.core import manifests
-from regdpo.core.digests import file_digest, folder_digest
+from regdpo.core.digests import folder_digest
 from regdpo.core.errors import UserError
-from regdpo.core.rows import ClipRow, PlaceRow
+from regdpo.core.rows import ClipRow
 from regdpo.core.store import Store
-from regdpo.data.video import write_frames
 from regdpo.models.family import open_family
-from regdpo.models.spec import ModelFile, ModelRef
-from regdpo.runs.job import VaeJob
+from regdpo.models.spec import ModelFile
 from regdpo.runs.stop import SIGNALS
 from regdpo.stages import vae
 from regdpo.train import autoencoder
 from regdpo.train.autoencoder import Trainer
 
 CPU = torch.device("cpu")
-FRAMES, SIDE = 17, 16
-SPLITS = ("train", "train", "train", "train", "validation", "test")
 
 
 @pytest.fixture(scope="module")
-def footage(tmp_path_factory) -> tuple[Store, list[ClipRow], Path]:
-    """A store with clips, and the folder of their manifests."""
-    folder = tmp_path_factory.mktemp("vae")
-    store, clips = Store(folder / "store"), []
-    for number in range(len(SPLITS)):
-        path = store.relative("clips", f"clip{number}", ".mp4")
-        with store.writing(path) as file:
-            write_frames(file, video((FRAMES, SIDE, SIDE), number), FPS, Encode(crf=0))
-        clips.append(
-            ClipRow(
-                clip_id=f"clip{number}", status="accepted", source=f"{number}.mp4", source_digest="", frames=FRAMES,
-                fps=FPS, width=SIDE, height=SIDE, path=path, sha256=file_digest(store.existing(path)),
-            )
-        )  # fmt: skip
-    manifests.write(folder / "clips.parquet", clips, ClipRow)
-    places = [PlaceRow(clip_id=clip.clip_id, split=split) for clip, split in zip(clips, SPLITS, strict=True)]
-    manifests.write(folder / "places.parquet", places, PlaceRow)
-    return store, clips, folder
+def footage(tmp_path_factory) -> tiny_autoencoder.Footage:
+    return tiny_autoencoder.footage(tmp_path_factory.mktemp("vae"))
 
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory) -> dict[str, ModelFile]:
-    found = {}
-    for family, case in {"wan": "wan-t2v", "wan22": "wan22-5b-t2v", "mugv": "mugv-t2v"}.items():
-        folder = tmp_path_factory.mktemp(family)
-        save(CASES[case], folder)
-        ref = ModelRef(family=family, task="t2v", where="folder", path=str(folder), fps=FPS, text_length=16, digest="")
-        found[family] = ModelFile(name="base", ref=ref, digest="")
-    return found
+    return {name: tiny_autoencoder.model(tmp_path_factory.mktemp(name), name) for name in ("wan", "wan22", "mugv")}
 
 
 @pytest.fixture
@@ -73,26 +47,6 @@ def alone(tmp_path):
     dist.destroy_process_group()
     for number, handler in handlers.items():
         signal.signal(number, handler)
-
-
-def job(footage, model: ModelFile, run: Path, loss: dict | None = None, **settings) -> VaeJob:
-    store, _, folder = footage
-    run.mkdir(exist_ok=True)
-    asked = {"steps": 4, "batch": 2, "windows": [1, 2], "precision": "fp32", "lr": 1e-3, "loss": loss or {}, **settings}
-    return VaeJob.model_validate(
-        {
-            "stage": {"settings": asked},
-            "model": model.model_dump(),
-            "clips": str(folder / "clips.parquet"),
-            "places": str(folder / "places.parquet"),
-            "store": str(store.root),
-            "run": str(run),
-            "device": "cpu",
-            "checkpoint_every": 1,
-            "eval_every": 100,
-            "keep": 2,
-        }
-    )
 
 
 def logged(run: Path, name: str = "metrics") -> list[dict]:
@@ -118,7 +72,7 @@ def put(trainer: Trainer, store: Store, name: str) -> ModelFile:
 @pytest.mark.usefixtures("alone")
 def test_a_new_one_learns(footage, models, tmp_path):
     """The held-out clip's PSNR is 2 dB and more above that of the untrained one."""
-    store, clips, _ = footage
+    store, clips = footage.store, footage.clips
     settings = {"steps": 16, "start": "random", "lr": 3e-3, "windows": [1, 1, 2]}
     trainer = Trainer(job(footage, models["wan"], tmp_path / "run", **settings), CPU)
     before = psnr(put(trainer, store, "untrained"), store, clips)
@@ -175,7 +129,7 @@ def test_the_decoder_alone_is_trained_of_mug_v(footage, models, tmp_path):
 def test_a_window_comes_back_as_the_autoencoder_itself_has_it(models, name, frames):
     """But for what diffusers cuts off beyond black and white. Of MUG-V no eight frames see the others while they are encoded."""
     family = open_family(models[name].ref, Store("nowhere"), CPU)
-    trained: Any = family.autoencoder_to_train(fresh=False).eval()
+    trained: Any = family.autoencoder_to_train(fresh=False, decoder=False).eval()
     for latents, count in frames.items():
         assert family.window_frames(latents) == count
         pixels = torch.from_numpy(video((count, 32, 32))).permute(3, 0, 1, 2)[None] / 40.0  # far beyond white
