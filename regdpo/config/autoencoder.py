@@ -10,6 +10,9 @@ from regdpo.core.section import BelowOne, Count, Name, NonNegative, Positive, Se
 TRAINED = "trained"
 """What is measured under this name beside ``base`` and the generators."""
 
+LEAST = 31
+"""Pixels of a side, below which LPIPS has nothing left to pool."""
+
 
 class AutoencoderLoss(Section):
     """Factors of the terms of its loss (docs/concepts/methods.md); 0 leaves a term out."""

@@ -267,12 +267,6 @@ class Reconstruction(Section):
     train: AutoencoderTraining | None = Field(None, description="Empty: none is trained.")
     report: bool = Field(False, description="Whether the report has a section of it, and so waits for it.")
 
-    @model_validator(mode="after")
-    def _perceptual_has_weights(self) -> Self:
-        if self.train and self.train.loss.perceptual and not self.lpips:
-            raise ValueError("train.loss.perceptual: needs the weights of vae.lpips; name them, or set it to 0")
-        return self
-
 
 class Rating(Section):
     """What the blind rating page shows (`snakemake rate`, docs/how-to/rate.md)."""

@@ -223,6 +223,8 @@ class Config(Section):
         training = self.vae.train
         if training is None:
             return self
+        if training.loss.perceptual and not self.vae.lpips:
+            raise ValueError("vae.train.loss.perceptual: needs the weights of vae.lpips; name them, or set it to 0")
         there = [name for name in self.autoencoders if name != TRAINED]
         if training.of not in there:
             raise ValueError(f"vae.train.of: there is no {training.of}; there are {', '.join(there)}")

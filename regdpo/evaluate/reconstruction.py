@@ -10,10 +10,10 @@ import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import Tensor
 
+from regdpo.config.autoencoder import LEAST
 from regdpo.evaluate.lpips import Lpips
 from regdpo.evaluate.measures import Metric
 from regdpo.models.family import Family, to_frames
-from regdpo.models.lpips import LEAST
 
 METRICS: dict[str, Metric] = {
     it.key: it

@@ -262,7 +262,7 @@ class DiffusersFamily(Family):
         return model.train()
 
     def window_frames(self, latents: int) -> int:
-        return (latents - 1) * self.compression[0] + 1
+        return self.cut.window(latents, self.compression[0])
 
     def reconstruct(self, autoencoder: Any, pixels: Tensor, draw: Draw) -> tuple[Tensor, Tensor, Tensor]:
         posterior = autoencoder.encode(pixels).latent_dist

@@ -26,13 +26,11 @@ POOLED = (3, 6)
 """Layers before which the largest of 3 x 3 is taken, every second."""
 SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
 """Of pixels in [-1, 1]: ImageNet's mean and standard deviation, as LPIPS has them."""
-LEAST = 31
-"""Pixels of a side, below which nothing is left to pool."""
 EPSILON = 1e-10
 
 
 class Distance(nn.Module):
-    """Of two pictures each, (N, 3, H, W) in [-1, 1] with sides of at least ``LEAST`` -> (N,). Its weights are fixed.
+    """Of two pictures each, (N, 3, H, W) in [-1, 1] with sides of at least 31 pixels -> (N,). Its weights are fixed.
 
     Args:
         network, heads: the tensors of both files of weights.

@@ -28,7 +28,7 @@ from regdpo.models import encoders
 from regdpo.models.diffusers_family import TRAIN_TIMESTEPS, DiffusersFamily, to_pixels
 from regdpo.models.family import Draw
 from regdpo.models.live import Need
-from regdpo.models.mugv_autoencoder import TEMPORAL, AutoencoderMugV
+from regdpo.models.mugv_autoencoder import AutoencoderMugV
 from regdpo.models.mugv_transformer import POSITIONS, MugVTransformer3DModel
 from regdpo.models.tiling import Direction
 
@@ -144,10 +144,6 @@ class MugV(DiffusersFamily):
         self, steps: int, shift: float | None, latent_shape: tuple[int, ...], solver: Solver = "checkpoint"
     ) -> Any:
         return super().sampler(steps, shift or self.shift_of(latent_shape), latent_shape, solver)
-
-    def window_frames(self, latents: int) -> int:
-        """Eight frames a latent, of which each eight are encoded by themselves."""
-        return TEMPORAL * latents
 
     def reconstruct(self, autoencoder: Any, pixels: Tensor, draw: Draw) -> tuple[Tensor, Tensor, Tensor]:
         """The window is decoded as one, however many latents the autoencoder decodes together."""

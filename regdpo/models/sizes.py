@@ -21,6 +21,16 @@ class Cut:
     """From ``transformer/config.json``: latents a token, in time and each way in space."""
     stacks: bool = False
     """Whether image-to-video has checkpoints of its own, whose denoiser takes latents of the condition too."""
+    alone: bool = False
+    """Whether the frames of each latent are encoded by themselves, so that a clip may be cut before any of them."""
+
+    def window(self, latents: int, temporal: int) -> int:
+        """Frames that an autoencoder is trained to make so many latent frames of.
+
+        Args:
+            temporal: frames a latent.
+        """
+        return latents * temporal if self.alone else (latents - 1) * temporal + 1
 
 
 def _wan_compression(vae: Values) -> tuple[int, int]:
@@ -69,7 +79,7 @@ COGVIDEOX = Cut(_cogvideox_compression, _patch(2), stacks=True)
 HUNYUAN_VIDEO = Cut(_hunyuan_compression, _patch(2))
 LTX_VIDEO = Cut(_ltx_compression, _patch(1))
 VIDEOCRAFTER2 = Cut(_frames_compression, _unet_patch)
-MUGV = Cut(_mugv_compression, _wan_patch)
+MUGV = Cut(_mugv_compression, _wan_patch, alone=True)
 
 
 def check_size(

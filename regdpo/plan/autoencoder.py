@@ -16,6 +16,7 @@ from regdpo.models.critic import PatchCritic
 from regdpo.models.family import Family
 from regdpo.models.live import Live, Need
 from regdpo.models.lpips import Distance, empty
+from regdpo.models.windows import window_sides
 from regdpo.objectives import autoencoder as losses
 from regdpo.plan.memory import Size
 
@@ -32,7 +33,7 @@ UNDER_AUTOCAST = {
     "normalize": torch.float32,
     "mse_loss": torch.float32,
 }
-"""What torch computes in which precision on a GPU, of what autoencoders have; there is no autocast of the meta device."""
+"""What torch's autocast computes in which precision on a GPU, of what autoencoders have. The meta device has none."""
 
 
 def need(family: Family, settings: AutoencoderTraining, sizes: Sequence[Size]) -> Need:
@@ -46,8 +47,7 @@ def need(family: Family, settings: AutoencoderTraining, sizes: Sequence[Size]) -
     """
     from diffusers.models.modeling_utils import no_init_weights  # here, since it loads diffusers
 
-    multiple, most = family.compression[1], settings.crop
-    sides = {tuple(min(side, most or side) // multiple * multiple for side in size[1:]) for size in sizes}
+    sides = {window_sides(*size[1:], settings.crop, family.compression[1]) for size in sizes}
     loss, window = settings.loss, (family.window_frames(max(settings.windows)), *max(sides, key=math.prod))
     with no_init_weights(), torch.device("meta"):
         model = family.autoencoder_to_train(fresh=True, decoder=settings.part == "decoder")
@@ -66,7 +66,9 @@ def need(family: Family, settings: AutoencoderTraining, sizes: Sequence[Size]) -
         terms = losses.terms(made, real, mean, log_variance, loss, perceptual)
         total = losses.total(terms, loss)
         if critic:
+            critic.requires_grad_(False)
             total = total + losses.adversarial(critic(made).float()).mean()
+            critic.requires_grad_(True)
         total.backward()
         if critic:
             losses.critic(*(critic(it).float() for it in (real, made.detach()))).mean().backward()

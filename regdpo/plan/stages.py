@@ -62,8 +62,7 @@ class Stage:
 
 
 def stages(settings: Config, architecture: Architecture, sizes: Sequence[Size], memory: float) -> dict[str, Stage]:
-    """``STAGES`` and, if it is configured, ``AUTOENCODER``, by their keys; of clips of several sizes those that need the
-    most.
+    """``STAGES`` and, where it is configured, ``AUTOENCODER``; of clips of several sizes those that need the most.
 
     Args:
         memory: bytes of a GPU, by which an autoencoder that may choose takes tiles.

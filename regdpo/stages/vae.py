@@ -17,6 +17,7 @@ from regdpo.evaluate.reconstruction import METRICS
 from regdpo.models.device import compute_dtype
 from regdpo.models.family import Family, open_family
 from regdpo.models.spec import Autoencoding, ModelFile
+from regdpo.models.windows import check_frames
 
 WINDOW = 8
 """Clips that are in main memory at once."""
@@ -37,7 +38,7 @@ def measure(
     """
     how = Autoencoding(encode=stage.precision, tiling=stage.tiling)
     family = open_family(model.ref, store, device, compute_dtype(device), how)
-    _check_frames(stage, family, model.name)
+    check_frames(model.name, stage.vae.frames, family.compression[0])
     lpips = Lpips(stage.vae.lpips, device) if stage.vae.lpips else None
     rows, alike = [], defaultdict[Size, list[ClipRow]](list)
     for clip in clips:
@@ -67,13 +68,6 @@ def held_out(stage: VaeStage, clips: Sequence[ClipRow], places: Sequence[PlaceRo
         raise UserError(f"samples.split: no clip is in the {stage.split} split, so there is none to reconstruct")
     count = min(len(found), stage.vae.limit or len(found))
     return [found[index * len(found) // count] for index in range(count)]
-
-
-def _check_frames(stage: VaeStage, family: Family, name: str) -> None:
-    temporal, _ = family.compression
-    for frames in stage.vae.frames:
-        if over := (frames - 1) % temporal:
-            raise UserError(f"vae.frames: {name} takes {temporal}k+1 frames, got {frames}; {frames - over} would do")
 
 
 def _unfit(clip: ClipRow, resolution: int, frames: int, family: Family) -> str:

@@ -3,8 +3,8 @@
 A step draws how many latent frames its windows have, and for each clip of its batch where the window lies; one window
 after another goes through the autoencoder. Every rank holds the whole model, which is small beside what it computes,
 and takes its part of the batch; gradients are those of the mean over the batch. The critic, once it begins, is moved in
-the same steps, from the same windows. All draws derive from (seed, step, place in the batch): so a resumed training ends
-with the bytes of an undisturbed one, and any number of ranks sees the same windows.
+the same steps, from the same windows. All draws derive from (seed, step, place in the batch): so a resumed training
+ends with the bytes of an undisturbed one, and any number of ranks sees the same windows.
 """
 
 import math
@@ -31,7 +31,8 @@ from regdpo.data.weight_files import tensors
 from regdpo.models.critic import PatchCritic
 from regdpo.models.device import DTYPES
 from regdpo.models.family import open_family
-from regdpo.models.lpips import KEY, LEAST, Distance
+from regdpo.models.lpips import KEY, Distance
+from regdpo.models.windows import check_windows, window_sides
 from regdpo.objectives import autoencoder as losses
 from regdpo.objectives.schedule import EVAL_PAIRS, generator
 from regdpo.runs.job import EXPORT, VaeJob
@@ -88,33 +89,25 @@ class Trainer:
         """Those of the training split, and some of the validation split, that the longest window fits into.
 
         Raises:
-            UserError: there is none to train on.
+            UserError: there is none to train on, or windows are too small.
         """
         split = {row.clip_id: row.split for row in manifests.read(self.job.places, PlaceRow)}
         every = sorted(manifests.read(self.job.clips, ClipRow, ids=set(split)), key=lambda clip: clip.clip_id)
-        longest = max(self.settings.windows)
-        frames = self.family.window_frames(longest)
+        frames = self.family.window_frames(max(self.settings.windows))
         if not any(split[clip.clip_id] == "train" for clip in every):
             raise UserError("vae.train: no clip is in the training split, so there is none to train on")
-        fitting = [clip for clip in every if clip.frames >= frames]
-        clips = [clip for clip in fitting if split[clip.clip_id] == "train"]
-        if not clips:
-            most = max(clip.frames for clip in every)
-            raise UserError(
-                f"vae.train.windows: {longest} latents of {self.job.model.name} are {frames} frames, and clips have at "
-                f"most {most} (clips.frames); take shorter windows or longer clips"
-            )
-        validation = [clip for clip in fitting if split[clip.clip_id] == "validation"]
+        to_train = [clip for clip in every if split[clip.clip_id] == "train"]
+        sizes = ((clip.frames, clip.height, clip.width) for clip in to_train)
+        check_windows(self.settings, self.job.model.name, frames, self.family.compression[1], sizes)
+        clips, validation = (
+            [clip for clip in every if split[clip.clip_id] == part and clip.frames >= frames]
+            for part in ("train", "validation")
+        )
         return clips, validation[:: max(1, len(validation) // EVAL_PAIRS)][:EVAL_PAIRS]
 
     def _perceptual(self) -> Distance:
         lpips = self.job.stage.lpips
         assert lpips is not None, "the configuration asks for them"
-        if (side := min(min(self._size(clip)) for clip in self.clips)) < LEAST:
-            raise UserError(
-                f"vae.train.loss.perceptual: LPIPS wants sides of {LEAST} pixels, and windows have {side}; enlarge "
-                "vae.train.crop, or set it to 0"
-            )
         files = {name: tensors(f"{KEY}.{name}", weights_file(f"{KEY}.{name}", it)) for name, it in lpips.named.items()}
         return Distance(**files).to(self.device)
 
@@ -287,11 +280,7 @@ class Trainer:
 
     def _size(self, clip: ClipRow) -> tuple[int, int]:
         """Height and width of a clip's windows."""
-        multiple, most = self.family.compression[1], self.settings.crop or max(clip.height, clip.width)
-        height, width = (min(side, most) // multiple * multiple for side in (clip.height, clip.width))
-        if not height * width:
-            raise UserError(f"vae.train.crop: {most} is less than the {multiple} pixels of a latent")
-        return height, width
+        return window_sides(clip.height, clip.width, self.settings.crop, self.family.compression[1])
 
     def export(self) -> None:
         """Write the autoencoder in diffusers' layout on the first rank; the folder appears when it is complete."""

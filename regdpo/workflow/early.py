@@ -6,10 +6,12 @@ Nothing is written, no program is started and no torch is loaded.
 import json
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from regdpo.config.autoencoder import TRAINED
 from regdpo.config.schema import Base, Config
 from regdpo.core import portable
 from regdpo.core.errors import UserError, first_line
@@ -25,6 +27,7 @@ from regdpo.evaluate.vbench_weights import sites
 from regdpo.models import checkpoint_json
 from regdpo.models.registry import FAMILIES
 from regdpo.models.sizes import check_size
+from regdpo.models.windows import check_frames, check_windows
 from regdpo.objectives.registry import OBJECTIVES
 from regdpo.parallel.sharing import check_context, check_tensor
 
@@ -53,6 +56,7 @@ def check(settings: Config, conda: bool = False) -> None:
     imported(settings)
     geometry(settings)
     shared(settings)
+    autoencoders(settings)
     scored(settings)
     suites(settings)
     if settings.footage:
@@ -200,6 +204,35 @@ def shared(settings: Config) -> None:
             check_tensor(tensor, context, heads, None, "tensor" in declared, base.family)
         except UserError as error:
             raise UserError(f"{key}: {str(error).removeprefix('train.settings.')}") from None
+
+
+def autoencoders(settings: Config) -> None:
+    """Hold what ``vae`` measures and trains against the clips and the autoencoders, as far as the same files say.
+
+    Raises:
+        UserError: naming what to change.
+    """
+    for name in settings.autoencoders:
+        base, training = settings.autoencoder(name), settings.vae.train if name == TRAINED else None
+        cut, compression = FAMILIES[base.family].cut, _compression(base)
+        if cut is None or compression is None:
+            continue  # the stage tells
+        check_frames(name, settings.vae.frames, compression[0])
+        if training:
+            frames = cut.window(max(training.windows), compression[0])
+            check_windows(training, training.of, frames, compression[1], (it.size for it in settings.clips.geometries))
+
+
+def _compression(base: Base) -> tuple[int, int] | None:
+    """Frames and pixels of a latent, where they are known."""
+    cut = FAMILIES[base.family].cut
+    if base.pretrain:
+        return base.pretrain.codec.temporal, base.pretrain.codec.spatial
+    with suppress(TypeError, ValueError, ZeroDivisionError):  # of a damaged checkpoint
+        found = cut.compression(_files(base).get(VAE, {})) if cut else ()
+        if found and all(isinstance(it, int) and it > 0 for it in found):
+            return found
+    return None
 
 
 def _is_of_the_task(base: Base, files: Mapping[str, Any]) -> None:

@@ -37,7 +37,9 @@ def test_two_ranks_are_one(footage, model, tmp_path):
         tiny_autoencoder.job(footage, model, tmp_path / str(count), steps=4, batch=6, crop=8, **CRITIC).model_dump()
         for count in (1, 2)
     ]
-    one, two = ranks.run([{"ranks": count, "autoencoder": it} for count, it in zip((1, 2), jobs, strict=True)], tmp_path)
+    one, two = ranks.run(
+        [{"ranks": count, "autoencoder": it} for count, it in zip((1, 2), jobs, strict=True)], tmp_path
+    )
     assert {name.partition(" ")[0] for name in one} == {"0", "1", "2", "3", "weights"}
     assert sum(name.startswith("2 critic.") for name in one) > 0 == sum(name.startswith("1 critic.") for name in one)
     assert ranks.worst(two, one) < TOLERANCE
@@ -64,7 +66,10 @@ def test_a_killed_rank_goes_on_to_the_same_bytes(footage, model, tmp_path, count
     assert "SIGKILL" in launcher.stderr.read()
     assert not (run / "export").exists(), "the kill came too late to test anything"
     (train if count == 2 else forked.train)(killed, options)
-    rows = [[json.loads(line) for line in (Path(it.run) / "metrics.jsonl").read_text().splitlines()] for it in (whole, killed)]
+    rows = [
+        [json.loads(line) for line in (Path(it.run) / "metrics.jsonl").read_text().splitlines()]
+        for it in (whole, killed)
+    ]
     said = [[(row["step"], row["loss"], row.get("critic")) for row in of] for of in rows]
     assert said[0] == said[1]
     assert len(said[0]) == 12

@@ -29,6 +29,22 @@ def test_l1_counts_most_where_detail_changes():
     assert found.numpy() == pytest.approx(wanted)
 
 
+def test_its_gradient_is_that_of_the_formula():
+    """``w sign(made - real) / n``, with the Laplacian as the convolution that it is."""
+    real, strength = video(), 3.0
+    made = torch.from_numpy(video()).requires_grad_()
+    autoencoder.weighted_l1(made, torch.from_numpy(real), strength).sum().backward()
+    edged = np.pad(real, [(0, 0)] * 3 + [(1, 1)] * 2, mode="edge")
+    kernel = np.array([[0, 1, 0], [1, -4, 1], [0, 1, 0]])
+    curved = np.einsum("bcfhwij,ij->bcfhw", np.lib.stride_tricks.sliding_window_view(edged, (3, 3), (3, 4)), kernel)
+    change = np.abs(curved - np.roll(curved, 1, 2)).mean(1, keepdims=True)
+    change[:, :, 0] = change[:, :, 1]
+    weight = (1 + strength * change / change.mean((1, 2, 3, 4), keepdims=True)) / (1 + strength)
+    wanted = weight * np.sign(made.detach().numpy() - real) / real[0].size
+    assert made.grad is not None
+    assert made.grad.numpy() == pytest.approx(wanted, abs=1e-12)
+
+
 @pytest.mark.parametrize("frames", [1, 4])
 def test_of_a_still_it_is_l1(frames):
     still, made = video(1).repeat(frames, 2), video(frames)

@@ -102,8 +102,8 @@ def test_shipped_configurations_are_valid(path):
         ("train.arms.base3", {"objective": "dpo", "beta": 7}, r"train.arms.base3: that name is taken"),
         ("vae", {"train": {"of": "x"}}, r"vae.train.of: there is no x; there are base"),
         ("vae", {"train": {}}, r"vae.train.of: the autoencoder of base is a codec .* checkpoint of wan, wan22, mugv"),
-        ("vae", {"train": {"loss": {"perceptual": 1}}}, r"train.loss.perceptual: needs the weights of vae.lpips"),
-        ("vae", {"train": {"loss": {"l1": 0}}}, r"`mse`, `l1` and `perceptual` are all 0"),
+        ("vae", {"train": {"loss": {"perceptual": 1}}}, r"^config: vae.train.loss.perceptual: needs the weights of"),
+        ("vae", {"train": {"loss": {"l1": 0}}}, r"^config: vae.train.loss: `mse`, `l1` and `perceptual` are all 0"),
         (
             "train.settings.timesteps.shift",
             "by_sise",

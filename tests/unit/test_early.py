@@ -121,6 +121,29 @@ def test_a_local_checkpoint_is_asked_itself(tmp_path):
         early.geometry(configured(base=base, clips={"frames": 9}))
 
 
+@pytest.mark.parametrize(
+    ("vae", "clips", "line"),
+    [
+        ({"frames": [9, 8]}, {}, "vae.frames: base takes 4k+1 frames, got 8; 5 would do"),
+        ({"train": {}}, {}, "vae.train.windows: 8 latents of base are 29 frames, and clips have at most 13"),
+        ({"train": {"of": "mugv", "windows": [2]}}, {}, "vae.train.windows: 2 latents of mugv are 16 frames"),
+        ({"train": {"windows": [4], "crop": 7}}, {}, "vae.train.crop: 7 is less than the 8 pixels of a latent of base"),
+        (
+            {"train": {"windows": [4], "crop": 39, "loss": {"perceptual": 1}}, "lpips": {"network": "n", "heads": "h"}},
+            {"height": 16},
+            "vae.train.loss.perceptual: LPIPS wants sides of 31 pixels, and windows have 16",
+        ),
+    ],
+)
+def test_autoencoders_that_cannot_take_the_clips(vae, clips, line):
+    mugv = {"family": "mugv", "model": "MUG-V/MUG-V-inference", "revision": "main"}
+    sections = {"base": WAN, "clips": {"frames": 13} | clips, "negatives": {"generators": {"base": {}, "mugv": mugv}}}
+    early.autoencoders(configured(**sections, vae={"frames": [1, 9], "train": {"windows": [1, 4]}}))
+    with pytest.raises(UserError) as caught:
+        early.autoencoders(configured(**sections, vae=vae))
+    assert str(caught.value).startswith(line)
+
+
 def test_footage_that_is_not_there(tmp_path):
     with pytest.raises(UserError, match=r"videos.root: nowhere: there is no such folder"):
         early.check(configured(videos={"root": "nowhere"}))

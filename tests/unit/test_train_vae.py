@@ -9,6 +9,7 @@ import pytest
 import tiny_autoencoder
 import torch
 import torch.distributed as dist
+from safetensors.torch import save_file
 from tiny_autoencoder import job
 from tiny_pipelines import video
 
@@ -18,8 +19,12 @@ from regdpo.core.digests import folder_digest
 from regdpo.core.errors import UserError
 from regdpo.core.rows import ClipRow
 from regdpo.core.store import Store
+from regdpo.models import lpips, mugv_autoencoder
 from regdpo.models.family import open_family
+from regdpo.models.live import Live
 from regdpo.models.spec import ModelFile
+from regdpo.plan import architecture
+from regdpo.plan import autoencoder as plan
 from regdpo.runs.stop import SIGNALS
 from regdpo.stages import vae
 from regdpo.train import autoencoder
@@ -145,6 +150,70 @@ def test_a_window_comes_back_as_the_autoencoder_itself_has_it(models, name, fram
                 torch.testing.assert_close(mean, trained.encode(pixels).latent_dist.mean)
                 torch.testing.assert_close(made.clamp(-1, 1), trained.decode(9 * mean).sample)
                 assert made.shape == pixels.shape
+
+
+@pytest.mark.usefixtures("alone")
+def test_a_clip_that_a_step_has_twice_is_seen_in_two_places(footage, models, tmp_path, monkeypatch):
+    trainer = Trainer(job(footage, models["wan"], tmp_path / "run", batch=8, crop=8, windows=[2]), CPU)
+    seen = []
+    real = trainer._window
+    monkeypatch.setattr(
+        trainer, "_window", lambda clip, *how: seen.append((clip.clip_id, real(clip, *how))) or seen[-1][1]
+    )
+    trainer.step(0)
+    by_clip = [[window for name, window in seen if name == clip.clip_id] for clip in footage.clips[:4]]
+    assert [len(windows) for windows in by_clip] == [2] * 4
+    assert not any(torch.equal(*windows) for windows in by_clip)
+
+
+def test_pictures_that_are_computed_again_have_the_same_gradients(models, monkeypatch):
+    family = open_family(models["mugv"].ref, Store("nowhere"), CPU)
+    pixels, found = torch.from_numpy(video((8, 16, 16))).permute(3, 0, 1, 2)[None] / 127.5 - 1, []
+    trained = family.autoencoder_to_train(fresh=False, decoder=False)
+    for plain in (False, True):
+        if plain:
+            monkeypatch.setattr(mugv_autoencoder, "_recomputed", lambda function, x: function(x))
+        trained.zero_grad()
+        made, *_ = family.reconstruct(trained, pixels, lambda mean, log_variance: mean)
+        made.square().mean().backward()
+        found.append({name: p.grad for name, p in trained.named_parameters() if p.grad is not None})
+    torch.testing.assert_close(*found, rtol=0, atol=0)
+
+
+def lpips_files(folder: Path) -> dict[str, str]:
+    """Of weights that are drawn."""
+    rng, files = torch.Generator().manual_seed(0), {}
+    for name, shapes in zip(("network", "heads"), lpips.empty(), strict=True):
+        tensors = {
+            key: torch.rand(it.shape, generator=rng) - (0.5 if it.dim() == 4 else 0) for key, it in shapes.items()
+        }
+        files[name] = str(folder / f"{name}.safetensors")
+        save_file({key: it.abs() if name == "heads" else it / 10 for key, it in tensors.items()}, files[name])
+    return files
+
+
+@pytest.mark.usefixtures("alone")
+def test_the_perceptual_term_and_what_a_window_allocates(models, tmp_path):
+    """LPIPS' gradients alone bring LPIPS down; and the plan says of all terms and the critic what is allocated."""
+    footage = tiny_autoencoder.footage(tmp_path, side=40)
+    loss = {"l1": 0, "kl": 0, "perceptual": 1, "gan": 0.1, "gan_begins": 0.9}
+    asked = {"loss": loss, "lpips": lpips_files(tmp_path), "windows": [2], "batch": 1, "steps": 10, "crop": 32}
+    trainer = Trainer(job(footage, models["wan"], tmp_path / "run", **asked), CPU)
+    rows = [trainer.step(number) for number in range(6)]
+    assert rows[5]["loss"] == rows[5]["perceptual"]
+    assert rows[5]["perceptual"] < 0.9 * rows[0]["perceptual"], rows
+    assert all(not p.requires_grad for p in trainer.perceptual.parameters())
+
+    ref = models["wan"].ref
+    need = plan.need(architecture.of_folder("wan", ref.path, ref).family, trainer.settings, [(17, 40, 40)])
+    own = [*trainer.autoencoder.parameters(), *trainer.critic.parameters()]
+    fixed = [*trainer.perceptual.parameters()]
+    for parameter in own:
+        parameter.register_post_accumulate_grad_hook(lambda it: setattr(it, "grad", None))
+    with Live([*own, *fixed]) as live:
+        trainer._backward(trainer.clips[0], 2, 9, 0)
+    assert need.weights == 4 * sum(it.nbytes for it in own) + sum(it.nbytes for it in fixed)
+    assert 0.9 < need.work / live.peak < 1.1
 
 
 def test_a_step_takes_each_clip_once_an_epoch():

@@ -61,7 +61,7 @@ def test_a_dry_run_writes_nothing_and_starts_nothing(fresh: Project):
     program.chmod(0o755)
     values["scores"]["vbench"]["python"] = str(program)
     (fresh.folder / "other").mkdir()
-    values["vae"] = {"report": True, "train": {"of": "other", "batch": 2}}
+    values["vae"] = {"report": True, "train": {"of": "other", "batch": 2, "windows": [2]}}
     chain = [{"objective": "sft", "settings": {"tuning": "lora"}}]
     chain.append({"objective": "dpo", "beta": 5, "adapters": "merge", "generator": "previous"})
     values["train"]["arms"]["way"] = {"steps": chain}
