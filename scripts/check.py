@@ -56,6 +56,7 @@ def main() -> None:
     early.check(settings)
     jobs, targets = planned(Path(args.config), args.target)
     hours, notes = outlook.estimate(settings, jobs)
+    notes += outlook.autoencoder(settings, jobs)
     counted = Path(settings.paths.results, "splits.parquet")
     if counted.exists():
         asked = stage_inputs.MinimumStage.model_validate(stage_inputs.MinimumStage.of(settings))

@@ -57,7 +57,7 @@ def main() -> None:
         nargs="*",
         metavar="KEY",
         help="only: do these trainings (train.arms.NAME, base.pretrain) and stages "
-        f"({', '.join(stages.STAGES)}; default: all) fit as configured; 2 if not",
+        f"({', '.join([*stages.STAGES, stages.AUTOENCODER])}; default: all) fit as configured; 2 if not",
     )
     parser.add_argument("--cost", action="store_true", help="GPU-hours of every stage, as Markdown")
     parser.add_argument("--pairs", type=int, help="cost: training pairs; default: pairs.limit")

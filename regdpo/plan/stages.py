@@ -69,7 +69,12 @@ def stages(settings: Config, architecture: Architecture, sizes: Sequence[Size], 
     """
     every = [_stages(settings, architecture, size, memory) for size in _largest(sizes)]
     found = {key: max((one[key] for one in every), key=lambda stage: stage.fullest.total) for key in STAGES}
-    return found | ({AUTOENCODER: _autoencoder_training(settings, architecture, sizes)} if settings.vae.train else {})
+    if settings.vae.train:
+        turns: tuple[Turn, ...] = ()
+        with suppress(UserError):  # one whose architecture is not known counts nothing
+            turns = (autoencoder_training(settings, sizes, architecture),)
+        found[AUTOENCODER] = Stage(AUTOENCODER, turns)
+    return found
 
 
 def _largest(sizes: Sequence[Size]) -> list[Size]:
@@ -96,6 +101,22 @@ def _stages(settings: Config, architecture: Architecture, size: Size, memory: fl
         Stage("scores.error", (error,)),
     ]
     return {stage.key: stage for stage in found}
+
+
+def autoencoder_training(settings: Config, sizes: Sequence[Size], base: Architecture | None = None) -> Turn:
+    """A rank of ``vae.train``, which has to be configured.
+
+    Args:
+        base: in the place of the configured one.
+
+    Raises:
+        UserError: its architecture is not known.
+    """
+    training = settings.vae.train
+    assert training is not None
+    it = base if base and training.of == BASE else find(settings.autoencoder(training.of))
+    need = autoencoder.need(it.family, training, sizes)
+    return Turn(TRAINED_VAE, need.weights, need.work, _rest(need))
 
 
 def check(stage: Stage, memory: float) -> Turn:
@@ -149,17 +170,6 @@ def ask(
         except UserError as error:
             answers.append(Answer(key=key, fits=False, said=str(error)))
     return answers
-
-
-def _autoencoder_training(settings: Config, architecture: Architecture, sizes: Sequence[Size]) -> Stage:
-    """One whose architecture is not known counts nothing."""
-    training = settings.vae.train
-    assert training is not None
-    with suppress(UserError):
-        it = architecture if training.of == BASE else find(settings.autoencoder(training.of))
-        need = autoencoder.need(it.family, training, sizes)
-        return Stage(AUTOENCODER, (Turn(TRAINED_VAE, need.weights, need.work, _rest(need)),))
-    return Stage(AUTOENCODER, ())
 
 
 def _rest(need: Need) -> float:

@@ -31,6 +31,7 @@ ON_A_GPU = {
     "render_samples": "samples",
     "render_suite": "samples",
     "score": "scores.error",
+    "train_vae": "vae.train",
 }
 """Rule of a stage that keeps a model on a GPU -> the key of its settings."""
 LOOKED_AT = 2**16

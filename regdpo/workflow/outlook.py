@@ -12,7 +12,7 @@ from regdpo.core import manifests
 from regdpo.core.errors import UserError
 from regdpo.core.rows import ClipRow, SplitRow
 from regdpo.objectives.registry import OBJECTIVES
-from regdpo.runtime.gpu_specs import gpu_named
+from regdpo.runtime.gpu_specs import GIB, gpu_named
 from regdpo.workflow.changes import Job
 
 if TYPE_CHECKING:
@@ -101,6 +101,19 @@ def room(settings: Config, of: "Asked | None" = None) -> str:
     halves = of.clips * (1 + settings.negatives.a_clip) * settings.generations
     each = of.training.mean(math.prod(one.latent) for one in of.training.each) * bytes_each
     return f"{line}; latents take about {halves * each / GB:,.1f} GB"
+
+
+def autoencoder(settings: Config, jobs: Sequence[Job]) -> list[str]:
+    """What the training of an autoencoder needs, where one would run: a line."""
+    if not any(job.rule == "train_vae" and job.runs for job in jobs):
+        return []
+    from regdpo.plan import stages  # here, since it loads torch
+
+    try:
+        turn = stages.autoencoder_training(settings, [it.size for it in settings.clips.geometries])
+    except UserError as error:
+        return [f"vae.train: what it needs is not known: {error}"]
+    return [f"vae.train: needs {turn.total / GIB:.1f} GiB on each rank, by the plan; its GPU-hours are not known"]
 
 
 def estimate(settings: Config, jobs: Sequence[Job]) -> tuple[dict[str, float], list[str]]:

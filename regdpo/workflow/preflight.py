@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from regdpo.config.autoencoder import TRAINED
 from regdpo.config.schema import Config
 from regdpo.core.digests import canonical, text_digest
 from regdpo.core.errors import UserError
@@ -160,7 +161,8 @@ def _shape_of_stage(settings: Config, key: str) -> str:
     for name in key.split("."):
         own = getattr(own, name)
     arms = [link.settings.model_dump(mode="json") for link in settings.train.links.values()]
-    base = settings.base.model_dump(mode="json", exclude={"pretrain": {"settings"}})
+    model = settings.autoencoder(TRAINED) if settings.vae.train and own is settings.vae.train else settings.base
+    base = model.model_dump(mode="json", exclude={"pretrain": {"settings"}})
     sizes = [it.size for it in settings.clips.geometries]
     return canonical([key, own.model_dump(mode="json"), arms, base, sizes, settings.launch.gpu])
 

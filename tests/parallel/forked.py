@@ -29,7 +29,7 @@ import pytest
 from regdpo.core import errors
 from regdpo.launch import backends, launcher
 from regdpo.launch.options import LaunchOptions
-from regdpo.runs.job import Job
+from regdpo.runs.job import Job, Work
 
 CONTEXT = multiprocessing.get_context("forkserver")
 IMPORTED = (
@@ -58,7 +58,7 @@ def server() -> Iterator[None]:
     forkserver._forkserver._stop()  # type: ignore[attr-defined]
 
 
-def train(job: Job, options: LaunchOptions, module: str = backends.MODULE) -> None:
+def train(job: Work, options: LaunchOptions, module: str = backends.MODULE) -> None:
     """As `launcher.train`, with what it raises."""
     call(_train, job, options, "", module)
 
@@ -72,7 +72,7 @@ def call(function: Callable[..., T], *arguments: object) -> T:
 class Launcher:
     """`launcher.train` in a process and a session of its own, as a terminal starts one; what subprocess.Popen has."""
 
-    def __init__(self, job: Job, options: LaunchOptions, name: str = "", module: str = backends.MODULE):
+    def __init__(self, job: Work, options: LaunchOptions, name: str = "", module: str = backends.MODULE):
         reading, writing = CONTEXT.Pipe(duplex=False)
         self._process = CONTEXT.Process(target=_launched, args=(writing, job, options, name, module))
         self._process.start()
@@ -97,7 +97,7 @@ import sys
 from regdpo.core import errors
 from regdpo.launch import backends, launcher
 from regdpo.launch.options import LaunchOptions
-from regdpo.runs.job import Job
+from regdpo.runs.job import Job, Work
 job, options, name, backends.MODULE = sys.argv[1:]
 errors.run(lambda: launcher.train(Job.read(job), LaunchOptions.model_validate_json(options), name))
 """
@@ -112,7 +112,7 @@ def started(job: Job, options: LaunchOptions, name: str = "", module: str = back
     return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True)
 
 
-def _launched(writing: Connection, job: Job, options: LaunchOptions, name: str, module: str) -> None:
+def _launched(writing: Connection, job: Work, options: LaunchOptions, name: str, module: str) -> None:
     os.setsid()
     os.dup2(writing.fileno(), 2)
     writing.close()
@@ -120,7 +120,7 @@ def _launched(writing: Connection, job: Job, options: LaunchOptions, name: str, 
     errors.run(lambda: _train(job, options, name, module))
 
 
-def _train(job: Job, options: LaunchOptions, name: str, module: str) -> None:
+def _train(job: Work, options: LaunchOptions, name: str, module: str) -> None:
     with forking(module):
         launcher.train(job, options, name)
 
