@@ -76,7 +76,7 @@ def test_each_rule_got_what_it_asked_for(finished):
 def test_each_rule_of_a_small_base_and_of_an_autoencoder_would_ask_for(tmp_path):
     project = SlurmProject(tmp_path)
     (tmp_path / "other").mkdir()
-    vae = {"report": True, "train": {"of": "other", "batch": 2}}
+    vae = {"report": True, "train": {"of": "other", "batch": 2, "windows": [2]}}
     negatives = CONFIG["negatives"] | {"generators": {"base": {}, "other": {"model": "../other"}}}
     project.configure(CONFIG | {"launch": {"processes": 2, "nodes": 2}, "vae": vae, "negatives": negatives})
     said = project.snakemake("--dry-run", "results/base/model.json", "vae").stdout
