@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from regdpo.plan.layouts import Estimate, Machine, estimate, estimates, impossib
 from regdpo.plan.memory import Training
 from regdpo.plan.table import assumptions
 from regdpo.runtime.gpu_specs import GIB
+from regdpo.sampling.denoise import nearest_step
 
 HOUR = 3600
 NOT_COUNTED = (
@@ -148,8 +150,26 @@ def _negatives(asked: Asked, name: str) -> Part:
         return Part("negatives", title, f"the architecture of {base.model} is not known: not counted", 0.0, "", name)
     videos = math.ceil(asked.clips * one.share) * (one.per_clip or negatives.per_clip)
     videos *= 1 if one.model else asked.settings.times_made(name)
-    what, hours = _sampling(other, negatives.sampling_of(name), videos)
+    sampling = negatives.sampling_of(name)
+    what, hours = _sampling(other, sampling, videos)
+    if one.strength:
+        made = _steps_from_winners(other.training, sampling, one.strength)
+        what += f", from the winner {made:.1f} of the steps" if made else ", fewer of the steps from the winner"
+        hours *= (made or sampling.steps) / sampling.steps
     return Part("negatives", title, what, hours, generator=name)
+
+
+def _steps_from_winners(training: Training, sampling: Sampling, strength: tuple[float, float]) -> float:
+    """How many of the steps are made of a video that begins with a clip, the mean over the sigmas that are drawn and
+    over sizes; 0 if the grid of the checkpoint is not known here.
+    """
+    low, high = strength
+    drawn = [low + (high - low) * (number + 0.5) / 16 for number in range(16)]
+    family = training.architecture.family
+    if not (Path(family.ref.path) / "scheduler").is_dir():
+        return 0
+    begun = [nearest_step(family, sampling, one.latent, sigma)[0] for one in training.each for sigma in drawn]
+    return sampling.steps - sum(begun) / len(begun)
 
 
 def _candidates(asked: Asked, name: str) -> Part:

@@ -88,8 +88,8 @@ def text(training: TrainStage, geometries: list[Geometry], model: ModelFile, sto
     if FAMILIES[ref.family].denoiser:
         parts.append(
             "diffusers has no pipeline of it: have regdpo in the Python that loads it. `scripts/generate.py` samples "
-            "with what was trained, and `scripts/convert.py back` writes a denoiser that was tuned in full as the base "
-            "was published."
+            "with what was trained, and `scripts/convert.py back` writes the trained denoiser as the base was "
+            "published, adapters merged in."
         )
         return "\n\n".join(parts) + "\n"
     parts += [

@@ -235,3 +235,20 @@ def test_a_step_is_planned_on_the_sizes_that_it_takes():
     assert [(it.size, it.others) for it in steps] == [(small, (sizes[0],)), (longer, (small,)), (large, ())]
     assert [it.weights for it in steps] == [pytest.approx(each) for each in ((1, 1), (1, 1), (2,))]
     assert [it.settings.steps for it in steps] == [20000, 12000, 3000]
+
+
+def test_losers_from_the_winner_are_made_by_the_last_steps_alone():
+    """MUG-V's sigmas by hand: r = sqrt(720 x 1280 / 512^2) sqrt(14), sigma_i = r u / (1 + (r - 1) u) of u = 1 - i / 25."""
+    settings = schema.load(str(ROOT / "config/recipes/mugv_alignment.yaml"))
+    training = Training(find(settings.base), settings.train.arm_settings("sft"), 105, 720, 1280, 8)
+    whole = cost._negatives(asked(settings=settings, training=training), "base")
+    r = 7.0156
+    sigmas = [r * (1 - i / 25) / (1 + (r - 1) * (1 - i / 25)) for i in range(25)]
+    for strength in (0.8, 0.05):
+        left = 25 - min(range(25), key=lambda i: abs(sigmas[i] - strength))
+        values = settings.model_dump()
+        values["negatives"]["generators"] = {"near": {"strength": [strength, strength]}}
+        near = cost._negatives(asked(settings=schema.Config.model_validate(values), training=training), "near")
+        assert near.hours == pytest.approx(whole.hours * left / 25)
+        assert near.what.endswith(f"from the winner {left}.0 of the steps")
+    assert left == 1
