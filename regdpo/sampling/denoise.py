@@ -104,11 +104,17 @@ def levels(family: Family, scheduler: Any) -> Tensor:
     return family.sigma_of(torch.as_tensor(scheduler.timesteps))
 
 
+NOISE = 0.999
+"""The sigma from which on a step begins with noise alone."""
+
+
 def nearest_step(family: Family, sampling: Sampling, latent_shape: tuple[int, ...], sigma: float) -> tuple[int, float]:
-    """The step that begins nearest to a sigma, and where it begins."""
+    """The step that begins nearest to a sigma, and where it begins; where there is a choice not with noise alone, in
+    which nothing is left of a clip."""
     scheduler = family.sampler(sampling.steps, sampling.shift, latent_shape, sampling.solver)
     found = levels(family, scheduler)
-    step = int((found - sigma).abs().argmin())
+    far, some = (found - sigma).abs(), found < NOISE
+    step = int((far.where(some, torch.inf) if sigma < NOISE and some.any() else far).argmin())
     return step, float(found[step])
 
 
