@@ -128,7 +128,7 @@ def _vote(row: dict[str, str], threshold: float | None) -> tuple[tuple[str, ...]
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
     try:
         if path.suffix == ".json":
-            rows = list(_label_studio(json.loads(path.read_text(encoding="utf-8-sig"))))
+            rows = list(_label_studio(json.loads(text_of_lists(path))))
         elif path.suffix == ".parquet":
             rows = pq.read_table(path).to_pylist()
         else:

@@ -21,7 +21,7 @@ from regdpo.data import labels as people
 from regdpo.data.footage import SUFFIXES, refusal
 from regdpo.data.names import shown
 from regdpo.data.pair_registry import PAIR_SOURCES
-from regdpo.data.quotes import no_limit, refuse_names, refuse_open
+from regdpo.data.quotes import no_limit, refuse_names, refuse_open, text_of_lists
 from regdpo.data.sidecars import LARGEST as CAPTION
 from regdpo.data.sidecars import Sidecars, text_of
 
@@ -307,11 +307,9 @@ def _text(path: Path) -> str:
             raise UserError(f"{path}: {reason}")
         if path.stat().st_size > LARGEST:
             raise UserError(f"{path}: has more than {LARGEST} bytes")
-        return path.read_text(encoding="utf-8-sig")
+        return text_of_lists(path)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: is not text in UTF-8") from None
 
 
 def _json(path: Path, kind: type[Any]) -> Any:

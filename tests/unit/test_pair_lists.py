@@ -93,7 +93,7 @@ def test_a_csv_file(tmp_path):
         (b"winner,loser,caption\nx.mp4,y.mp4,a\n", r"none can be used; such as x.mp4 > y.mp4: winner: "),
         (b"winner,winner,loser,caption\na,b,c,d\n", "has 2 columns winner"),
         (b"a\x1b[31m,b\n", r"its columns are a.x1b\[31m, b"),
-        ("winner,loser,caption\n".encode("utf-16"), "is not text in UTF-8"),
+        ("winner,loser,caption\n".encode("utf-16"), "line 1: is not text in UTF-8; save the file as UTF-8"),
         (
             b'winner,loser,caption\nx,y,"z\nz"\n\na,b,"c\nd,e,f\n',
             "row 2, which begins in line 5: a quote is not closed",
