@@ -175,10 +175,14 @@ def _steps_from_winners(training: Training, sampling: Sampling, strength: tuple[
 def _candidates(asked: Asked, name: str) -> Part:
     """Of one source of kind ``best_of_n``: the videos that pairs are chosen from."""
     one = asked.settings.pairs.ranked[name]
-    prompts = len(prompt_lists.read(one.prompts)) if one.prompts else asked.clips
+    most = ""
+    if one.prompts and one.limit and not Path(one.prompts).exists():  # the list is to come
+        prompts, most = one.limit, "at most "
+    else:
+        prompts = len(prompt_lists.read(one.prompts)) if one.prompts else asked.clips
     videos = min(prompts, one.limit or prompts) * one.count * asked.settings.times_made(name)
     what, hours = _sampling(asked, asked.settings.sampling_of_candidates(name), videos)
-    return Part("candidates", f"videos to choose from, {name}", what, hours)
+    return Part("candidates", f"videos to choose from, {name}", most + what, hours)
 
 
 def _stages(asked: Asked) -> str:

@@ -252,3 +252,12 @@ def test_losers_from_the_winner_are_made_by_the_last_steps_alone():
         assert near.hours == pytest.approx(whole.hours * left / 25)
         assert near.what.endswith(f"from the winner {left}.0 of the steps")
     assert left == 1
+
+
+def test_a_list_of_prompts_that_is_to_come_counts_as_its_limit():
+    settings = schema.load(str(ROOT / "config/recipes/videodpo_vc2.yaml"))
+    assert not Path(settings.pairs.ranked["best_of_4"].prompts).exists()
+    assert (
+        cost._candidates(asked(settings=settings), "best_of_4").what
+        == "at most 40,000 videos x 50 steps x 2 (guidance)"
+    )
