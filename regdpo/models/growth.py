@@ -236,11 +236,13 @@ def grow_checkpoint(source: Path, tuned: Mapping[str, Path], out: Path, asked: A
         What ``ORIGIN`` holds of it.
 
     Raises:
-        UserError: it cannot be read, is of a class without rules, or ``out`` is there.
+        UserError: it cannot be read, is of a class without rules, or ``out`` is there or in the source.
     """
     if out.exists():
         raise UserError(f"{out}: is there already; name a folder that is not")
     folders = denoisers(source) | dict(tuned)
+    if out.resolve().is_relative_to(source.resolve()):
+        raise UserError(f"{out}: lies in what it would be grown from; name a folder outside of {source}")
     origin: dict[str, Any] = {
         "name": source.name,
         "times": asked.times,

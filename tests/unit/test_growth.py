@@ -200,6 +200,7 @@ def test_mistakes_are_told(tmp_path, monkeypatch):
     told("--times: 1 does not make it wider", folder, out, "--times", "1")
     told("--noise: nan is no part", folder, out, "--noise", "nan")
     told("small: is there already", folder, folder)
+    told("small/wide: lies in what it would be grown from", folder, folder / "wide")
     told("nowhere: there is no such folder", tmp_path / "nowhere", out)
     told("has neither model_index.json nor config.json", tmp_path, out)
     (tmp_path / "model.json").write_text("{}")
