@@ -40,7 +40,7 @@ rule merge_scores:
     input:
         [
             f"{RESULTS}/{of}scores/{model}/{measure}.parquet"
-            for measure, declared in asked(settings.scores.judges).items()
+            for measure, declared in asked(settings.scores.on).items()
             if declared.reads != "answers"
             for of, model in ([("", "real")] if declared.reads == "samples" else [])
             + [(of, model) for of in BASES for model in MODELS]

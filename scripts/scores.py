@@ -57,9 +57,9 @@ def main() -> None:
 
 
 def _stage(measure: Measure, config: str) -> Any:
-    if measure.on:
-        return stage_inputs.read(stage_inputs.JudgeStage, config, measure.on)
-    return stage_inputs.read(getattr(stage_inputs, measure.stage), config) if measure.stage else None
+    if measure.stage:
+        return stage_inputs.read(getattr(stage_inputs, measure.stage), config)
+    return stage_inputs.read(stage_inputs.JudgeStage, config, measure.on) if measure.on else None
 
 
 if __name__ == "__main__":

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from regdpo.config.autoencoder import AutoencoderTraining
 from regdpo.config.footage import HubModel, Weights
@@ -67,9 +67,8 @@ class VBench(Section):
     )
     dimensions: list[Dimension] = Field(
         ["temporal_flickering"],
-        min_length=1,
         description="Of the samples of held-out clips; `custom` stands for the six of Reg-DPO's tables. Only "
-        "flickering needs no weights.",
+        "flickering needs no weights. `[]`: these samples are not asked about.",
     )
     suites: list[Suite] = Field(
         [],
@@ -203,6 +202,10 @@ class Frechet(Weights):
         return self
 
 
+def _or_off(given: Any) -> Any:
+    return VBench(dimensions=[]) if given is None else given
+
+
 class Scores(Section):
     """What is measured on the samples."""
 
@@ -213,7 +216,9 @@ class Scores(Section):
         "minimises; held-out error is what `sft` minimises.",
     )
     error: HeldOutError = HeldOutError()
-    vbench: VBench = VBench()
+    vbench: Annotated[VBench, BeforeValidator(_or_off, json_schema_input_type=VBench | None)] = Field(
+        VBench(), description="Empty: not measured."
+    )
     omniscore: OmniScore | None = Field(None, description="Empty: not made.")
     frechet: Frechet | None = Field(Frechet(), description="Empty: not measured.")
     clip_score: TextImage | None = Field(
@@ -232,6 +237,11 @@ class Scores(Section):
         if lacking:
             raise ValueError(f"omniscore: vbench.dimensions lacks {', '.join(sorted(lacking))}")
         return self
+
+    @property
+    def on(self) -> set[str]:
+        """Keys of the sections whose measures are made."""
+        return {*self.judges, *(["vbench"] if self.vbench.dimensions else [])}
 
     @property
     def judges(self) -> dict[str, Weights]:

@@ -55,7 +55,8 @@ class Measure:
     stage: str = ""
     """The part of the configuration that it reads, a class of ``stage_inputs``; empty: none."""
     on: str = ""
-    """Key of the section of ``scores`` that turns it on and that it reads; empty: it is always on."""
+    """Key of the section of ``scores`` that turns it on, and that it reads unless it has a ``stage``; empty: it is
+    always on."""
     captions: bool = False
     """Whether it reads what the samples were to show."""
     packages: tuple[str, ...] = ()
@@ -237,6 +238,7 @@ MEASURES: dict[str, Measure] = {
             ),
             Metric(OMNISCORE, "OmniScore", "%", 1, 2, "VBench's quality and overall consistency in one, ours"),
         ),
+        on="vbench",
         stage="VBenchStage",
         packages=("vbench", "decord", "numpy"),
         lock="vbench",
@@ -266,7 +268,7 @@ def asked(on: Collection[str]) -> dict[str, Measure]:
     """The measures that are made.
 
     Args:
-        on: keys of the sections of ``scores`` that turn one on (``Scores.judges``).
+        on: keys of the sections of ``scores`` that turn one on (``Scores.on``).
     """
     return {name: it for name, it in MEASURES.items() if not it.on or it.on in on}
 
@@ -310,7 +312,7 @@ def columns(scores: Scores, task: str) -> dict[str, Metric]:
     Raises:
         UserError: it is none of them, or has no direction, so that nothing could be better by it.
     """
-    here = {metric.key for measure in asked(scores.judges).values() for metric in measure.metrics}
+    here = {metric.key for measure in asked(scores.on).values() for metric in measure.metrics}
     here -= {f"{VBENCH}{name}" for name in DIMENSIONS} - {f"{VBENCH}{name}" for name in scores.vbench.measured}
     here -= set() if scores.omniscore else {OMNISCORE}
     found = {key: it for key, it in metrics(task).items() if key in here}

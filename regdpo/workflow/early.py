@@ -77,7 +77,7 @@ def ranked(settings: Config, measured: Mapping[str, Metric], conda: bool) -> Non
     """
     for name, it in settings.pairs.ranked.items():
         key, vbench = f"pairs.sources.{name}.candidates", settings.scores.vbench
-        measures_of(f"{key}.score", it.score, settings.scores.judges, settings.base.task)
+        measures_of(f"{key}.score", it.score, settings.scores.on, settings.base.task)
         for metric in it.score:
             by_vbench = metric == OMNISCORE or metric.startswith(VBENCH)
             if metric not in measured:

@@ -98,9 +98,9 @@ class Params:
     def measured(self, wildcards: Any) -> str:
         """`params.config` of a measure."""
         measure = MEASURES[wildcards.measure]
-        if measure.on:
-            return self.reads(stage_inputs.JudgeStage, lambda _: (measure.on,))(wildcards)
-        return self.reads(getattr(stage_inputs, measure.stage))(wildcards) if measure.stage else ""
+        if measure.stage:
+            return self.reads(getattr(stage_inputs, measure.stage))(wildcards)
+        return self.reads(stage_inputs.JudgeStage, lambda _: (measure.on,))(wildcards) if measure.on else ""
 
     def measure_code(self, name: str) -> str:
         """`params.code` of a measure: also its own, and the family's where it loads the model."""

@@ -137,7 +137,7 @@ class ModelFiles:
         settings, found = self.settings, []
         for name, it in settings.candidates_in(wildcards.of).items():
             measures = measures_of(
-                f"pairs.sources.{name}.candidates.score", it.score, settings.scores.judges, settings.base.task
+                f"pairs.sources.{name}.candidates.score", it.score, settings.scores.on, settings.base.task
             )
             for shard in range(it.shards):
                 place = f"{self.results}/{wildcards.of}candidates/{name}/{shard}"

@@ -197,13 +197,17 @@ def test_what_is_no_clip_is_refused(tmp_path, clip):
 
 
 def test_a_measure_that_is_off_is_no_column_and_leads_nothing(clip):
-    assert "clip_score" not in asked(Scores().judges)
+    assert "clip_score" not in asked(Scores().on)
     assert "clip_score" not in columns(Scores(), "i2v")
+    assert asked(Scores().on).keys() - asked(Scores.model_validate({"vbench": None}).on).keys() == {"vbench"}
+    suites = Scores.model_validate({"vbench": {"dimensions": [], "suites": ["t2v"]}})
+    assert not {"vbench"} & suites.on
+    assert not [key for key in columns(suites, "t2v") if key.startswith("vbench_")]
     on = Scores(clip_score={"model": str(clip)}, primary="clip_score")
     assert next(iter(columns(on, "i2v"))) == "clip_score"
     with pytest.raises(UserError, match=r"it is measured where scores.hps is given"):
         columns(Scores(primary="hps"), "i2v")
-    assert "frechet" not in asked(Scores(frechet=None).judges)
+    assert "frechet" not in asked(Scores(frechet=None).on)
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ def configured() -> dict:
     arm = {"objective": "dpo", "beta": 50, "sources": {"best": 1, "gt": 1}}
     values["train"] = {"seeds": [0], "settings": settings, "arms": {"dpo": arm}}
     values["samples"] = {"limit": 1, "sampling": sampling}
-    values["scores"]["vbench"] = {"python": "none"}
+    values["scores"]["vbench"] = None
     values["launch"]["processes"] = 1
     return values
 
@@ -56,6 +56,7 @@ def test_both_families_make_losers_and_the_base_what_is_chosen_from(project: Pro
     assert {row.origin for row in pairs} == {"gt", "best"}
     scored = {row.model for row in manifests.read(results / "scores.parquet", ScoreRow)}
     assert scored == {"real", "base", "dpo/seed0"}
+    assert not [*results.glob("scores/*/vbench.parquet")]
 
 
 def test_all_of_it_is_trained(project: Project):
