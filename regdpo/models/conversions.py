@@ -76,6 +76,15 @@ CONVERSIONS = {
 """By the name of the family."""
 
 
+def converted(family: str) -> str:
+    """How the published files of a family become a checkpoint, as the end of a refusal; empty where they are one."""
+    if family not in CONVERSIONS:
+        return ""
+    files = " ".join(CONVERSIONS[family].files).upper()
+    command = f"python scripts/convert.py {family} {files} OUT"
+    return f". What is published of {family} is converted once: `{command}`, then name OUT (docs/reference/families.md)"
+
+
 def run(family: str, files: list[Path], out: Path, options: Mapping[str, str]) -> None:
     """Write a folder in diffusers' layout.
 

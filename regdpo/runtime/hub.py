@@ -1,9 +1,10 @@
 """Checkpoints of the hub as folders of its cache, so that who loads one asks no network."""
 
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 
-from huggingface_hub import constants, snapshot_download
+from huggingface_hub import HfApi, constants, snapshot_download, try_to_load_from_cache
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, StrictDataclassError
 from safetensors import SafetensorError
 
@@ -36,6 +37,24 @@ def download(key: str, name: str, revision: str | None) -> Path:
     """
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=FILES))
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        raise UserError(f"{key}: {name} at {revision} cannot be had ({first_line(error)})") from None
+
+
+def listed(key: str, name: str, revision: str | None, wanted: Sequence[str]) -> set[str]:
+    """Those of some files that a checkpoint of the hub has; nothing is downloaded, and nothing asked where all are in
+    the cache.
+
+    Args:
+        key: of the configuration, for the reader.
+
+    Raises:
+        UserError: it cannot be asked.
+    """
+    if all(isinstance(try_to_load_from_cache(name, file, revision=revision), str) for file in wanted):
+        return set(wanted)
+    try:
+        return set(HfApi().list_repo_files(name, revision=revision)) & set(wanted)
     except (HfHubHTTPError, OSError, ValueError) as error:
         raise UserError(f"{key}: {name} at {revision} cannot be had ({first_line(error)})") from None
 

@@ -17,12 +17,15 @@ from regdpo.core.store import DIGESTS, Store
 from regdpo.data import video
 from regdpo.models import wan_scratch
 from regdpo.models.checkpoint_json import check_all
+from regdpo.models.conversions import converted
 from regdpo.models.family import family_class, open_family
 from regdpo.models.sizes import check_size
 from regdpo.models.spec import ModelFile, ModelRef
 from regdpo.models.wan import Wan
-from regdpo.runtime.hub import download
+from regdpo.runtime.hub import download, listed
 
+PARTS = ("model_index.json", "transformer/config.json", "vae/config.json")
+"""Files that a checkpoint in diffusers' layout has."""
 PSNR = "codec_psnr.json"
 
 
@@ -48,11 +51,17 @@ def _by_name(stage: BaseStage, store: Store, name: str) -> ModelFile:
     assert base.model is not None
     folder = Path(base.model)
     local = folder.exists()
+    if local:
+        there = {part for part in PARTS if (folder / part).is_file()}
+    else:
+        there = listed("base.model", base.model, base.revision, PARTS)
+    if lacking := [part for part in PARTS if part not in there]:
+        raise UserError(
+            f"base.model: {base.model} has no {lacking[0]}; it is not a checkpoint in diffusers' layout"
+            + converted(base.family)
+        )
     if not local:
         folder = download("base.model", base.model, base.revision)
-    for part in ("model_index.json", "transformer/config.json", "vae/config.json"):
-        if not (folder / part).is_file():
-            raise UserError(f"base.model: {base.model} has no {part}; it is not a checkpoint in diffusers' layout")
     check_all(folder)
     if local:
         cache = DigestCache(store.root / DIGESTS)

@@ -47,7 +47,8 @@ def before(
         path: of the run's file. folders: that the run writes into. jobs: Snakemake's, those that are to run.
 
     Raises:
-        UserError: a folder cannot be written to, a training cannot be laid out or cannot fit.
+        UserError: a folder cannot be written to, a checkpoint is to be converted first, a training cannot be laid out
+            or cannot fit.
     """
     if settings.footage and (overlooked := footage.overlooked(settings.videos)):
         log.warning(f"note: {overlooked}")
@@ -56,7 +57,9 @@ def before(
     jobs = list(jobs)
     if dated := preflight.mend_dates({Path(file) for job in jobs for file in job.input}):
         log.warning(f"note: {dated}")
-    for table in preflight.lacking(settings, [(job.rule.name, job.wildcards_dict) for job in jobs]):
+    named = [(job.rule.name, job.wildcards_dict) for job in jobs]
+    preflight.unconverted(settings, named)
+    for table in preflight.lacking(settings, named):
         log.warning(table)
     asked = trainings(jobs)
     for note in preflight.fit(settings, asked):

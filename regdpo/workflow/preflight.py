@@ -18,6 +18,7 @@ from regdpo.core.errors import UserError
 from regdpo.core.section import Section
 from regdpo.evaluate import vbench_weights
 from regdpo.evaluate.suites import SUITES
+from regdpo.models import checkpoint_json
 from regdpo.runs.planned import Planned
 
 
@@ -95,6 +96,26 @@ def lacking(settings: Config, jobs: Iterable[tuple[str, Mapping[str, str]]]) -> 
         vbench_weights.told(names, vbench.python, Path(vbench.weights), static) for names, static in asked.values()
     ]
     return list(filter(None, tables))
+
+
+def unconverted(settings: Config, jobs: Iterable[tuple[str, Mapping[str, str]]]) -> None:
+    """Refuse published checkpoints that are to be converted first, before the first job and by their names.
+
+    Args:
+        jobs: as of ``lacking``.
+
+    Raises:
+        UserError: saying how.
+    """
+    from regdpo.models.conversions import converted  # here, since it loads the hub's library
+
+    for rule, wildcards in jobs:
+        if rule not in ("base_by_name", "generator_by_name"):
+            continue
+        base, key = settings.generator(wildcards["generator"]) if "generator" in wildcards else (settings.base, "base")
+        published = base.model in checkpoint_json.known() and not Path(base.model).exists()
+        if published and (how := converted(base.family)):
+            raise UserError(f"{key}.model: {base.model} is no checkpoint in diffusers' layout{how}")
 
 
 def ask_plan(

@@ -21,7 +21,7 @@ import torch
 from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler
 from diffusers.loaders import lora_conversion_utils as conversion
 from diffusers.loaders import single_file_utils as single_file
-from huggingface_hub import constants
+from huggingface_hub import HfApi, constants
 from peft.tuners.tuners_utils import BaseTunerLayer
 from PIL import Image
 from safetensors import safe_open
@@ -785,6 +785,13 @@ def test_only_the_base_stage_asks_the_hub(tmp_path, monkeypatch):
         offline.setattr(constants, "HF_HUB_OFFLINE", True)
         with pytest.raises(UserError, match=r"base.model: some/model at 0+ cannot be had"):
             base.by_name(hub, made.store)
+        files = ["README.md", "dit.pt", "vae.pt"]
+        offline.setattr(HfApi, "list_repo_files", lambda self, name, revision: files)
+        with pytest.raises(UserError, match=r"^base.model: some/model has no model_index.json; it is not a checkpoint"):
+            base.by_name(hub, made.store)
+        converted = hub.model_copy(update={"base": hub.base.model_copy(update={"family": "mugv"})})
+        with pytest.raises(UserError, match=r"has no model_index.json; .*`python scripts/convert.py mugv DIT VAE OUT`"):
+            base.by_name(converted, made.store)
         shutil.copytree(made.folder, tmp_path / "hub/models--some--model/snapshots" / commit)
         ref = base.by_name(hub, made.store).ref
     family = open_family(ref, made.store, CPU)

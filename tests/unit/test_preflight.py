@@ -15,7 +15,7 @@ from regdpo.config import command_line, schema
 from regdpo.core.errors import UserError
 from regdpo.core.temporaries import check_writable
 from regdpo.workflow import hooks
-from regdpo.workflow.preflight import Asked, ask_plan, fit, lacking, mend_dates
+from regdpo.workflow.preflight import Asked, ask_plan, fit, lacking, mend_dates, unconverted
 
 ROOT = Path(__file__).parents[2]
 DEFAULT = yaml.safe_load((ROOT / "config/config.yaml").read_text())
@@ -76,6 +76,24 @@ def test_weights_that_vbench_lacks_are_a_table_for_what_runs(tmp_path):
     assert "grit_b_densecap_objectdet.pth" in sixteen
     assert "raft-things.pth                      missing                      temporal_flickering, dynamic" in sixteen
     assert lacking(configured, []) == lacking(flickering, [scored]) == []
+
+
+@pytest.mark.parametrize("path", ["mugv_alignment", "videodpo_vc2", "videodpo_t2v_turbo"])
+def test_what_is_to_be_converted_first_is_told_by_its_name(path):
+    """Of the papers' models; a folder is none of them, nor is a checkpoint that is published in diffusers' layout."""
+    values = schema.load(str(ROOT / f"config/recipes/{path}.yaml"))
+    family, model = values.base.family, values.base.model
+    wanted = rf"^base.model: {model} is no checkpoint in diffusers' layout. .*python scripts/convert.py {family} "
+    with pytest.raises(UserError, match=wanted):
+        unconverted(values, [("base_by_name", {"seed": "0"})])
+    unconverted(values, [("train_arm", {})])
+    generators = {"base": {}, "other": {"family": family, "model": model, "revision": "main"}}
+    others = schema.check({**DEFAULT, "negatives": {"generators": generators}})
+    with pytest.raises(UserError, match=r"^negatives.generators.other.model: .* is no checkpoint in diffusers' layout"):
+        unconverted(others, [("generator_by_name", {"generator": "other"})])
+    folder = values.base.model_copy(update={"model": str(ROOT)})
+    unconverted(values.model_copy(update={"base": folder}), [("base_by_name", {})])
+    unconverted(schema.load(str(ROOT / "config/recipes/videodpo_cogvideox.yaml")), [("base_by_name", {})])
 
 
 def test_videos_split_over_machines_are_a_note():
