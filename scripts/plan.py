@@ -73,7 +73,8 @@ def main() -> None:
     memory = parse_memory(args.gpu_memory) if args.gpu_memory else gpu.memory
     if not 0 < args.mfu <= 1:
         raise UserError(f"--mfu: {args.mfu} is no share; give more than 0 and at most 1")
-    machine = layouts.Machine(memory, gpu.peak_flops, args.mfu)
+    ranks, nodes = _ranks(values, args), values.launch.nodes
+    machine = layouts.Machine(memory, gpu.peak_flops, args.mfu, 1 if ranks % nodes else nodes)
     if args.check is not None:
         return _check(values, args, memory)
     training = _training(values, args)

@@ -25,6 +25,7 @@ class Machine:
     memory: float  # bytes of one
     peak_flops: float
     mfu: float = MFU
+    nodes: int = 1  # machines that the ranks are on
 
 
 @dataclass(frozen=True)
@@ -76,19 +77,22 @@ def impossible(training: Training, parallel: Parallel) -> str | None:
     if parallel.tensor > 1 and not architecture.family.tensor:
         return f"the blocks of {architecture.name} cannot be split"
     if architecture.family.heads % (shared := parallel.context * parallel.tensor):
-        return (
-            f"context {parallel.context} x tensor {parallel.tensor} does not divide {architecture.family.heads} heads"
-        )
+        return f"{_split(parallel)} does not divide {architecture.family.heads} attention heads"
     for one in training.each:
         if parallel.tensor > 1 and one.tokens % shared and not architecture.family.fills_up:
             of = f" of {one.shown}" if training.others else ""
-            return f"context {parallel.context} x tensor {parallel.tensor} does not divide {one.tokens} tokens{of}"
+            return f"{_split(parallel)} does not divide {one.tokens} tokens{of}"
         if one.tokens % parallel.context and not architecture.family.fills_up:
             of = f" of {one.shown}" if training.others else ""
             return f"context {parallel.context} does not divide {one.tokens} tokens{of}"
         if one.frames > architecture.family.most_frames(one.height, one.width):
             return f"{one.frames} frames reach beyond the positions that {architecture.name} knows"
     return None
+
+
+def _split(parallel: Parallel) -> str:
+    beside = f"context {parallel.context} x " if parallel.context > 1 else ""
+    return f"{beside}tensor {parallel.tensor}"
 
 
 def estimate(training: Training, parallel: Parallel, machine: Machine) -> Estimate:
@@ -138,8 +142,13 @@ def model_flops(training: Training, parallel: Parallel) -> float:
 
 
 def sensible(training: Training) -> list[Parallel]:
-    """Layouts worth a look; what is the same training with more memory and no less time is left out."""
-    base = training.settings.parallel
+    """Layouts worth a look; what is the same training with more memory and no less time is left out. Blocks are split
+    as configured, or not where no layout can be so."""
+    own = training.settings.parallel
+    return _sensible(training, own) or _sensible(training, own.model_copy(update={"tensor": 1}))
+
+
+def _sensible(training: Training, base: Parallel) -> list[Parallel]:
     contexts = [n for n in range(1, training.ranks + 1) if training.ranks % n == 0]
     if training.alone:
         pairs: list[tuple[int, str]] = [(1, "joint")]
@@ -178,15 +187,18 @@ def _order(it: Estimate) -> Any:
 
 
 TENSOR = (2, 4, 8)
-"""Ranks that may split blocks: those of one machine."""
+"""Ranks that may split blocks."""
 
 
 def split_blocks(training: Training, parallel: Parallel, machine: Machine) -> Estimate | None:
-    """A layout that does not fit with its blocks split over as few ranks as make it fit; None if none do."""
+    """A layout that does not fit with its blocks split over as few ranks as make it fit, all of one machine; None if
+    none do."""
     for tensor, shared in product(TENSOR, (False, True)):
         context = parallel.context // tensor if shared else parallel.context
         changed = parallel.model_copy(update={"tensor": tensor, "context": context})
-        if context and training.settings.parallel.tensor == 1 and impossible(training, changed) is None:
+        if training.settings.parallel.tensor > 1 or not context or changed.straddles(training.ranks, machine.nodes):
+            continue
+        if impossible(training, changed) is None:
             found = estimate(training, changed, machine)
             if found.fits:
                 return found

@@ -68,6 +68,8 @@ def listing(training: Training, machine: Machine, times: Sequence[str] = ()) -> 
         lines += times
         lines += _main_memory(*main_memory(training, best.parallel))
     lines += _talk(training, own if reason is None else None)
+    told = [layout.straddles(training.ranks, machine.nodes) for layout in (own, *([best.parallel] if best else []))]
+    lines += [f"slow over {machine.nodes} machines: {slow}" for slow in dict.fromkeys(told) if slow]
     if any(it.seconds_before for it in found):
         lines.append("cached: the reference's passes are made before step 1; pairs/h counts them, s/step does not")
     return "\n".join(lines)

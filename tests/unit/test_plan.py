@@ -313,6 +313,7 @@ def test_split_blocks_are_proposed_where_nothing_else_fits():
     assert found is not None
     assert (found.fits, found.parallel.tensor) == (True, 2)
     assert not layouts.estimate(it, lean, between).fits
+    assert layouts.split_blocks(it, lean, replace(between, nodes=2)) is None
 
 
 def test_impossible_layouts_are_named():
@@ -321,6 +322,11 @@ def test_impossible_layouts_are_named():
 
     assert why(training(), context=3) == "parallel.context 3 x parallel.pair 1 does not divide 8 ranks"
     assert why(training(ranks=16), context=16) == "context 16 does not divide 40 attention heads"
+    assert why(training(SMALL), tensor=8) == "tensor 8 does not divide 12 attention heads"
+    assert why(training(SMALL), tensor=4, context=2) == "context 2 x tensor 4 does not divide 12 attention heads"
+    impossible = training(SMALL, parallel={"tensor": 8})
+    assert {it.tensor for it in layouts.sensible(impossible)} == {1}  # what can be is told in its place
+    assert {it.tensor for it in layouts.sensible(training(SMALL, parallel={"tensor": 4}))} == {4}
     assert why(training(frames=5, height=720, width=80, ranks=4), context=4) == "context 4 does not divide 450 tokens"
     assert "batch 2 does not divide over 8" in why(training(batch=2))
     assert "cannot be split" in why(training("zai-org/CogVideoX-5b"), context=2)
