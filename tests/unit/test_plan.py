@@ -31,7 +31,7 @@ T2V = "Wan-AI/Wan2.1-T2V-14B-Diffusers"
 SMALL = "Wan-AI/Wan2.1-T2V-1.3B-Diffusers"
 HUNYUAN = "hunyuanvideo-community/HunyuanVideo"
 H100 = layouts.Machine(80 * GIB, 989e12)
-FULL = {"activation_checkpointing": "full"}
+FULL, NONE = {"activation_checkpointing": "full"}, {"activation_checkpointing": "none"}
 
 
 def training(model=I2V, frames=81, height=720, width=1280, ranks=8, halves=2, **settings) -> Training:
@@ -197,11 +197,11 @@ def test_halves_by_hand():
 
 CASES = [
     (2, {"tuning": "lora", "parallel": FULL}),
-    (4, {"tuning": "lora", "parallel": {"pair": 2}}),
+    (4, {"tuning": "lora", "parallel": {"pair": 2, **NONE}}),
     (2, {"tuning": "lora", "parallel": {"halves": "separate", **FULL}}),
-    (2, {"tuning": "lora", "parallel": {"context": 8}}),
+    (2, {"tuning": "lora", "parallel": {"context": 8, **NONE}}),
     (2, {"tuning": "lora", "parallel": {"context": 2, "pair": 2, "activation_checkpointing": 2}}),
-    (2, {"tuning": "full", "parallel": {"pair": 2}}),
+    (2, {"tuning": "full", "parallel": {"pair": 2, **NONE}}),
     (2, {"tuning": "full", "parallel": {"context": 8, **FULL}}),
     (2, {"tuning": "full", "parallel": {"tensor": 4, "pair": 2, "reference": "cached", **FULL}}),
 ]
@@ -220,7 +220,7 @@ def test_memory_beside_torchs_tracker(depth, settings):
     [
         ((2, 2), {"tuning": "lora", "parallel": {"pair": 2, **FULL}}),
         ((1, 3), {"tuning": "lora", "parallel": {"pair": 2, "activation_checkpointing": 2}}),
-        ((3, 1), {"tuning": "full", "parallel": {"pair": 2}}),
+        ((3, 1), {"tuning": "full", "parallel": {"pair": 2, **NONE}}),
     ],
 )
 def test_memory_of_two_kinds_of_blocks_beside_torchs_tracker(layers, settings):
