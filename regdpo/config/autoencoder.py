@@ -74,6 +74,14 @@ class AutoencoderTraining(Section):
     keep: Count = Field(2, description="Last checkpoints kept.")
     eval_every: Count = Field(500, description="Steps between evaluations on the validation split.")
 
+    @model_validator(mode="after")
+    def _an_encoder_is_trained_once(self) -> Self:
+        if self.start == "random" and self.part == "decoder":
+            raise ValueError(
+                "`part: decoder` of `start: random` leaves the encoder untrained; take `part: all`"
+            )
+        return self
+
     @property
     def critic_begins(self) -> int:
         """The step, from 0, that the critic begins at: the last one at the latest."""

@@ -6,6 +6,7 @@ from regdpo.config.run_file import current
 from regdpo.config.stage_inputs import TrainVaeStage
 from regdpo.core.digests import canonical, file_digest, text_digest
 from regdpo.core.environment import environment
+from regdpo.core.packaged import weights_file
 from regdpo.core.store import Store
 from regdpo.core.temporaries import link_or_copy
 from regdpo.launch.launcher import train
@@ -33,8 +34,10 @@ def outcome(
         name: of the outcome. clips, places: manifests of clips and their splits.
         code: digest of what shapes the training beside its inputs (code and environment).
     """
-    shaped = stage.model_dump(mode="json", exclude_unset=True)
-    key = text_digest(canonical(shaped), model.digest, file_digest(clips), file_digest(places), code)
+    shaped = stage.model_dump(mode="json", exclude_unset=True, exclude={"lpips"})
+    lpips = stage.lpips.named if stage.lpips else {}
+    read = [clips, places, *(weights_file(f"vae.lpips.{name}", path) for name, path in lpips.items())]
+    key = text_digest(canonical(shaped), model.digest, *map(file_digest, read), code)
     run = store.relative("runs", key)
     export = f"{run}/{EXPORT}"
     store.has(export)  # else it is put aside, and the training goes on from its last checkpoint

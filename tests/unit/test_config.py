@@ -103,6 +103,11 @@ def test_shipped_configurations_are_valid(path):
         ("vae", {"train": {"of": "x"}}, r"vae.train.of: there is no x; there are base"),
         ("vae", {"train": {}}, r"vae.train.of: the autoencoder of base is a codec .* checkpoint of wan, wan22, mugv"),
         ("vae", {"train": {"loss": {"perceptual": 1}}}, r"^config: vae.train.loss.perceptual: needs the weights of"),
+        (
+            "vae",
+            {"train": {"start": "random", "part": "decoder"}},
+            r"^config: vae.train: `part: decoder` of `start: random`",
+        ),
         ("vae", {"train": {"loss": {"l1": 0}}}, r"^config: vae.train.loss: `mse`, `l1` and `perceptual` are all 0"),
         (
             "train.settings.timesteps.shift",

@@ -1,6 +1,7 @@
 """The training of a video autoencoder: what windows it sees, what moves, what comes of it, and its mistakes."""
 
 import json
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -14,19 +15,21 @@ from tiny_autoencoder import job
 from tiny_pipelines import video
 
 from regdpo.config.autoencoder import AutoencoderTraining
-from regdpo.config.stage_inputs import VaeStage
+from regdpo.config.stage_inputs import TrainVaeStage, VaeStage
 from regdpo.core.digests import folder_digest
 from regdpo.core.errors import UserError
 from regdpo.core.rows import ClipRow
 from regdpo.core.store import Store
+from regdpo.launch.options import LaunchOptions
 from regdpo.models import lpips, mugv_autoencoder
 from regdpo.models.family import open_family
 from regdpo.models.live import Live
 from regdpo.models.spec import ModelFile
 from regdpo.plan import architecture
 from regdpo.plan import autoencoder as plan
+from regdpo.runs.job import VaeJob
 from regdpo.runs.stop import SIGNALS
-from regdpo.stages import vae
+from regdpo.stages import train_vae, vae
 from regdpo.train import autoencoder
 from regdpo.train.autoencoder import Trainer
 
@@ -214,6 +217,35 @@ def test_the_perceptual_term_and_what_a_window_allocates(models, tmp_path):
         trainer._backward(trainer.clips[0], 2, 9, 0)
     assert need.weights == 4 * sum(it.nbytes for it in own) + sum(it.nbytes for it in fixed)
     assert 0.9 < need.work / live.peak < 1.1
+
+
+def test_a_run_is_of_what_shapes_it(footage, models, tmp_path, monkeypatch):
+    """Weights of LPIPS by their content, wherever they lie; not how often it is evaluated, or on how many ranks."""
+    runs = []
+
+    def train(asked: VaeJob, options: LaunchOptions, name: str) -> None:
+        (Path(asked.run) / "export").mkdir(parents=True, exist_ok=True)
+        (Path(asked.run) / "ran.json").write_text('{"device": "cpu", "attention": "", "places": []}')
+        runs.append(asked.run)
+
+    monkeypatch.setattr(train_vae, "train", train)
+    files, settings = lpips_files(tmp_path), {"loss": {"perceptual": 1}, "steps": 1}
+    given = models["wan"], footage.folder / "clips.parquet", footage.folder / "places.parquet", "code", footage.store
+
+    def run(processes: int = 1, **changed) -> None:
+        stage = TrainVaeStage.model_validate({"settings": settings | changed, "lpips": files})
+        model, clips, places, code, store = given
+        options = LaunchOptions(processes=processes, device="cpu", eval_every=processes)
+        train_vae.outcome(stage, "trained", model, clips, places, code, store, options)
+
+    run()
+    files = {name: shutil.copy(path, f"{path}.copy.safetensors") for name, path in files.items()}
+    run(processes=2)
+    run(lr=0.5)
+    save_file({"other": torch.zeros(1)}, files["heads"])
+    run()
+    assert runs[0] == runs[1]
+    assert len({*runs}) == 3
 
 
 def test_a_step_takes_each_clip_once_an_epoch():

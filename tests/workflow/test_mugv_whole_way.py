@@ -1,5 +1,5 @@
 """A tiny MUG-V goes the whole way, from footage to the page, in three stages: images and small clips, longer ones,
-larger ones; the last by DPO, with losers of its base."""
+larger ones; the last by DPO, with losers of its base. Its autoencoder is trained and measured beside."""
 
 import copy
 import subprocess
@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from regdpo.core import manifests
 from regdpo.core.rows import LatentRow, NegativeRow, ScoreRow
 from regdpo.models.spec import ModelFile
+from regdpo.report import vae
 
 FILMS = {"image.mp4": (1, 48, 32), "low.mp4": (9, 32, 32), "high.mp4": (17, 32, 48)}
 """Upright, square and wide footage, and the frames, height and width of its clips."""
@@ -42,6 +43,8 @@ def configured() -> dict:
     values["samples"] = {"limit": 1, "sampling": sampling}
     values["scores"]["vbench"] = {"python": "none"}
     values["launch"]["processes"] = 1
+    training = {"steps": 2, "batch": 1, "windows": [1, 2], "crop": 16, "precision": "fp32", "lr": 1e-3}
+    values["vae"] = {"report": True, "limit": 3, "train": training | {"checkpoint_every": 2, "eval_every": 2}}
     return values
 
 
@@ -82,3 +85,19 @@ def test_its_adapters_move_in_every_stage(project: Project):
     assert all("transformer.blocks.0.attn.qkv.lora_B.weight" in it for it in found)
     for before, after in pairwise(found):
         assert any(not tensor.equal(before[name]) for name, tensor in after.items())
+
+
+def test_its_autoencoder_is_trained_and_has_a_section(project: Project):
+    results = project.folder / "results"
+    found = vae.read(results / "vae.json")
+    cells = {(it.model, it.frames): it.cells["psnr"].mean for it in found.settings}
+    assert cells.keys() == {(model, frames) for model in ("base", "trained") for frames, *_ in FILMS.values()}
+    assert all(cells.values())
+    assert cells["base", 17] != cells["trained", 17]
+    page = (results / "report/index.html").read_text()
+    section = page.partition('<section id="vae">')[2].partition("</section>")[0]
+    assert section.count('<th scope="row">trained</th>') == len(FILMS)
+    moved = load_file(results / "vae/trained/diffusion_pytorch_model.safetensors")
+    before = load_file(project.folder / "config/model/vae/diffusion_pytorch_model.safetensors")
+    assert moved.keys() == before.keys()
+    assert any(not tensor.equal(before[name]) for name, tensor in moved.items())
