@@ -77,9 +77,7 @@ class AutoencoderTraining(Section):
     @model_validator(mode="after")
     def _an_encoder_is_trained_once(self) -> Self:
         if self.start == "random" and self.part == "decoder":
-            raise ValueError(
-                "`part: decoder` of `start: random` leaves the encoder untrained; take `part: all`"
-            )
+            raise ValueError("`part: decoder` of `start: random` leaves the encoder untrained; take `part: all`")
         return self
 
     @property

@@ -12,7 +12,6 @@ import ranks
 import tiny_autoencoder
 
 from regdpo.core.digests import folder_digest
-from regdpo.core.errors import UserError
 from regdpo.launch.options import LaunchOptions
 from regdpo.models.spec import ModelFile
 
@@ -35,23 +34,24 @@ def test_two_ranks_are_one(footage, model, tmp_path):
     four clips have some twice, and crops are drawn."""
     jobs = [
         tiny_autoencoder.job(
-            footage, model, tmp_path / str(count), steps=4, batch=6, windows=[2], crop=8, **CRITIC
+            footage, model, tmp_path / str(count), steps=3, batch=6, windows=[2], crop=8, **CRITIC
         ).model_dump()
         for count in (1, 2)
     ]
     one, two = ranks.run(
         [{"ranks": count, "autoencoder": it} for count, it in zip((1, 2), jobs, strict=True)], tmp_path
     )
-    assert {name.partition(" ")[0] for name in one} == {"0", "1", "2", "3", "weights"}
-    assert sum(name.startswith("2 critic.") for name in one) > 0 == sum(name.startswith("1 critic.") for name in one)
-    assert ranks.worst(two, one) < TOLERANCE
+    assert {name.partition(" ")[0] for name in one} == {"0", "1", "2", "weights"}
+    assert sum(name.startswith("1 critic.") for name in one) > 0 == sum(name.startswith("0 critic.") for name in one)
+    difference = ranks.worst(two, one)
+    print(f"\nan autoencoder on two ranks {difference:.1e}")
+    assert difference < TOLERANCE
 
 
-@pytest.mark.parametrize("count", [1, 2])
-def test_a_killed_rank_goes_on_to_the_same_bytes(footage, model, tmp_path, count):
-    settings = {"steps": 8, "windows": [1], "ema": 0.5, **CRITIC}
+def test_a_killed_rank_goes_on_to_the_same_bytes(footage, model, tmp_path):
+    settings = {"steps": 6, "windows": [1], "ema": 0.5, **CRITIC}
     whole, killed = (tiny_autoencoder.job(footage, model, tmp_path / name, **settings) for name in ("whole", "killed"))
-    options = LaunchOptions(processes=count)
+    options = LaunchOptions(processes=2)
     forked.train(whole, options)
     launcher = forked.Launcher(killed, options)
     run = Path(killed.run)
@@ -73,11 +73,5 @@ def test_a_killed_rank_goes_on_to_the_same_bytes(footage, model, tmp_path, count
     ]
     said = [[(row["step"], row["loss"], row.get("critic")) for row in of] for of in rows]
     assert said[0] == said[1]
-    assert len(said[0]) == 8
+    assert len(said[0]) == 6
     assert folder_digest(run / "export") == folder_digest(Path(whole.run) / "export")
-
-
-def test_a_batch_that_ranks_cannot_share_is_told(footage, model, tmp_path):
-    job = tiny_autoencoder.job(footage, model, tmp_path / "run", batch=3)
-    with pytest.raises(UserError, match=r"^vae.train.batch: 3 does not divide over 2 ranks$"):
-        forked.train(job, LaunchOptions(processes=2))
