@@ -1,5 +1,6 @@
 """What autoencoders gave back of held-out clips, as the stage of its totals wrote it."""
 
+from collections import defaultdict
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
@@ -38,6 +39,10 @@ class Setting:
     cells: dict[str, Lost]
     """Metric -> its value."""
 
+    @property
+    def title(self) -> str:
+        return f"{self.model}, {self.resolution}, {self.frames} frames"
+
 
 @part
 class Reconstruction:
@@ -47,6 +52,24 @@ class Reconstruction:
     """How each is read."""
     settings: list[Setting]
     """By autoencoder, resolution and frames."""
+
+    @property
+    def notes(self) -> list[str]:
+        """Why values or intervals are missing, each reason once: with the settings, unless it is of all."""
+        titles: dict[tuple[str, str], list[str]] = defaultdict(list)
+        for it in self.settings:
+            labels: dict[str, list[str]] = defaultdict(list)
+            for key, cell in it.cells.items():
+                if cell.missing:
+                    labels[cell.missing].append(self.metrics[key].label)
+                elif cell.mean and cell.mean.why:
+                    labels[f"no interval: {cell.mean.why}"].append(self.metrics[key].label)
+            for reason, those in labels.items():
+                titles[", ".join(those), reason].append(it.title)
+        return [
+            f"{labels}: {reason}{'' if len(those) == len(self.settings) else '; '.join(['', *those])}"
+            for (labels, reason), those in titles.items()
+        ]
 
 
 _RECONSTRUCTION = TypeAdapter(Reconstruction)

@@ -55,12 +55,7 @@ def text(found: Reconstruction) -> str:
         )
     widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
-    reasons: dict[str, dict[str, None]] = defaultdict(dict)
-    for it in found.settings:
-        for key, cell in it.cells.items():
-            if cell.missing:
-                reasons[cell.missing][found.metrics[key].label] = None
-    return "\n".join([*lines, *(f"{', '.join(labels)}: {reason}" for reason, labels in reasons.items())])
+    return "\n".join([*lines, *found.notes])
 
 
 def _cell(cell: Lost, decimals: int) -> str:

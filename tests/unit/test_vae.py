@@ -154,7 +154,11 @@ def test_clips_through_the_block_pca_codec(footage, tmp_path):
     html = drawn(totals)
     assert f"<b>{interval.mean:.2f}</b>" in html
     assert "base, 96, 9 frames" in html
-    assert reconstruction.NO_WEIGHTS in html
+    assert html.count(f"LPIPS: {reconstruction.NO_WEIGHTS}") == 1  # for all sizes together
+    alone = vae_totals.totals(
+        VaeTotalsStage(bootstrap=Bootstrap()), [row for row in rows if row.clip_id == "clip0"], clips
+    )
+    assert drawn(alone).count("no interval: ") == 1  # not in every cell
 
 
 def drawn(totals: vae_page.Reconstruction) -> str:

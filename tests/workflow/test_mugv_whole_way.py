@@ -44,7 +44,7 @@ def configured() -> dict:
     values["scores"]["vbench"] = {"python": "none"}
     values["launch"]["processes"] = 1
     training = {"steps": 2, "batch": 1, "windows": [1, 2], "crop": 16, "precision": "fp32", "lr": 1e-3}
-    values["vae"] = {"report": True, "limit": 3, "train": training | {"checkpoint_every": 2, "eval_every": 2}}
+    values["vae"] = {"report": True, "train": training | {"checkpoint_every": 2, "eval_every": 2}}
     return values
 
 
