@@ -101,7 +101,7 @@ def configured() -> dict:
 
 PLANNED = {
     "videodpo_cogvideox": {"train_arm": 2, "render_candidates": 64, "score_candidates": 64, "render_suite": 3 * 8},
-    "mugv_curriculum": {"train_arm": 3, "render_negatives": 8},
+    "mugv_curriculum": {"train_arm": 3, "render_negatives": 256},
     "videodpo_vc2": {"train_arm": 2, "render_candidates": 64, "score_candidates": 64},
     "videodpo_t2v_turbo": {"train_arm": 2, "render_candidates": 64, "score_candidates": 64},
     "mugv_alignment": {"train_arm": 4, "import_pairs": 2 * 64, "render_negatives": 64, "render_samples": 5},
