@@ -32,7 +32,10 @@ LAYOUTS = {  # name -> (ranks, parallel, settings)
     "context2 x tensor2": (4, {"context": 2, "tensor": 2}, {}),
     "dp2 x pair2 x context2": (8, {"pair": 2, "context": 2}, {}),
 }
-RECOMPUTED = ("sequential", "fsdp2", "context2", "pair2", "pair2 x context2", "dp2 x pair2 x context2")
+RECOMPUTED = (
+    *("sequential", "fsdp2", "context2", "pair2", "pair2 x context2", "dp2 x pair2 x context2"),
+    "context2 x tensor2",
+)
 COMBINED = [(name, tuning, "none") for tuning in ("full", "lora") for name in LAYOUTS]
 COMBINED += [(name, "full", "full") for name in RECOMPUTED]
 """Layout, tuning, recomputed blocks."""

@@ -3,7 +3,8 @@
 A folder has the cases (cases.json) and gets NUMBER.pt for each. A case names its job and its ranks. It asks for
 the sum of the gradients of all steps, which move nothing, perhaps with a fault (a mistake planted to see that the
 comparison catches it); or, with `until`, for the weights after going on from the last checkpoint until that step and
-saving one. Of an autoencoder's job it gets the gradients of all steps, which do move it, and its weights. Importing costs more than all the work, so it is done once and the ranks are forked.
+saving one, with what is exported after the last step. Of an autoencoder's job it gets the gradients of all steps,
+which do move it, and its weights. Importing costs more than all the work, so it is done once and the ranks are forked.
 """
 
 import json
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from safetensors.torch import load_file
 
 # Models up-cast with .float(); it has to mean float64 before the model is built, or the rotary tables stay fp32.
 torch.Tensor.float = torch.Tensor.double
@@ -27,7 +29,7 @@ from regdpo.objectives.registry import OBJECTIVES
 from regdpo.objectives.schedule import draw, generator
 from regdpo.parallel.mesh import layout
 from regdpo.parallel.shard import own_part
-from regdpo.runs.job import Job, VaeJob
+from regdpo.runs.job import EXPORT, Job, VaeJob
 from regdpo.runs.stop import Stop
 from regdpo.train import autoencoder, dataset
 from regdpo.train.trainer import Trainer
@@ -67,7 +69,12 @@ def weights(job: Job, until: int) -> dict[str, torch.Tensor]:
     trainer.checkpoints.save(until)
     trainer.checkpoints.finish()
     dist.barrier()
-    return {name: p.full_tensor().detach().clone() for name, p in trainer.parameters.items()}
+    found = {name: p.full_tensor().detach().clone() for name, p in trainer.parameters.items()}
+    if until == job.stage.settings.steps:
+        trainer.export()
+        (exported,) = (trainer.run / EXPORT).glob("*.safetensors")
+        found |= {f"{EXPORT}/{name}": value for name, value in load_file(exported).items()}
+    return found
 
 
 def autoencoding(job: VaeJob) -> dict[str, torch.Tensor]:
