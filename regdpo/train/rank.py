@@ -1,5 +1,6 @@
 """A rank's life: ``python -m regdpo.train.rank JOB.json``, started by torchx."""
 
+import logging
 import os
 import sys
 import warnings
@@ -56,6 +57,8 @@ def main() -> None:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
             torch.use_deterministic_algorithms(True)
     warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")  # we add out of place
+    # Of split blocks, whose gradients' norm is summed over both dimensions of the mesh, one after the other.
+    logging.getLogger("torch.distributed.tensor._redistribute").setLevel(logging.ERROR)
     try:
         if dist.get_rank() == 0:
             lease = _lease(Path(job.run))
