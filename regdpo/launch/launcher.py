@@ -152,8 +152,8 @@ class Launch:
                 except SignalException as error:  # of torchx, which heeds signals until we do
                     raise self._ended(signal.Signals(error.sigval).name, Unfinished) from None
                 for number in SIGNALS:  # torchx has set its own
-                    if handlers[number] != signal.SIG_IGN:  # as nohup and `&` of scripts have them
-                        signal.signal(number, lambda number, frame: self.asked.append(signal.Signals(number)))
+                    ignored = handlers[number] == signal.SIG_IGN  # as nohup and `&` of scripts have them
+                    signal.signal(number, signal.SIG_IGN if ignored else self._heed)
                 state = self._wait(ranks)
                 ranks.join()
         finally:
@@ -193,6 +193,9 @@ class Launch:
             "PET_SIGNALS_TO_HANDLE": ",".join(number.name for number in (*SIGNALS, signal.SIGQUIT)),
             "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(math.ceil(self.options.grace)),
         }
+
+    def _heed(self, number: int, frame: object) -> None:
+        self.asked.append(signal.Signals(number))
 
     def _wait(self, ranks: Ranks) -> str:
         """How the ranks ended. The first signal becomes a stop file; ``timeout`` and the like send one twice."""

@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import socket
+import threading
 import time
 from collections.abc import Callable
 from contextlib import contextmanager, suppress
@@ -182,6 +183,29 @@ def test_asked_before_the_first_step(light, tmp_path):
         code, line = launcher.end()
     assert code == EXIT_UNFINISHED
     assert line.startswith("training dpo/seed3 was ended (SIGTERM) with nothing saved; ")
+
+
+def _ignoring(job: Job) -> bool:
+    """Train in a process that ignores SIGINT, and send it one once there are steps; whether it was sent."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sent = threading.Event()
+
+    def send() -> None:
+        while not rows(Path(job.run)):
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+        sent.set()
+
+    threading.Thread(target=send, daemon=True).start()
+    forked._train(job, LaunchOptions(processes=1), "", forked.LIGHT)
+    return sent.is_set()
+
+
+def test_a_signal_that_is_ignored_stays_so(light, tmp_path):
+    """As scripts start what they put behind them; torchx would heed it."""
+    job = tiny.job(light, tmp_path / "run", objective="sft", steps=20)
+    assert forked.call(_ignoring, job)
+    assert (tmp_path / "run/export").is_dir()
 
 
 def test_a_rank_with_a_stale_copy_of_the_environment(light, tmp_path):
