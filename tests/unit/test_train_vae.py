@@ -155,6 +155,20 @@ def test_a_window_comes_back_as_the_autoencoder_itself_has_it(models, name, fram
                 assert made.shape == pixels.shape
 
 
+def test_a_clip_of_mug_v_is_a_still_and_a_window(models):
+    """What training sees, windows of whole latents, and what is measured, a frame more, go the same way."""
+    trained: Any = open_family(models["mugv"].ref, Store("nowhere"), CPU)._vae
+    clip = torch.from_numpy(video((17, 16, 16))).permute(3, 0, 1, 2)[None] / 127.5 - 1
+    still = clip[:, :, :1].expand(-1, -1, 8, -1, -1)
+    with torch.no_grad():
+        parts = [trained.encode(it).latent_dist.mean for it in (still, clip[:, :, 1:])]
+        torch.testing.assert_close(trained.encode(clip).latent_dist.mean, torch.cat(parts, 2))
+        made = [trained.decode_frames(part, 8 * part.shape[2]) for part in parts]
+        torch.testing.assert_close(
+            trained.decode(torch.cat(parts, 2)).sample, torch.cat([made[0][:, :, 7:], made[1]], 2)
+        )
+
+
 @pytest.mark.usefixtures("alone")
 def test_a_clip_that_a_step_has_twice_is_seen_in_two_places(footage, models, tmp_path, monkeypatch):
     trainer = Trainer(job(footage, models["wan"], tmp_path / "run", batch=8, crop=8, windows=[2]), CPU)
