@@ -133,6 +133,32 @@ def test_parts_have_their_published_size(model, part, parameters):
     assert counted == pytest.approx(parameters, rel=0.003)
 
 
+def test_the_training_of_an_autoencoder_is_told():
+    """What is kept grows with the window, of MUG-V by far less, whose pictures are computed again."""
+    settings = schema.load(RECIPE)
+    base = settings.base.model_copy(update={"family": "mugv", "model": "MUG-V/MUG-V-inference"})
+
+    def turn(latents: int, base: schema.Base, **changed) -> stages.Turn:
+        training = schema.AutoencoderTraining(windows=[1, latents], crop=64, **changed)
+        vae = settings.vae.model_copy(update={"train": training})
+        return stages.autoencoder_training(settings.model_copy(update={"base": base, "vae": vae}), [SHORT])
+
+    short, long = (turn(latents, settings.base) for latents in (1, 4))
+    assert short.weights == long.weights == pytest.approx(16 * 507_609_880 / 4, rel=0.003)  # of the published file
+    assert long.work / short.work > 3
+    assert turn(1, settings.base, ema=0.9).weights == pytest.approx(20 / 16 * short.weights)
+    assert turn(1, settings.base, part="decoder").weights < 0.8 * short.weights
+    assert turn(4, settings.base, precision="fp32").work > 1.2 * long.work
+    assert turn(4, base).work < long.work  # 32 frames beside 13
+
+    vae = settings.vae.model_copy(update={"train": schema.AutoencoderTraining(windows=[2], crop=64)})
+    asked = settings.model_copy(update={"vae": vae})
+    (answer,) = stages.ask(asked, architecture.find(settings.base), [SHORT], 2, GIB, ["vae.train"])
+    assert not answer.fits
+    assert answer.said.startswith("vae.train: the VAE, training needs ")
+    assert f"of 1.0 GiB on one GPU ({short.weights / GIB:.1f} of weights, " in answer.said
+
+
 def test_a_stage_that_does_not_fit_is_told():
     settings = schema.load(RECIPE)
     it, memory = architecture.find(settings.base), GPUS["RTX 4090"].memory
