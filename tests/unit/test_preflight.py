@@ -23,9 +23,9 @@ PLAN = [sys.executable, str(ROOT / "scripts/plan.py")]
 DPO = "train.arms.dpo"
 
 
-def settings(context: int = 1, **launch: object) -> schema.Config:
+def settings(context: int = 1, tensor: int = 1, **launch: object) -> schema.Config:
     values = copy.deepcopy(DEFAULT)
-    values["train"]["settings"] |= {"batch": 4, "parallel": {"context": context}}
+    values["train"]["settings"] |= {"batch": 4, "parallel": {"context": context, "tensor": tensor}}
     values["launch"] |= {"device": "auto", **launch}
     return schema.check(values)
 
@@ -101,6 +101,8 @@ def test_videos_split_over_machines_are_a_note():
     assert fit(settings(context=2, processes=4, nodes=2), asked) == []
     (note,) = fit(settings(context=4, processes=4, nodes=2), asked)
     assert note.startswith("train.arms.dpo, train.arms.sft: parallel.context 4 splits videos over machines of 2 ranks")
+    (note,) = fit(settings(tensor=4, processes=4, nodes=2), asked)
+    assert "parallel.tensor 4 splits blocks over machines of 2 ranks each: every block exchanges all tokens" in note
 
 
 @pytest.mark.slow
