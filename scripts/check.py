@@ -61,7 +61,12 @@ def main() -> None:
     if counted.exists():
         asked = stage_inputs.MinimumStage.model_validate(stage_inputs.MinimumStage.of(settings))
         notes += filter(None, [pairs.too_few(manifests.read(counted, SplitRow), asked)])
-    notes += preflight.lacking(settings, [(job.rule, job.wildcards) for job in jobs if job.runs])
+    running = [(job.rule, job.wildcards) for job in jobs if job.runs]
+    try:
+        preflight.unconverted(settings, running)
+    except UserError as error:
+        notes.append(f"not yet to be run: {error}")
+    notes += preflight.lacking(settings, running)
     table = [*changes.table(jobs, hours), *filter(None, [changes.uncounted(jobs)])]
     print("\n".join([f"{args.config}: is right", "", *table, "", *notes]))
     if not any(job.runs for job in jobs):
