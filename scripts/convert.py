@@ -23,7 +23,8 @@ def main() -> None:
             one.add_argument(file, type=Path, help=what)
         one.add_argument("out", type=Path, help="the folder to write")
         for option, (default, what) in it.options.items():
-            one.add_argument(f"--{option}", default=default, help=f"{what}; default: %(default)s")
+            flag = f"--{option.replace('_', '-')}"
+            one.add_argument(flag, default=default, help=f"{what}; default: %(default)s")
     back = kinds.add_parser("back")
     back.add_argument("folder", type=Path, help="what this script wrote")
     back.add_argument("out", type=Path, help="the file to write; of mugv, a folder for both")

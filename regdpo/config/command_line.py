@@ -41,7 +41,7 @@ def parser(description: str | None, out: bool = True) -> argparse.ArgumentParser
         "--config",
         required=default is None,
         default=default,
-        help="a whole configuration (YAML); default: the workflow's",
+        help="a whole configuration (YAML); started by the workflow: default its own",
     )
     store_option(result)
     result.add_argument("--out", required=out, type=_writable, help="the manifest to write")

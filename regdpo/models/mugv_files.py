@@ -159,8 +159,8 @@ def _save_text(name: str, width: int, out: Path) -> None:
         tokenizer: Any = transformers.AutoTokenizer.from_pretrained(name, trust_remote_code=False)
         encoder: Any = transformers.T5EncoderModel.from_pretrained(name, dtype="auto")
     except BROKEN as error:
-        raise UserError(f"--text_encoder: {name} cannot be loaded ({first_line(error)})") from None
+        raise UserError(f"--text-encoder: {name} cannot be loaded ({first_line(error)})") from None
     if encoder.config.d_model != width:
-        raise UserError(f"--text_encoder: {name} is {encoder.config.d_model} wide, the denoiser takes {width}")
+        raise UserError(f"--text-encoder: {name} is {encoder.config.d_model} wide, the denoiser takes {width}")
     tokenizer.save_pretrained(out / "tokenizer")
     encoder.save_pretrained(out / "text_encoder", safe_serialization=True)

@@ -514,7 +514,7 @@ def test_weights_that_are_not_the_published_ones_are_told_in_one_line(published)
     refused("vae.pt: .*scale is not above zero")
     torch.save(vae, published / "vae.pt")
     options["text_encoder"] = str(published / "none")
-    refused("--text_encoder: .*none cannot be loaded")
+    refused("--text-encoder: .*none cannot be loaded")
     options["text_encoder"] = str(published / "t5")
     conversions.run("mugv", [published / "dit.pt", published / "vae.pt"], published / "model", options)
     with pytest.raises(UserError, match="model: is there already; name a new one"):
