@@ -10,9 +10,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1] / "workflow"))
 
-from project import CONFIG
 from sandbox import Sandbox, missing
-from slurm_project import SETTINGS, SlurmProject
+from slurm_project import SlurmProject
 
 
 @pytest.fixture(scope="session")
@@ -31,9 +30,6 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
 def finished(cluster: Sandbox) -> SlurmProject:
     """A project that `all` was run in, on the file system that the nodes share."""
     project = SlurmProject(cluster.shared / "project")
-    candidates = {"count": 2, "limit": 9, "score": {"sharpness": 1}, "shards": 1}
-    sources = {"gt": {"kind": "gt"}, "ranked": {"kind": "best_of_n", "candidates": candidates}}
-    project.configure(SETTINGS | {"pairs": CONFIG["pairs"] | {"sources": sources}})
     done = project.snakemake("all")
     assert done.returncode == 0, done.stdout[-6000:]
     project.ran = cluster.sacct(fields="JobID,Account,Comment,State,Partition,NNodes,NodeList,AllocTRES,TimelimitRaw")

@@ -11,6 +11,13 @@ SOON = (sys.executable, str(Path(__file__).parent / "soon.py"))
 SETTINGS = copy.deepcopy(CONFIG)
 SETTINGS["videos"]["include"] = ["bigbuckbunny.mp4"]
 SETTINGS["base"] = {"family": "toy", "task": "t2v", "model": "toy", "text_length": 8}
+SETTINGS["pairs"]["sources"] = {
+    "gt": {"kind": "gt"},
+    "ranked": {
+        "kind": "best_of_n",
+        "candidates": {"count": 2, "limit": 9, "score": {"sharpness": 1}, "shards": 1},
+    },
+}
 SETTINGS["train"]["arms"] = {"dpo": CONFIG["train"]["arms"]["dpo"]}
 del SETTINGS["train"]["export_formats"]  # of adapters
 SETTINGS["launch"] = {"processes": 2, "nodes": 2}

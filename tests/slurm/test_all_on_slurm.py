@@ -31,7 +31,7 @@ ASKED = {  # rule, of scores with the measure -> partition, GPUs, MB of a node, 
             2 + (it.reads == "samples"),
         )
     )
-    for name, it in measures.asked(Scores().judges).items()
+    for name, it in measures.asked(Scores().on).items()
     if it.reads != "answers"
 }
 PLANNED = {

@@ -21,7 +21,7 @@ from regdpo.core.rows import ClipRow, NegativeRow, PairRow, ScoreRow, SplitRow
 from regdpo.evaluate.measures import asked
 from regdpo.workflow.timeline.rows import JobRow
 
-BY_MODEL = [measure for measure in asked(Scores().judges).values() if measure.reads != "answers"]
+BY_MODEL = [measure for measure in asked(Scores().on).values() if measure.reads != "answers"]
 SCORES = sum(3 + (measure.reads == "samples") for measure in BY_MODEL)
 """Of base, two arms and, where videos are measured, real footage."""
 

@@ -41,7 +41,7 @@ NEWER = {
 }
 LINKS = ("videodpo", *CHAIN, "rounds.1", "rounds", *NEWER)
 LORA = "pytorch_lora_weights.safetensors"
-BY_MODEL = [measure for measure in asked(Scores().judges).values() if measure.reads != "answers"]
+BY_MODEL = [measure for measure in asked(Scores().on).values() if measure.reads != "answers"]
 LABELS = """video,label,caption,group
 0.mp4,pass,a still picture,e
 1.mp4,fail,a still picture,b
