@@ -47,14 +47,14 @@ def make(root: Path, prompts: int = 4, **rating) -> Made:
     config.write_text(yaml.safe_dump({**CONFIG, "paths": paths, "rating": {"gold": 2, "repeats": 0.25, **rating}}))
     store = Store(paths["store"])
     samples, pairs = [], []
-    videos = [_video(root / "clip.mp4", colour) for colour in (60, 160)]
+    videos = [_video(root / "clip.mp4", colour) for colour in range(60, 60 + 20 * len(MODELS), 20)]
     for number in range(prompts):
         found = {}
         for at, model in enumerate(MODELS):
             found[model] = store.relative("samples", text_digest(model, str(number)), ".mp4")
             with store.writing(found[model]) as path:  # players skip a box that is free
                 box = struct.pack(">I4s", 9 + at, b"free") + bytes([number, *range(at)])
-                path.write_bytes(videos[number % len(videos)] + box)
+                path.write_bytes(videos[(number + at) % len(videos)] + box)
         digests = {model: file_digest(store.existing(path)) for model, path in found.items()}
         clip_id = f"clip{number}"
         real = {"real": found[REAL], "real_sha256": digests[REAL], "steps": 4, "guidance": 1.0, "shift": 1.0}
