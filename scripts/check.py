@@ -62,10 +62,11 @@ def main() -> None:
         asked = stage_inputs.MinimumStage.model_validate(stage_inputs.MinimumStage.of(settings))
         notes += filter(None, [pairs.too_few(manifests.read(counted, SplitRow), asked)])
     running = [(job.rule, job.wildcards) for job in jobs if job.runs]
-    try:
-        preflight.unconverted(settings, running)
-    except UserError as error:
-        notes.append(f"not yet to be run: {error}")
+    for refused in (preflight.described, preflight.unconverted):
+        try:
+            refused(settings, running)
+        except UserError as error:
+            notes.append(f"not yet to be run: {error}")
     notes += preflight.lacking(settings, running)
     table = [*changes.table(jobs, hours), *filter(None, [changes.uncounted(jobs)])]
     print("\n".join([f"{args.config}: is right", "", *table, "", *notes]))

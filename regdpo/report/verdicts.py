@@ -91,7 +91,8 @@ def verdicts(inputs: Inputs, scores: Scores, table: dict[str, dict[str, Cell]]) 
 
 
 def summary(found: list[Verdict]) -> str:
-    """All verdicts in a sentence."""
+    """All verdicts in a sentence, by the primary metric, and another of what is better than SFT."""
+    by = f", by {found[0].primary.metric.label}" if found else ""
     counts = Counter(verdict.word for verdict in found)
     says = {
         "better": "better than the base model",
@@ -105,7 +106,7 @@ def summary(found: list[Verdict]) -> str:
     parts = [f"{counts[key]} {text}" for key, text in says.items() if counts[key]]
     beyond = [verdict.arm for verdict in found if any(map(_beats, verdict.sft))]
     after = f" Better than SFT of as many steps: {', '.join(beyond)}." if beyond else ""
-    return f"Of {len(found)} {'arm' if len(found) == 1 else 'arms'}: {', '.join(parts)}.{after}"
+    return f"Of {len(found)} {'arm' if len(found) == 1 else 'arms'}{by}: {', '.join(parts)}.{after}"
 
 
 def _beats(against: AgainstSft) -> bool:
@@ -179,6 +180,10 @@ def _explains(against: str, gains: bool) -> str:
         "worse": "Worse than SFT alone",
         "no difference seen": "Not told apart from SFT alone",
     }[against]
+    if not gains and against == "better":
+        return (
+            f"{says}, though no gain over base is told: arms of one base may differ less by chance than each from it."
+        )
     if not gains:
         return f"{says}; no gain over base is told."
     explains = {

@@ -47,8 +47,8 @@ def before(
         path: of the run's file. folders: that the run writes into. jobs: Snakemake's, those that are to run.
 
     Raises:
-        UserError: a folder cannot be written to, a checkpoint is to be converted first, a training cannot be laid out
-            or cannot fit.
+        UserError: a folder cannot be written to, that of captions is missing, a checkpoint is to be converted first, a
+            training cannot be laid out or cannot fit.
     """
     if settings.footage and (overlooked := footage.overlooked(settings.videos)):
         log.warning(f"note: {overlooked}")
@@ -58,6 +58,7 @@ def before(
     if dated := preflight.mend_dates({Path(file) for job in jobs for file in job.input}):
         log.warning(f"note: {dated}")
     named = [(job.rule.name, job.wildcards_dict) for job in jobs]
+    preflight.described(settings, named)
     preflight.unconverted(settings, named)
     for table in preflight.lacking(settings, named):
         log.warning(table)

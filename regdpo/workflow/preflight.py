@@ -16,6 +16,7 @@ from regdpo.config.schema import Config
 from regdpo.core.digests import canonical, text_digest
 from regdpo.core.errors import UserError
 from regdpo.core.section import Section
+from regdpo.data.captioners import text_files
 from regdpo.evaluate import vbench_weights
 from regdpo.evaluate.suites import SUITES
 from regdpo.models import checkpoint_json
@@ -96,6 +97,20 @@ def lacking(settings: Config, jobs: Iterable[tuple[str, Mapping[str, str]]]) -> 
         vbench_weights.told(names, vbench.python, Path(vbench.weights), static) for names, static in asked.values()
     ]
     return list(filter(None, tables))
+
+
+def described(settings: Config, jobs: Iterable[tuple[str, Mapping[str, str]]]) -> None:
+    """Refuse a folder of captions that is not there, where clips get captions from text files.
+
+    Args:
+        jobs: as of ``lacking``.
+
+    Raises:
+        UserError: saying how to make it.
+    """
+    captions = settings.captions
+    if captions.source == "sidecar" and any(rule == "caption_clips" for rule, _ in jobs):
+        text_files.folder(captions.root, settings.videos.root)
 
 
 def unconverted(settings: Config, jobs: Iterable[tuple[str, Mapping[str, str]]]) -> None:

@@ -15,7 +15,7 @@ from regdpo.config import command_line, schema
 from regdpo.core.errors import UserError
 from regdpo.core.temporaries import check_writable
 from regdpo.workflow import hooks
-from regdpo.workflow.preflight import Asked, ask_plan, fit, lacking, mend_dates, unconverted
+from regdpo.workflow.preflight import Asked, ask_plan, described, fit, lacking, mend_dates, unconverted
 
 ROOT = Path(__file__).parents[2]
 DEFAULT = yaml.safe_load((ROOT / "config/config.yaml").read_text())
@@ -94,6 +94,15 @@ def test_what_is_to_be_converted_first_is_told_by_its_name(path):
     folder = values.base.model_copy(update={"model": str(ROOT)})
     unconverted(values.model_copy(update={"base": folder}), [("base_by_name", {})])
     unconverted(schema.load(str(ROOT / "config/recipes/videodpo_cogvideox.yaml")), [("base_by_name", {})])
+
+
+def test_a_folder_of_captions_that_is_not_there_is_told_where_clips_get_captions(tmp_path):
+    values = schema.check({**DEFAULT, "captions": {"source": "sidecar", "root": str(tmp_path / "texts")}})
+    described(values, [("cut_clips", {})])
+    with pytest.raises(UserError, match=r"^captions.root: .*/texts: there is no such folder; .*--write-templates"):
+        described(values, [("cut_clips", {}), ("caption_clips", {"shard": "0"})])
+    (tmp_path / "texts").mkdir()
+    described(values, [("caption_clips", {"shard": "0"})])
 
 
 def test_videos_split_over_machines_are_a_note():

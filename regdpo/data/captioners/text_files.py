@@ -3,7 +3,6 @@
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from regdpo.config.stage_inputs import CaptionsStage
 from regdpo.core.errors import UserError
 from regdpo.core.rows import CaptionRow, ClipRow
 from regdpo.data.captioners.answers import Task
@@ -21,7 +20,7 @@ def read(task: Task) -> list[CaptionRow]:
     Raises:
         UserError: files are missing, empty, not text, or could belong to two videos; all that are missing are named.
     """
-    files = Sidecars(_root(task.stage), task.sources)
+    files = Sidecars(folder(task.stage.captions.root, task.stage.videos_root), task.sources)
     named = _named(files, task.clips)
     if any(name is None or files.is_empty(name) for name in named.values()):
         _refuse(files, task)
@@ -62,11 +61,19 @@ def _listed(names: Collection[str]) -> str:
     return f"{told} and {len(names) - TOLD} more" if len(names) > TOLD else told
 
 
-def _root(stage: CaptionsStage) -> Path:
+def folder(root: str | None, videos_root: str) -> Path:
+    """Where text files lie.
+
+    Args:
+        root: captions.root; empty: beside the videos. videos_root: videos.root.
+
+    Raises:
+        UserError: there is no such folder.
+    """
     try:
-        return footage_root(stage.captions.root or stage.videos_root)
+        return footage_root(root or videos_root)
     except UserError as error:
-        if not stage.captions.root:
+        if not root:
             raise
         told = str(error).replace("videos.root", "captions.root")
         raise UserError(f"{told}; scripts/captions.py --write-templates makes it, with the files to fill in") from None
